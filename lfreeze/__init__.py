@@ -1,0 +1,1 @@
+"""Selective layer freezing for transformer fine-tuning."""

@@ -1,0 +1,101 @@
+"""Adaptive freezing: which layers changed how much in the first steps, and the switch (§3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lfreeze.blocks import model_parts
+from lfreeze.freezing import FreezeOptions, FreezePlan, set_trainable, sync_optimizer
+from lfreeze.strategy import Strategy, StrategyError
+
+
+class AdaptiveSwitch:
+    """Trains every layer for the probe steps, then freezes those with the smallest or largest change.
+
+    The snapshot of the layers stays on the CPU, so that it takes no device memory.
+
+    Args:
+        model: the model; what trains during the probe must be set already.
+        strategy: ADT-L or ADT-H with its ratio.
+        largest: freeze the layers with the largest change, not the smallest.
+
+    Raises:
+        StrategyError: the ratio freezes no layer of this model, or every layer.
+    """
+
+    def __init__(self, model: nn.Module, strategy: Strategy, options: FreezeOptions, *, largest: bool):
+        self._model, self._strategy, self._options, self._largest = model, strategy, options, largest
+        self._layers = model_parts(model).layers
+        self._count = strategy.frozen_count(len(self._layers))
+        self._before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
+        self._steps = 0
+
+    def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
+        """Count an optimiser step; at the last of the probe, select, freeze and release.
+
+        Every gradient is dropped before freezing, so that none is left over to move a frozen
+        weight. Parameters that go on training keep their optimiser state.
+        """
+        self._steps += 1
+        if self._steps != self._options.probe_steps:
+            return None
+        optimizer.zero_grad(set_to_none=True)
+        changes = layer_changes(self._layers, self._before)
+        self._before = []
+        order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
+        frozen = tuple(sorted(order[: self._count]))
+        plan = set_trainable(self._model, self._strategy, frozen, self._options)
+        sync_optimizer(optimizer, self._model)
+        return replace(plan, layer_changes=changes)
+
+
+class AdaptiveFreezing:
+    """Adaptive freezing for a training loop of your own::
+
+        adaptive = AdaptiveFreezing(model, "ADT-L50")
+        optimizer = torch.optim.AdamW(model.parameters())
+        for batch in batches:
+            model(**batch).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            adaptive.step(optimizer)
+
+    Keyword arguments are those of ``FreezeOptions``. ``plan`` is what trains at the moment.
+
+    Raises:
+        StrategyError: the strategy is unknown, is not adaptive, or does not fit the model.
+    """
+
+    def __init__(self, model: nn.Module, strategy: str | Strategy, **options: object):
+        strategy = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
+        parsed = FreezeOptions(**options)  # type: ignore[arg-type]
+        if not strategy.implementation.adaptive:
+            raise StrategyError(f"strategy {strategy.name} is not adaptive: use freeze(model, {strategy.name!r})")
+        self.plan = strategy.implementation.prepare(model, strategy, parsed)
+        self._controller = strategy.implementation.controller(model, strategy, parsed)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
+        """Call after ``optimizer.step()``; the new plan at the switch, else None."""
+        assert self._controller is not None
+        plan = self._controller.step(optimizer)
+        self.plan = plan or self.plan
+        return plan
+
+
+def layer_changes(layers: tuple[nn.Module, ...], before: list[list[torch.Tensor]]) -> tuple[float, ...]:
+    """By layer: the L2 norm of each parameter tensor's change, then the mean over its tensors (§3.2)."""
+    changes = []
+    for layer, olds in zip(layers, before, strict=True):
+        norms = [
+            torch.linalg.vector_norm(p.detach().float() - old.to(p.device).float())
+            for p, old in zip(layer.parameters(), olds, strict=True)
+        ]
+        changes.append(torch.stack(norms).double().mean().item())
+    return tuple(changes)
+
+
+def _to_cpu(parameter: nn.Parameter) -> torch.Tensor:
+    return parameter.detach().to("cpu", copy=True)

@@ -1,0 +1,54 @@
+"""LoRA through peft: the base model frozen, low-rank adapters and the head trained (§4.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lfreeze.strategy import Kind, Strategy, StrategyError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lfreeze.freezing import FreezeOptions, FreezePlan
+
+
+class LoRA(Kind):
+    label = "LoRA"
+    takes_ratio = False
+    freezes_embeddings = True
+
+    def prepare(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        from lfreeze.blocks import model_parts
+        from lfreeze.freezing import describe
+
+        parts = model_parts(model)
+        config = LoraConfig(
+            r=options.lora_rank,
+            lora_alpha=options.lora_alpha,
+            lora_dropout=options.lora_dropout,
+            target_modules=list(options.lora_targets),
+        )
+        try:
+            inject_adapter_in_model(config, model)
+        except ValueError as error:
+            wanted = ", ".join(options.lora_targets)
+            raise StrategyError(
+                f"LoRA finds no module named {wanted} in {type(model).__name__}; "
+                "name the attention projections of this architecture with lora_targets"
+            ) from error
+        for parameter in parts.head:
+            parameter.requires_grad_(True)
+        return describe(model, strategy)
+
+    def undo(self, model: nn.Module) -> None:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, BaseTunerLayer):
+                    setattr(parent, name, child.get_base_layer())
+        for leftover in ("peft_config", "active_adapter", "_hf_peft_config_loaded"):
+            if leftover in vars(model):
+                delattr(model, leftover)

@@ -1,0 +1,146 @@
+"""Step time and memory of training, on CUDA and on the CPU (DESIGN section 8).
+
+Memory on CUDA is the caching allocator's own count. On the CPU it is the allocator's events as
+torch's profiler records them over one step, never the process's resident size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+_FORWARD = "lfreeze.forward"
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes during one phase of training.
+
+    The parts are each taken at their own moment, so they need not add up to the peak.
+
+    Attributes:
+        peak_allocated: the most that was allocated at once, the static model included.
+        peak_reserved: the most that the caching allocator held; None on the CPU.
+        training: peak_allocated above the static model.
+        gradient: of all gradients, at the end of the backward pass.
+        optimiser: of the optimiser's state, after its step.
+        activation: allocated by the forward pass and still held at its end.
+    """
+
+    peak_allocated: int
+    peak_reserved: int | None
+    training: int
+    gradient: int
+    optimiser: int
+    activation: int
+
+
+class Meter:
+    """Meters one training run; a step is metered inside ``with meter.step(...)``.
+
+    Raises:
+        RuntimeError: ``memory`` is asked for before any step was metered.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device):
+        self._device = device
+        self._cuda = device.type == "cuda"
+        self.method = "cuda allocator" if self._cuda else "torch profiler (CPU)"
+        self.static_bytes = tensor_bytes([*model.parameters(), *model.buffers()])
+        if self._cuda:
+            self.static_bytes = torch.cuda.memory_allocated(device)
+        self.step_seconds = 0.0
+        self.begin_phase()
+
+    def begin_phase(self) -> None:
+        """Forget the peaks so far."""
+        self._peak, self._gradient, self._optimiser, self._activation = None, 0, 0, 0  # type: int | None, int, int, int
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    @contextlib.contextmanager
+    def step(self, optimizer: torch.optim.Optimizer, *, memory: bool) -> Iterator[None]:
+        """Time one optimiser step; with ``memory``, count its bytes too (slower on the CPU)."""
+        profiler = None
+        if memory and not self._cuda:
+            held = self.static_bytes + optimiser_bytes(optimizer)
+            profiler = torch.profiler.profile(
+                activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+            )
+        self.synchronize()
+        with profiler or contextlib.nullcontext():
+            start = time.perf_counter()
+            yield
+            self.synchronize()
+            self.step_seconds = time.perf_counter() - start
+        if memory:
+            self._optimiser = max(self._optimiser, optimiser_bytes(optimizer))
+        if profiler is not None:
+            peak, activation = _profiled(profiler)
+            self._peak = max(self._peak or 0, held + peak)
+            self._activation = max(self._activation, activation)
+
+    @contextlib.contextmanager
+    def forward(self) -> Iterator[None]:
+        """Marks the forward pass, loss included."""
+        before = torch.cuda.memory_allocated(self._device) if self._cuda else 0
+        with torch.profiler.record_function(_FORWARD):
+            yield
+        if self._cuda:
+            self._activation = max(self._activation, torch.cuda.memory_allocated(self._device) - before)
+
+    def after_backward(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Call between the backward pass and the optimiser's step."""
+        self._gradient = max(self._gradient, tensor_bytes(p.grad for p in parameters if p.grad is not None))
+
+    def memory(self) -> MemoryUse:
+        """What was used since ``begin_phase``."""
+        reserved = None
+        if self._cuda:
+            self._peak = torch.cuda.max_memory_allocated(self._device)
+            reserved = torch.cuda.max_memory_reserved(self._device)
+        if self._peak is None:
+            raise RuntimeError("no step was metered for memory")
+        return MemoryUse(
+            peak_allocated=self._peak,
+            peak_reserved=reserved,
+            training=self._peak - self.static_bytes,
+            gradient=self._gradient,
+            optimiser=self._optimiser,
+            activation=self._activation,
+        )
+
+    def synchronize(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+
+
+def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the distinct storages behind tensors."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def optimiser_bytes(optimizer: torch.optim.Optimizer) -> int:
+    states = [v for state in optimizer.state.values() for v in state.values()]
+    return tensor_bytes(v for v in states if isinstance(v, torch.Tensor))
+
+
+def _profiled(profiler: torch.profiler.profile) -> tuple[int, int]:
+    """From one profiled step: peak bytes above its start, and bytes held at the forward pass's end."""
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    ends = [e.start_ns() + e.duration_ns() for e in events if e.name() == _FORWARD]
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    held = peak = activation = 0
+    for moment, change in changes:
+        held += change
+        peak = max(peak, held)
+        if ends and moment <= ends[0]:
+            activation = held
+    return peak, activation

@@ -1,0 +1,113 @@
+"""The freeze proof: what was frozen did not move, what should train did, and nothing else.
+
+Computed in every trial, from the tensors themselves and not from the plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lfreeze.blocks import model_parts
+
+_CHUNK = 1 << 22
+_INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class ProofResult:
+    """What was observed; ``holds`` says whether it is a proof.
+
+    Attributes:
+        frozen_unchanged: every frozen tensor has the bits it had when it was frozen.
+        every_trainable_got_gradient: every tensor that trains had a gradient in some step.
+        optimiser_holds_trainable: the optimiser's parameters are exactly those that train.
+        backward_depth: layers whose output received a gradient, observed since the last change.
+    """
+
+    frozen_unchanged: bool
+    every_trainable_got_gradient: bool
+    optimiser_holds_trainable: bool
+    backward_depth: int
+
+    @property
+    def holds(self) -> bool:
+        return self.frozen_unchanged and self.every_trainable_got_gradient and self.optimiser_holds_trainable
+
+
+class FreezeProof:
+    """Watches one training run.
+
+    Call ``begin`` when what trains is set or changes, ``watch_backward`` around a step to
+    observe its depth, ``after_backward`` before each optimiser step, and ``conclude`` at the end.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+        self.begin()
+
+    def begin(self) -> None:
+        self._frozen = {
+            name: (p, fingerprint(p)) for name, p in self._model.named_parameters() if not p.requires_grad
+        }
+        self._waiting = {id(p): p for p in self._model.parameters() if p.requires_grad}
+        self._crossed: set[int] = set()
+        self._observed = False
+
+    def observe_depth(self) -> list[torch.utils.hooks.RemovableHandle]:
+        """Watch the next backward pass, if none was watched since ``begin``; remove the handles after it."""
+        if self._observed:
+            return []
+        self._observed = True
+        layers = model_parts(self._model).layers
+        return [layer.register_forward_hook(self._watch(index)) for index, layer in enumerate(layers)]
+
+    def after_backward(self) -> None:
+        if self._waiting:
+            self._waiting = {key: p for key, p in self._waiting.items() if p.grad is None}
+
+    def conclude(self, optimizer: torch.optim.Optimizer) -> ProofResult:
+        held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        trains = {id(p) for p in self._model.parameters() if p.requires_grad}
+        has_state = {id(p) for p in optimizer.state}
+        return ProofResult(
+            frozen_unchanged=all(fingerprint(p) == before for p, before in self._frozen.values()),
+            every_trainable_got_gradient=not self._waiting,
+            optimiser_holds_trainable=set(held) == trains and len(held) == len(trains) and has_state <= trains,
+            backward_depth=len(self._crossed),
+        )
+
+    def _watch(self, index: int):  # type: ignore[no-untyped-def]
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+                hidden.register_hook(lambda grad: self._crossed.add(index))
+
+        return hook
+
+
+@torch.no_grad()
+def fingerprint(tensor: torch.Tensor) -> int:
+    """A 64-bit hash of a tensor's bits and their order, computed where the tensor lies.
+
+    Each element's bits are multiplied by an odd number mixed from its position, and the products
+    summed modulo 2**64; changed, swapped or shifted elements change the sum.
+    """
+    flat = tensor.detach().contiguous().view(-1)
+    bits = flat.view(_INTEGER_OF_SIZE[flat.element_size()])
+    total = 0
+    for start in range(0, bits.numel(), _CHUNK):
+        chunk = bits[start : start + _CHUNK].long()
+        position = torch.arange(start, start + chunk.numel(), device=chunk.device)
+        total += int((chunk * _mix(position)).sum())
+    return (total + bits.numel()) % (1 << 64)
+
+
+def _mix(position: torch.Tensor) -> torch.Tensor:
+    """Odd 64-bit multipliers that no short pattern of changes can cancel (splitmix64's steps)."""
+    mixed = (position + 1) * -7046029254386353131
+    mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
+    mixed = (mixed ^ (mixed >> 27)) * -7723592293110705685
+    return (mixed ^ (mixed >> 31)) | 1

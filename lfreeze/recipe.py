@@ -1,0 +1,141 @@
+"""How a model is fine-tuned: every value that training depends on, in one frozen record.
+
+The paper's own values (§4.3) have no default here: they stand in ``search_spaces/paper.toml``.
+What has a default is a decision that the paper leaves open (DESIGN section 2).
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": ("cosine", "constant"),
+    "precision": ("fp32", "bf16-mixed", "bf16"),
+    "frozen_dtype": ("same", "compute"),
+    "freeze_embeddings": ("auto", "yes", "no"),
+    "padding": ("longest", "max_length"),
+}
+# Smallest value that makes sense, by field; a field that is absent has no bound.
+_MINIMUM: dict[str, float] = {
+    "batch_size": 1,
+    "max_length": 4,
+    "steps": 1,
+    "learning_rate": 0,
+    "adam_beta1": 0,
+    "adam_beta2": 0,
+    "adam_epsilon": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+    "warmup_steps": 0,
+    "max_train_examples": 1,
+    "data_seed": 0,
+    "probe_steps": 1,
+    "lora_rank": 1,
+    "lora_alpha": 1,
+    "lora_dropout": 0,
+    "eval_batch_size": 1,
+    "timing_warmup_steps": 0,
+    "cpu_threads": 1,
+}
+
+
+class RecipeError(ValueError):
+    """A recipe value that cannot be used; the message names it and what is accepted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One fine-tuning recipe. Steps, seconds and tokens are counted per optimiser step.
+
+    Raises:
+        RecipeError: a value is of the wrong type or outside its range.
+    """
+
+    # §4.3 of the paper
+    batch_size: int
+    max_length: int
+    steps: int
+    learning_rate: float
+    schedule: str
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+    max_train_examples: int
+    probe_steps: int
+    # what the paper leaves open
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    precision: str = "bf16-mixed"
+    frozen_dtype: str = "same"
+    freeze_embeddings: str = "auto"
+    padding: str = "longest"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    warmup_steps: int = 0
+    data_seed: int = 0
+    # the protocol of measuring
+    eval_batch_size: int = 128
+    timing_warmup_steps: int = 10
+    cpu_threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _check(name, value)
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> "Recipe":
+        """A recipe from parsed TOML; whole numbers are taken where a real one is expected.
+
+        Raises:
+            RecipeError: a key is unknown or missing, or a value cannot be used.
+        """
+        known = field_types()
+        for name in values:
+            if name not in known:
+                raise RecipeError(f"unknown recipe value {name!r}; known are {', '.join(known)}")
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        missing = [name for name in required if name not in values]
+        if missing:
+            raise RecipeError(f"the recipe lacks {', '.join(missing)}")
+        return cls(**{name: coerce(name, value) for name, value in values.items()})
+
+
+def field_types() -> dict[str, Any]:
+    """The type of every recipe value, by name, in order."""
+    hints = typing.get_type_hints(Recipe)
+    return {f.name: hints[f.name] for f in dataclasses.fields(Recipe)}
+
+
+def coerce(name: str, value: Any) -> Any:
+    """``value`` (from TOML, or text from ``--set``) in the type of the recipe value ``name``."""
+    wanted = field_types()[name]
+    try:
+        if wanted is int and isinstance(value, str):
+            return int(value)
+        if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+            return float(value)
+    except ValueError:
+        kind = "a whole number" if wanted is int else "a number"
+        raise RecipeError(f"{name} = {value!r} is not {kind}") from None
+    if wanted == tuple[str, ...]:
+        return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+    return value
+
+
+def _check(name: str, value: Any) -> None:
+    wanted = field_types()[name]
+    if wanted == tuple[str, ...]:
+        if not value or not all(isinstance(item, str) and item for item in value):
+            raise RecipeError(f"{name} = {value!r} is not a list of names")
+        return
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise RecipeError(f"{name} = {value!r} is not of type {wanted.__name__}")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise RecipeError(f"{name} = {value!r} is not one of {', '.join(CHOICES[name])}")
+    if name in _MINIMUM and not value >= _MINIMUM[name]:
+        raise RecipeError(f"{name} = {value!r} is below {_MINIMUM[name]:g}")
+    if name in ("lora_dropout", "adam_beta1", "adam_beta2") and not value < 1:
+        raise RecipeError(f"{name} = {value!r} is not below 1")
