@@ -1,1 +1,41 @@
-"""Selective layer freezing for transformer fine-tuning."""
+"""Selective layer freezing for transformer fine-tuning.
+
+Names are loaded when first used, so that importing a part that needs no torch does not load it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lfreeze.adaptive import AdaptiveFreezing
+    from lfreeze.freezing import FreezePlan, freeze
+    from lfreeze.recipe import Recipe
+    from lfreeze.strategy import PAPER_STRATEGIES, Strategy, StrategyError
+
+__all__ = [
+    "PAPER_STRATEGIES",
+    "AdaptiveFreezing",
+    "FreezePlan",
+    "Recipe",
+    "Strategy",
+    "StrategyError",
+    "freeze",
+]
+
+_HOMES = {
+    "AdaptiveFreezing": "adaptive",
+    "FreezePlan": "freezing",
+    "freeze": "freezing",
+    "Recipe": "recipe",
+    "PAPER_STRATEGIES": "strategy",
+    "Strategy": "strategy",
+    "StrategyError": "strategy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"lfreeze.{_HOMES[name]}"), name)

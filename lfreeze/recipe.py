@@ -9,6 +9,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
+from lfreeze.errors import InputError
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("cosine", "constant"),
     "precision": ("fp32", "bf16-mixed", "bf16"),
@@ -40,7 +42,7 @@ _MINIMUM: dict[str, float] = {
 }
 
 
-class RecipeError(ValueError):
+class RecipeError(InputError):
     """A recipe value that cannot be used; the message names it and what is accepted."""
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lfreeze.errors import InputError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -29,7 +31,7 @@ PAPER_STRATEGIES = (
 )
 
 
-class StrategyError(ValueError):
+class StrategyError(InputError):
     """A strategy that cannot be used; the message names it and what is accepted."""
 
 

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lfreeze.errors import InputError
 from lfreeze.tiny.tasks import TINY_TASKS, examples
 
 
-class TaskError(ValueError):
+class TaskError(InputError):
     """A task or its data that cannot be used; the message names what is wrong and what is accepted."""
 
 

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import polars as pl
 
+from lfreeze.errors import InputError
 from lfreeze.recipe import field_types
 
 SCHEMA_VERSION = 1
@@ -159,7 +160,7 @@ PREDICTION_SCHEMA: dict[str, pl.DataType] = {
 SCHEMAS = dict(zip(TABLES, (TRIAL_SCHEMA, STEP_SCHEMA, PREDICTION_SCHEMA), strict=True))
 
 
-class StoreError(ValueError):
+class StoreError(InputError):
     """An artifact folder, file or row that breaks the contract; the message says which and how."""
 
 

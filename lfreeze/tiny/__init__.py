@@ -1,0 +1,1 @@
+"""The embedded suite: a small language whose labels follow from logic, five tasks in it, three tiny models."""

@@ -1,0 +1,174 @@
+"""Kinds of premise and hypothesis, as forms: everything about a pair but its words.
+
+A form fixes quantifiers, polarities and at which level of its taxonomy each word stands; which words
+fill it is left open. The relation between premise and hypothesis depends on the form alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from lfreeze.tiny.draws import Draws
+from lfreeze.tiny.lexicon import HE, LEVELS, NOUN_CHAINS, SHE, VERB_CHAINS
+from lfreeze.tiny.logic import FACTIVE, NON_FACTIVE, QUANTIFIERS, Attitude, Both, Formula, Named, Quantified
+
+Form = tuple[Any, ...]
+Pair = tuple[Formula, Formula]
+_LEVELS = range(LEVELS)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What fills a form: a chain of nouns and of verbs for what the pair is about, and others for the rest.
+
+    ``other_nouns`` and ``other_verbs`` belong to other trees than ``nouns`` and ``verbs``.
+    """
+
+    nouns: tuple[str, ...]
+    verbs: tuple[str, ...]
+    other_nouns: tuple[str, ...]
+    other_verbs: tuple[str, ...]
+    he: str
+    she: str
+    factive: str
+    non_factive: str
+    flip: bool
+    others: tuple[int, int, int]
+
+    @classmethod
+    def draw(cls, draws: Draws) -> Words:
+        nouns, other_nouns = _two_chains(NOUN_CHAINS, draws)
+        verbs, other_verbs = _two_chains(VERB_CHAINS, draws)
+        return cls(
+            nouns,
+            verbs,
+            other_nouns,
+            other_verbs,
+            draws.choice(HE),
+            draws.choice(SHE),
+            draws.choice(FACTIVE),
+            draws.choice(NON_FACTIVE),
+            draws.below(2) == 1,
+            (draws.below(len(QUANTIFIERS)), draws.below(LEVELS), draws.below(LEVELS)),
+        )
+
+
+def _two_chains(
+    chains: tuple[tuple[str, str, str], ...], draws: Draws
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    first = draws.below(len(chains))
+    per_tree = sum(chain[-1] == chains[first][-1] for chain in chains)
+    start = first - first % per_tree
+    other = (start + per_tree + draws.below(len(chains) - per_tree)) % len(chains)
+    return chains[first], chains[other]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Forms of one kind.
+
+    Attributes:
+        forms: all of them.
+        build: a form and words to premise and hypothesis.
+        factors: the aspects of a form of which none may, by itself, give the relation away.
+    """
+
+    name: str
+    forms: Callable[[], Iterable[Form]]
+    build: Callable[[Form, Words], Pair]
+    factors: Callable[[Form], tuple[Hashable, ...]]
+
+
+# Form: quantifier, noun level and verb level of the premise, then of the hypothesis.
+def _quantified(form: Form, w: Words) -> Pair:
+    q1, l1, m1, q2, l2, m2 = form
+    return Quantified(q1, w.nouns[l1], w.verbs[m1]), Quantified(q2, w.nouns[l2], w.verbs[m2])
+
+
+def _quantified_factors(form: Form) -> tuple[Hashable, ...]:
+    q1, l1, m1, q2, l2, m2 = form
+    return (q1, l1), (q1, m1), (q2, l2), (q2, m2), (l1 == l2, m1 == m2, q1 == q2)
+
+
+def _quantified_forms() -> Iterable[Form]:
+    for form in product(QUANTIFIERS, _LEVELS, _LEVELS, QUANTIFIERS, _LEVELS, _LEVELS):
+        # A sentence and itself would teach nothing but copying.
+        if form[:3] != form[3:]:
+            yield form
+
+
+QUANTIFIED = Family("quantified", _quantified_forms, _quantified, _quantified_factors)
+
+
+# "every dog runs and rex is a poodle": "rex moves".
+# Form: quantifier, its noun and verb level, the name's noun level; verb level and polarity asked for.
+def _instance(form: Form, w: Words) -> Pair:
+    q1, l1, m1, l2, m2, positive = form
+    name = w.he if w.flip else w.she
+    premise = Both(Quantified(q1, w.nouns[l1], w.verbs[m1]), Named(name, w.nouns[l2]))
+    return premise, Named(name, w.verbs[m2], positive)
+
+
+INSTANCE = Family(
+    "instance",
+    lambda: product(QUANTIFIERS, _LEVELS, _LEVELS, _LEVELS, _LEVELS, (True, False)),
+    _instance,
+    lambda f: ((f[0], f[1]), (f[0], f[2]), f[3], (f[4], f[5]), (f[1] == f[3], f[2] == f[4])),
+)
+
+
+# "ann is a poodle and ben is a taxi and she runs": "some dog moves", "ben moves".
+# Form: noun level, verb level and polarity said of the pronoun; whether the hypothesis is about whom the
+# pronoun means; how it speaks of them (by name, by "some", by "no"); its noun and verb level and polarity.
+def _pronoun(form: Form, w: Words) -> Pair:
+    l1, m1, said, meant, manner, l2, m2, positive = form
+    name, other = (w.he, w.she) if w.flip else (w.she, w.he)
+    here, there = Named(name, w.nouns[l1]), Named(other, w.other_nouns[w.others[1]])
+    first, second = (here, there) if w.others[0] % 2 else (there, here)
+    premise = Both(Both(first, second), Named(name, w.verbs[m1], said, by_pronoun=True))
+    if manner == "name":
+        return premise, Named(name if meant else other, w.verbs[m2], positive)
+    noun = (w.nouns if meant else w.other_nouns)[l2]
+    return premise, Quantified(manner, noun, w.verbs[m2])
+
+
+def _pronoun_forms() -> Iterable[Form]:
+    flags = (True, False)
+    for l1, m1, said, meant, m2 in product(_LEVELS, _LEVELS, flags, flags, _LEVELS):
+        for positive in flags:
+            yield l1, m1, said, meant, "name", 0, m2, positive
+        for manner, l2 in product(("some", "some not"), _LEVELS):
+            yield l1, m1, said, meant, manner, l2, m2, True
+
+
+PRONOUN = Family(
+    "pronoun",
+    _pronoun_forms,
+    _pronoun,
+    lambda f: ((f[1], f[2]), f[0], (f[4], f[7]), (f[4], f[5]), (f[4], f[7], f[6]), (f[1] == f[6])),
+)
+
+
+# "ann knows that every dog runs and ben hopes that no taxi sings": "some poodle moves".
+# Form: a form of QUANTIFIED, and whether the clause that the hypothesis is about stands under a factive verb.
+def _attitude(form: Form, w: Words) -> Pair:
+    *inner, factive = form
+    clause, hypothesis = _quantified(tuple(inner), w)
+    assert isinstance(clause, Quantified)
+    quantifier, noun_level, verb_level = w.others
+    beside = Quantified(QUANTIFIERS[quantifier], w.other_nouns[noun_level], w.other_verbs[verb_level])
+    holders = (w.he, w.she) if w.flip else (w.she, w.he)
+    about = Attitude(holders[0], w.factive if factive else w.non_factive, clause)
+    rest = Attitude(holders[1], w.non_factive if factive else w.factive, beside)
+    return (Both(about, rest) if noun_level % 2 else Both(rest, about)), hypothesis
+
+
+ATTITUDE = Family(
+    "attitude",
+    lambda: ((*form, factive) for form in _quantified_forms() for factive in (True, False)),
+    _attitude,
+    lambda f: _quantified_factors(f[:6]),
+)

@@ -1,0 +1,126 @@
+"""Five tiny tasks with the field names, label sets and training sizes of the paper's five.
+
+An example is a pure function of task, split and index: nothing is stored, and a few thousand of
+392,702 cost about a second. Which split a pair may appear in is decided by a hash of what it says,
+so that no pair is in both, whatever the task that asks and the mood (statement or question) it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lfreeze.tiny.balance import WeightedForms, weighted_forms
+from lfreeze.tiny.draws import Draws, digest64
+from lfreeze.tiny.forms import ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family
+from lfreeze.tiny.grammar import question, statement
+from lfreeze.tiny.logic import Named, Quantified, Relation
+
+SPLITS = ("train", "validation")
+# One pair in eight is held out: never in a training split, and never in the pre-training text.
+_HELD_OUT_ONE_IN = 8
+
+_THIRDS: Mapping[Relation, float] = {"entailment": 1 / 3, "neutral": 1 / 3, "contradiction": 1 / 3}
+_ENTAILED_OR_NOT: Mapping[Relation, float] = {"entailment": 1 / 2, "neutral": 1 / 4, "contradiction": 1 / 4}
+_OPEN_OR_NOT: Mapping[Relation, float] = {"entailment": 1 / 4, "neutral": 1 / 2, "contradiction": 1 / 4}
+
+
+@dataclass(frozen=True)
+class TinyTask:
+    """A task: its text fields, its labels in index order, and the sizes of its splits."""
+
+    name: str
+    fields: tuple[str, str]
+    labels: tuple[str, ...]
+    n_train: int
+    n_validation: int
+
+    def size(self, split: str) -> int:
+        return self.n_train if split == "train" else self.n_validation
+
+
+@dataclass(frozen=True)
+class _Making:
+    """How a task is made: families with their shares in percent, and what it calls each relation."""
+
+    families: tuple[tuple[Family, int], ...]
+    shares: Mapping[Relation, float]
+    label_of: Mapping[Relation, str]
+    order: Literal["premise first", "question first"] = "premise first"
+
+    def forms(self, draws: Draws) -> WeightedForms:
+        ticket = draws.below(100)
+        for family, percent in self.families:
+            if ticket < percent:
+                return weighted_forms(family, self.shares)
+            ticket -= percent
+        raise AssertionError("the families' shares do not sum to 100")
+
+
+_SENTENCES = ("sentence1", "sentence2")
+_RTE_LABELS = ("entailment", "not_entailment")
+_ENTAILED = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "not_entailment"}
+_ANSWERED = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "entailment"}
+_THREE_WAY = {name: name for name in _THIRDS}
+
+_WITH_MAKING: tuple[tuple[TinyTask, _Making], ...] = (
+    (
+        TinyTask("tiny-rte", _SENTENCES, _RTE_LABELS, 2_490, 500),
+        _Making(((QUANTIFIED, 100),), _ENTAILED_OR_NOT, _ENTAILED),  # type: ignore[arg-type]
+    ),
+    (
+        TinyTask("tiny-qnli", ("question", "sentence"), _RTE_LABELS, 104_743, 500),
+        _Making(((QUANTIFIED, 100),), _OPEN_OR_NOT, _ANSWERED, "question first"),  # type: ignore[arg-type]
+    ),
+    (
+        TinyTask("tiny-wnli", _SENTENCES, ("0", "1"), 635, 500),
+        _Making(((PRONOUN, 100),), _ENTAILED_OR_NOT, {"entailment": "1", "neutral": "0", "contradiction": "0"}),
+    ),
+    (
+        TinyTask("tiny-mnli", _SENTENCES, ("entailment", "neutral", "contradiction"), 392_702, 500),
+        _Making(((QUANTIFIED, 60), (INSTANCE, 40)), _THIRDS, _THREE_WAY),  # type: ignore[arg-type]
+    ),
+    (
+        TinyTask("tiny-cb", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral"), 250, 500),
+        _Making(((ATTITUDE, 100),), _THIRDS, _THREE_WAY),  # type: ignore[arg-type]
+    ),
+)
+TINY_TASKS: dict[str, TinyTask] = {task.name: task for task, _ in _WITH_MAKING}
+_MAKING: dict[str, _Making] = {task.name: making for task, making in _WITH_MAKING}
+
+
+def held_out(premise: str, hypothesis: str) -> bool:
+    """Whether a pair of statements is kept for validation: from training and from pre-training text."""
+    return digest64(f"{premise}\n{hypothesis}") % _HELD_OUT_ONE_IN == 0
+
+
+def examples(task: str, split: str, indices: Sequence[int]) -> list[dict[str, str]]:
+    """The examples at ``indices``: the task's two texts by field name, ``label``, and ``idx``.
+
+    Raises:
+        ValueError: no such task, split or index.
+    """
+    if task not in TINY_TASKS:
+        raise ValueError(f"unknown tiny task {task!r}; known are {', '.join(TINY_TASKS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r} of {task}; known are {', '.join(SPLITS)}")
+    size = TINY_TASKS[task].size(split)
+    for index in indices:
+        if not 0 <= index < size:
+            raise ValueError(f"index {index!r} is outside {task}'s {split} split; accepted are 0 to {size - 1}")
+    return [_example(task, split, int(index)) for index in indices]
+
+
+def _example(task: str, split: str, index: int) -> dict[str, str]:
+    making, fields = _MAKING[task], TINY_TASKS[task].fields
+    draws, wanted = Draws(task, split, index), split == "validation"
+    while True:
+        (premise, hypothesis), relation = making.forms(draws).draw(draws)
+        texts = statement(premise), statement(hypothesis)
+        if held_out(*texts) == wanted:
+            break
+    if making.order == "question first":
+        assert isinstance(hypothesis, Quantified | Named)
+        texts = question(hypothesis), texts[0]
+    return {fields[0]: texts[0], fields[1]: texts[1], "label": making.label_of[relation], "idx": str(index)}

@@ -1,0 +1,238 @@
+"""What each command does, once its arguments are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from lfreeze.errors import InputError
+from reproduce.artifacts import Progress, prepare_folder, read_progress, writing
+from reproduce.inputs import find_inputs, trial_specs
+from reproduce.search_space import SearchSpace, recipe_values
+
+OK, FAILED = 0, 1
+
+
+def run_space(
+    space: SearchSpace,
+    root: Path,
+    *,
+    data_dir: Path | None,
+    model_paths: Mapping[str, Path],
+    address: str | None,
+    gpus_per_trial: str,
+    max_concurrent: int | None,
+    fail_fast: bool,
+) -> int:
+    """Run what is missing of a space, then report; the exit status."""
+    console = Console()
+    inputs = find_inputs(space, data_dir, model_paths)
+    specs = trial_specs(space, inputs)
+    prepare_folder(root, specs, recipe_values(space.recipe))
+    with writing(root):
+        rows = {row["run_id"]: row for row in read_progress(root).rows.select("run_id", "status", "attempt").to_dicts()}
+        open_specs = [s for s in specs if rows.get(s.run_id, {}).get("status") != "ok"]
+        finished = len(specs) - len(open_specs)
+        if not open_specs:
+            console.print(f"All {len(specs)} trials are finished already; nothing to run.", highlight=False)
+            _report([root], root / "report", only_if_missing=True)
+            return OK
+        console.print(
+            f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
+            f"results in {root}",
+            highlight=False,
+        )
+        from reproduce.sweep import run_sweep
+
+        outcome = run_sweep(
+            open_specs,
+            inputs,
+            root,
+            resources=_resources(space, gpus_per_trial, max_concurrent),
+            attempts={s.run_id: rows.get(s.run_id, {}).get("attempt", 0) + 1 for s in open_specs},
+            finished_before=finished,
+            address=address,
+            fail_fast=fail_fast,
+            model_paths=model_paths,
+        )
+        _report([root], root / "report")
+    progress = read_progress(root)
+    asked = {s.run_id for s in specs}
+    missing = [w for w in progress.missing if w.run_id in asked]
+    for problem in outcome.problems:
+        console.print(f"problem: {problem}", highlight=False)
+    _print_failures(console, progress.failed.filter(pl.col("run_id").is_in(list(asked))))
+    if missing:
+        console.print(f"{len(missing)} trials have no result; the same command runs them.", highlight=False)
+    return FAILED if outcome.failed or outcome.problems or missing else OK
+
+
+def _resources(space: SearchSpace, gpus_per_trial: str, max_concurrent: int | None):  # type: ignore[no-untyped-def]
+    import torch
+
+    from reproduce.planner import largest_share
+    from reproduce.sweep import Resources
+
+    cpus = space.recipe.cpu_threads
+    if gpus_per_trial != "auto":
+        try:
+            share = float(gpus_per_trial)
+        except ValueError:
+            share = -1.0
+        if share < 0 or (share > 1 and share != int(share)):
+            raise InputError(f"--gpus-per-trial {gpus_per_trial!r} is not auto, a share of a GPU, or a whole number")
+        return Resources(cpus, share, max_concurrent)
+    if not torch.cuda.is_available():
+        return Resources(cpus, 0.0, max_concurrent)
+    memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    share = largest_share(space, memory)
+    if share > 1:
+        raise InputError(
+            f"the largest trial of {space.name} needs {share:.1f} times this GPU's {memory / 2**30:.0f} GiB of memory"
+        )
+    return Resources(cpus, share, max_concurrent)
+
+
+def run_one(space: SearchSpace, data_dir: Path | None, model_paths: Mapping[str, Path], as_json: bool) -> int:
+    """Run the only trial of a space in this process and print its row; the exit status."""
+    inputs = find_inputs(space, data_dir, model_paths)
+    (spec,) = trial_specs(space, inputs)
+    from reproduce.store import trial_frame
+    from reproduce.trial import TrialWorker
+
+    result = TrialWorker().run(spec, inputs.checkpoints[spec.cell.model], inputs.data[spec.cell.task])
+    row = trial_frame(result.row).to_dicts()[0]
+    if as_json:
+        print(json.dumps(row, default=str, indent=1))
+    else:
+        table = Table(show_header=False, box=None)
+        for name, value in row.items():
+            if name != "null_reasons" and value is not None:
+                table.add_row(name, str(value))
+        Console().print(table)
+    return OK if row["status"] == "ok" else FAILED
+
+
+def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, as_json: bool) -> None:
+    """Print every trial of a space with its predicted cost, and the totals."""
+    from reproduce.planner import GIB, assumptions, plan_space, totals
+    from reproduce.progress import clock
+
+    assumed = assumptions(space, gpu_memory_gib, tflops)
+    trials = plan_space(space, assumed)
+    if as_json:
+        listed = [dataclasses.asdict(t) for t in trials]
+        print(json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": listed}, indent=1))
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("model", "task", "strategy"):
+        table.add_column(column, no_wrap=True)
+    for column in ("seed", "frozen", "static GiB", "training GiB", "GPU share", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for t in trials:
+        table.add_row(
+            t.model,
+            t.task,
+            t.strategy,
+            str(t.seed),
+            f"{t.frozen_layers}/{t.n_layers}",
+            f"{t.static_bytes / GIB:.3f}",
+            f"{t.training_bytes / GIB:.3f}",
+            f"{t.gpu_share:.4f}",
+            clock(t.seconds),
+        )
+    console = Console(width=max(Console().width, 110))
+    console.print(table)
+    total = totals(trials)
+    console.print(
+        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at an assumed "
+        f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak {total['peak_bytes'] / GIB:.2f} GiB; "
+        f"shares are of a GPU with {gpu_memory_gib:g} GiB (--gpu-memory). Nothing was started.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_status(root: Path, timing: bool) -> int:
+    """Print what a folder holds; status 1 if a trial failed or a file is damaged."""
+    console = Console()
+    progress = read_progress(root)
+    running = set(progress.running)
+    missing = [w for w in progress.missing if str(w.cell) not in running]
+    console.print(
+        f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
+        f"{len(missing)} missing, of {len(progress.wanted)}"
+        + ("" if progress.live else "; no sweep is writing to it"),
+        highlight=False,
+    )
+    for cell in sorted(running):
+        console.print(f"  running  {cell}", highlight=False)
+    _print_failures(console, progress.failed)
+    for damaged in progress.table.damaged:
+        console.print(f"  damaged  {damaged.path}: {damaged.reason}", highlight=False, soft_wrap=True)
+    for wanted in missing[:20]:
+        console.print(f"  missing  {wanted.cell}", highlight=False)
+    if len(missing) > 20:
+        console.print(f"  missing  ... and {len(missing) - 20} more", highlight=False)
+    if timing:
+        _print_timing(console, progress)
+    return FAILED if progress.failed.height or progress.table.damaged else OK
+
+
+def write_report(roots: Sequence[Path], out: Path) -> None:
+    for root in roots:
+        read_progress(root)
+    _report(roots, out)
+
+
+def _report(roots: Sequence[Path], out: Path, *, only_if_missing: bool = False) -> None:
+    from reproduce.report import build
+
+    page = out / "report.html"
+    if not (only_if_missing and page.is_file()):
+        missing = [dataclasses.asdict(w.cell) for root in roots for w in read_progress(root).missing]
+        summary = build(roots, out, missing=missing)
+        for sentence in summary.headlines:
+            print(sentence)
+    print(f"Report: {page}")
+
+
+def _print_failures(console: Console, failed: pl.DataFrame) -> None:
+    for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
+        cell = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
+        console.print(
+            f"  {row['status']:7}  {cell}: {row['error_type']}: {row['error_message']}", highlight=False, soft_wrap=True
+        )
+
+
+def _print_timing(console: Console, progress: Progress) -> None:
+    """Seconds per trial by part; a worker's first trial loads the model and is shown apart."""
+    rows = progress.rows.filter(pl.col("status") == "ok").with_columns(
+        overhead=pl.col("setup_seconds") + pl.col("gap_seconds").fill_null(0.0)
+    )
+    parts = {
+        "training": "train_seconds",
+        "evaluation": "eval_seconds",
+        "set up and clean up": "setup_seconds",
+        "between trials (Ray)": "gap_seconds",
+        "overhead: the last two": "overhead",
+    }
+    for title, first in (("warm trials", False), ("first trials of a worker", True)):
+        chosen = rows.filter((pl.col("worker_trial_index") == 0) == first)
+        if not chosen.height:
+            continue
+        table = Table(title=f"{title}: {chosen.height}", box=None, title_justify="left")
+        table.add_column("seconds per trial")
+        for column in ("median", "mean", "largest"):
+            table.add_column(column, justify="right")
+        for label, column in parts.items():
+            values = chosen[column].drop_nulls()
+            if values.len():
+                table.add_row(label, *(f"{v:.3f}" for v in (values.median(), values.mean(), values.max())))
+        console.print(table)

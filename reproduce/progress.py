@@ -1,0 +1,95 @@
+"""What a person sees while a sweep runs: trials done, failed, running, and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+_PLAIN_SECONDS = 10.0
+_BAR = 40
+
+
+class SweepProgress:
+    """A live display on a terminal; elsewhere a plain line every few seconds.
+
+    Args:
+        total: trials that this sweep has to run.
+        before: trials that were finished already.
+    """
+
+    def __init__(self, total: int, before: int, console: Console | None = None):
+        self._console = console or Console(stderr=True)
+        self._total, self._before = total, before
+        self._done = self._failed = 0
+        self._running: tuple[str, ...] = ()
+        self._last = ""
+        self._started = self._printed = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> SweepProgress:
+        if self._console.is_terminal:
+            self._live = Live(self._render(), console=self._console, refresh_per_second=4)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.update(self._render())
+            self._live.__exit__(None, None, None)
+        else:
+            self._console.print(self.line(), highlight=False)
+
+    def finished(self, cell: str, status: str, accuracy: float | None, seconds: float | None) -> None:
+        """One more trial has its row."""
+        self._done += status == "ok"
+        self._failed += status != "ok"
+        outcome = f"accuracy {accuracy:.3f}" if accuracy is not None else status
+        took = f" in {seconds:.1f} s" if seconds is not None else ""
+        self._last = f"{cell}: {outcome}{took}"
+        if status != "ok":
+            self._console.print(f"failed: {cell}: {status}", highlight=False)
+
+    def refresh(self, running: Collection[str]) -> None:
+        self._running = tuple(running)
+        if self._live is not None:
+            self._live.update(self._render())
+        elif time.monotonic() - self._printed >= _PLAIN_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(self.line(), highlight=False)
+
+    def line(self) -> str:
+        """The counts in one line."""
+        finished = self._done + self._failed
+        elapsed = time.monotonic() - self._started
+        left = elapsed / finished * (self._total - finished) if finished else None
+        parts = [
+            f"{self._before + self._done} of {self._before + self._total} trials done",
+            f"{self._failed} failed",
+            f"{len(self._running)} running",
+            f"{clock(elapsed)} elapsed",
+            f"about {clock(left)} left" if left is not None else "time left unknown yet",
+        ]
+        return ", ".join(parts)
+
+    def _render(self) -> Table:
+        share = (self._done + self._failed) / max(self._total, 1)
+        filled = round(share * _BAR)
+        grid = Table.grid()
+        grid.add_row(Text.assemble(("━" * filled, "green"), ("━" * (_BAR - filled), "dim"), f" {share:.0%}"))
+        grid.add_row(self.line())
+        for cell in self._running[:8]:
+            grid.add_row(Text(f"  running  {cell}", style="dim"))
+        grid.add_row(Text(f"  last     {self._last}", style="dim"))
+        return grid
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"

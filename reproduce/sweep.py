@@ -1,0 +1,265 @@
+"""The grid as Ray Tune trials: reused warm actors, rows written by the driver as they come.
+
+Resuming is not Tune's: a launch is given only the trials that have no finished files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# Tune's own loggers and snapshots cost more than a tiny trial; nothing here reads them.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+from ray import tune
+
+from lfreeze.models import find_checkpoint
+from lfreeze.tasks import TaskData
+from reproduce.artifacts import note_running
+from reproduce.inputs import SpaceInputs
+from reproduce.progress import SweepProgress
+from reproduce.provenance import software
+from reproduce.rows import complete, failure_row, identity_row
+from reproduce.spec import Cell, TrialSpec
+from reproduce.store import TrialResult, write_trial
+
+_PAYLOAD = "payload"
+_OBJECT_STORE_BYTES = 512 * 1024 * 1024
+_RESTARTS = 2  # of a trial whose worker or node died under it
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each trial is given, and how many may run at once (None: as many as fit)."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    max_concurrent: int | None = None
+
+    def concurrency(self, cluster: Mapping[str, float]) -> int:
+        """How many trials run at once on a cluster with these resources."""
+        fits = int(cluster.get("CPU", 1) // self.cpus)
+        if self.gpus:
+            fits = min(fits, int(cluster.get("GPU", 0) // self.gpus))
+        return min(fits, self.max_concurrent or fits)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every worker needs, sent once through Ray's object store."""
+
+    specs: Mapping[str, TrialSpec]
+    attempts: Mapping[str, int]
+    data: Mapping[str, TaskData]
+    model_paths: Mapping[str, Path]
+    gpu_share: float | None
+    exclusive: bool
+
+
+@dataclass
+class SweepOutcome:
+    """What a sweep did; ``problems`` are faults of the sweep itself, not of its trials."""
+
+    done: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class WarmTrial(tune.Trainable):
+    """A Tune trial; its actor is reused, and with it the loaded model."""
+
+    def setup(self, config: dict[str, Any], shared: Shared) -> None:
+        from reproduce.trial import TrialWorker
+
+        self._shared, self._worker = shared, TrialWorker()
+        self._run_id = config["trial"]["run_id"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._run_id = new_config["trial"]["run_id"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        from reproduce.trial import Placement
+
+        shared, run_id = self._shared, self._run_id
+        spec = shared.specs[run_id]
+        result = self._worker.run(
+            spec,
+            find_checkpoint(spec.cell.model, shared.model_paths),
+            shared.data[spec.cell.task],
+            attempt=shared.attempts[run_id],
+            placement=Placement(shared.gpu_share, shared.exclusive),
+        )
+        return {_PAYLOAD: result, "run_id": run_id, "done": True}
+
+
+class Recorder(tune.Callback):
+    """Writes each row as it comes; never raises, since that would end the whole sweep."""
+
+    def __init__(self, root: Path, shared: Shared, outcome: SweepOutcome, progress: SweepProgress):
+        self._root, self._shared = root, shared
+        self._outcome, self._progress = outcome, progress
+        self._noted: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune pickles its callbacks into a snapshot that nothing reads; this one holds a display.
+        return tune.Callback, ()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        # Taken out of the result, so that Tune's own record of the experiment stays small.
+        payload = result.pop(_PAYLOAD, None)
+        if payload is not None:
+            self._guard(lambda: self._record(payload))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        def record() -> None:
+            spec = self._shared.specs[trial.config["trial"]["run_id"]]
+            now = datetime.now(UTC)
+            message = str(trial.get_error() or "the worker died").strip().splitlines()[-1]
+            row = {
+                **identity_row(spec, self._shared.attempts[spec.run_id]),
+                **software(),
+                **failure_row("error", "WorkerDied", message),
+                "started_at": now,
+                "finished_at": now,
+            }
+            self._record(TrialResult(complete(row)))
+
+        self._guard(record)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._guard(lambda: self._show(trials))
+
+    def _record(self, result: TrialResult) -> None:
+        write_trial(self._root, result)
+        row = result.row
+        cell = str(Cell(row["model"], row["task"], row["strategy"], row["seed"]))
+        if row["status"] == "ok":
+            self._outcome.done += 1
+        else:
+            self._outcome.failed.append((cell, f"{row['status']}: {row['error_type']}: {row['error_message']}"))
+        self._progress.finished(cell, row["status"], row.get("validation_accuracy"), row.get("total_seconds"))
+
+    def _show(self, trials: list[Any]) -> None:
+        running = tuple(t.config["trial"]["name"] for t in trials if t.status == "RUNNING")
+        self._progress.refresh(running)
+        if running != self._noted:
+            self._noted = running
+            note_running(self._root, running)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            problem = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+            if problem not in self._outcome.problems:
+                self._outcome.problems.append(problem)
+
+
+class StopAtFirstFailure(tune.Stopper):
+    """Ends the sweep once a trial has failed."""
+
+    def __init__(self, outcome: SweepOutcome):
+        self._outcome = outcome
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self._outcome.failed)
+
+
+def _config(spec: TrialSpec) -> dict[str, Any]:
+    """One cell of the grid, as Tune and the dashboard show it."""
+    return {**asdict(spec.cell), "run_id": spec.run_id, "name": str(spec.cell)}
+
+
+def start_ray(address: str | None) -> None:
+    """Join the cluster at ``address``, or start one on this machine alone."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        # A bare init would follow a stale address file to a cluster that is dead.
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    else:
+        options["address"] = address
+    ray.init(**options)
+
+
+def run_sweep(
+    specs: Sequence[TrialSpec],
+    inputs: SpaceInputs,
+    root: Path,
+    *,
+    resources: Resources,
+    attempts: Mapping[str, int],
+    finished_before: int = 0,
+    address: str | None = None,
+    fail_fast: bool = False,
+    model_paths: Mapping[str, Path] | None = None,
+) -> SweepOutcome:
+    """Run the given trials and write each one's files as it ends.
+
+    Args:
+        attempts: by run id, which attempt this is.
+        finished_before: trials of the space that need no run, for the display.
+    """
+    outcome = SweepOutcome()
+    with contextlib.ExitStack() as stack:
+        scratch = Path(tempfile.mkdtemp(prefix="lfreeze-"))
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        start_ray(address)
+        stack.callback(ray.shutdown)
+        concurrency = resources.concurrency(ray.cluster_resources())
+        shared = Shared(
+            specs={spec.run_id: spec for spec in specs},
+            attempts=attempts,
+            data=inputs.data,
+            model_paths=model_paths or {},
+            gpu_share=resources.gpus or None,
+            exclusive=resources.gpus >= 1 or concurrency == 1 or len(specs) == 1,
+        )
+        progress = stack.enter_context(SweepProgress(len(specs), finished_before))
+        recorder = Recorder(root, shared, outcome, progress)
+        trainable = tune.with_resources(
+            tune.with_parameters(WarmTrial, shared=shared),
+            {"cpu": resources.cpus, "gpu": resources.gpus},
+        )
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search([_config(spec) for spec in specs])},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=resources.max_concurrent,
+                trial_name_creator=lambda trial: trial.config["trial"]["name"],
+                trial_dirname_creator=lambda trial: trial.config["trial"]["run_id"],
+            ),
+            run_config=tune.RunConfig(
+                name=f"lfreeze-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+                storage_path=str(scratch),
+                callbacks=[recorder],
+                verbose=0,
+                stop=StopAtFirstFailure(outcome) if fail_fast else None,
+                failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+                # A class without save_checkpoint fails at its end otherwise, which ends reuse too.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+    return outcome

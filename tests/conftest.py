@@ -1,0 +1,54 @@
+"""Shared fixtures: tiny random models, and a recipe short enough for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+# As in a trial's own process; both are read when torch is imported.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+import pytest
+import torch
+
+from lfreeze.recipe import Recipe
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """The paper's recipe with a learning rate and length for tiny models, over a few steps."""
+    return Recipe(
+        batch_size=8,
+        max_length=64,
+        steps=12,
+        learning_rate=1e-3,
+        schedule="cosine",
+        lora_rank=4,
+        lora_alpha=16,
+        lora_dropout=0.0,
+        max_train_examples=200,
+        probe_steps=3,
+        precision="fp32",
+        timing_warmup_steps=2,
+    )
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The benchmarks' own files, where this machine has them."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the benchmarks' own files are not beside this checkout")
+    return SHARED_DATA
+
+
+def with_values(recipe: Recipe, **values: object) -> Recipe:
+    return dataclasses.replace(recipe, **values)  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""Reading the benchmarks' own files: sizes, quotes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lfreeze.tasks import TASKS, TaskError, load_task
+
+
+def write(folder: Path, name: str, lines: list[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(line + "\n" for line in lines), "utf-8")
+
+
+@pytest.fixture
+def rte(tmp_path: Path) -> Path:
+    header = "index\tsentence1\tsentence2\tlabel"
+    rows = [f'{i}\tShe said "go {i}.\tShe spoke.\t{"entailment" if i % 3 else "not_entailment"}' for i in range(9)]
+    for name in ("train.tsv", "dev.tsv"):
+        write(tmp_path / "glue" / "RTE", name, [header, *rows])
+    return tmp_path
+
+
+def test_paper_sizes() -> None:
+    official = {name: (TASKS[name].n_train, TASKS[name].n_validation) for name in ("rte", "qnli", "wnli", "mnli", "cb")}
+    assert official == {
+        "rte": (2_490, 277),
+        "qnli": (104_743, 5_463),
+        "wnli": (635, 71),
+        "mnli": (392_702, 9_815),
+        "cb": (250, 56),
+    }
+
+
+def test_a_quote_is_just_a_character(rte: Path) -> None:
+    data = load_task("rte", 100, 0, rte)
+    assert len(data.train) == 9
+    assert data.train[4].first == 'She said "go 4.'
+    assert [e.label for e in data.validation[:3]] == [1, 0, 0]
+    assert data.majority_accuracy == pytest.approx(6 / 9)
+
+
+def test_training_examples_are_chosen_by_the_data_seed(rte: Path) -> None:
+    chosen = {seed: [e.example_id for e in load_task("rte", 4, seed, rte).train] for seed in (0, 1)}
+    assert len(chosen[0]) == 4
+    assert chosen[0] != chosen[1]
+    assert chosen[0] == [e.example_id for e in load_task("RTE", 4, 0, rte).train]
+
+
+def test_the_fingerprint_changes_with_any_text(rte: Path) -> None:
+    before = load_task("rte", 100, 0, rte).fingerprint
+    assert before == load_task("rte", 100, 0, rte).fingerprint
+    file = rte / "glue" / "RTE" / "dev.tsv"
+    file.write_text(file.read_text().replace("go 7", "go  7"))
+    assert before != load_task("rte", 100, 0, rte).fingerprint
+
+
+def test_separators_inside_a_text_do_not_cut_it(tmp_path: Path) -> None:
+    folder = tmp_path / "WNLI"
+    rows = ["index\tsentence1\tsentence2\tlabel", "0\ta\u2028b\x0bc\x85\td\t1"]
+    write(folder, "train.tsv", rows)
+    write(folder, "dev.tsv", rows)
+    assert load_task("wnli", 10, 0, tmp_path).train[0].first == "a\u2028b\x0bc\x85"
+
+
+def test_mnli_and_qnli_columns(tmp_path: Path) -> None:
+    write(tmp_path / "MNLI", "train.tsv", ["index\tgenre\tsentence1\tsentence2\tgold_label", "7\tx\tp\th\tneutral"])
+    write(tmp_path / "MNLI", "dev_matched.tsv", ["sentence2\tsentence1\tgold_label", "h\tp\tcontradiction"])
+    data = load_task("mnli", 10, 0, tmp_path)
+    assert (data.train[0].first, data.train[0].second, data.train[0].label) == ("p", "h", 1)
+    assert (data.validation[0].first, data.validation[0].label) == ("p", 2)
+    for name in ("train.tsv", "dev.tsv"):
+        write(tmp_path / "QNLI", name, ["index\tquestion\tsentence\tlabel", "0\tq?\ts\tentailment"])
+    assert load_task("qnli", 10, 0, tmp_path).train[0].first == "q?"
+
+
+def _break(folder: Path, name: str, content: bytes) -> None:
+    (folder / "glue" / "RTE" / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"index\tsentence1\tlabel\n0\ta\tentailment\n", "no column sentence2"),
+        (b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n", "unknown label 'maybe'; accepted are entailment"),
+        (b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\n", "line 2: 3 cells where the header has 4"),
+        (b"index\tsentence1\tsentence2\tlabel\n", "holds no examples"),
+        (b"", "holds no examples"),
+        (b"index\tsentence1\tsentence2\tlabel\n0\t\xff\tb\tentailment\n", "is not UTF-8"),
+    ],
+)
+def test_malformed_files_are_refused_in_one_sentence(rte: Path, content: bytes, message: str) -> None:
+    _break(rte, "dev.tsv", content)
+    with pytest.raises(TaskError, match=message) as caught:
+        load_task("rte", 10, 0, rte)
+    assert "dev.tsv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders_are_named(rte: Path) -> None:
+    (rte / "glue" / "RTE" / "dev.tsv").unlink()
+    with pytest.raises(TaskError, match=r"lacks the file dev\.tsv"):
+        load_task("rte", 10, 0, rte)
+    with pytest.raises(TaskError, match="has none of the folders superglue/CB"):
+        load_task("cb", 10, 0, rte)
+    with pytest.raises(TaskError, match="does not exist"):
+        load_task("cb", 10, 0, rte / "nowhere")
+    with pytest.raises(TaskError, match="--data-dir"):
+        load_task("rte", 10, 0)
+    with pytest.raises(TaskError, match="unknown task 'sst2'; known are rte"):
+        load_task("sst2", 10, 0)
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    row = {"premise": "p", "hypothesis": "h", "label": "neutral", "idx": 44}
+    for name in ("train.jsonl", "val.jsonl"):
+        write(tmp_path / "superglue" / "CB", name, [json.dumps(row), ""])
+    data = load_task("cb", 10, 0, tmp_path)
+    assert (data.train[0].example_id, data.train[0].label, len(data.train)) == ("44", 2, 1)
+    for bad, message in (("{", "not JSON"), ("[1]", "not a JSON object"), ('{"premise": "p"}', "no column hypothesis")):
+        write(tmp_path / "superglue" / "CB", "val.jsonl", [bad])
+        with pytest.raises(TaskError, match=message):
+            load_task("cb", 10, 0, tmp_path)
+
+
+def test_official_row_counts(real_data: Path) -> None:
+    rte = load_task("rte", 10_000, 0, real_data)
+    assert (len(rte.train), len(rte.validation)) == (2_490, 277)
+    cb = load_task("cb", 10_000, 0, real_data)
+    assert len(cb.validation) == 56
+    assert any('"' in e.first for e in rte.train)
