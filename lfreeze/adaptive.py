@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lfreeze.blocks import model_parts
-from lfreeze.freezing import FreezeOptions, FreezePlan, set_trainable, sync_optimizer
+from lfreeze.freezing import FreezeOptions, FreezePlan, prepare, set_trainable, sync_optimizer
 from lfreeze.strategy import Strategy, StrategyError
 
 
@@ -73,8 +73,10 @@ class AdaptiveFreezing:
         strategy = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
         parsed = FreezeOptions(**options)  # type: ignore[arg-type]
         if not strategy.implementation.adaptive:
-            raise StrategyError(f"strategy {strategy.name} is not adaptive: use freeze(model, {strategy.name!r})")
-        self.plan = strategy.implementation.prepare(model, strategy, parsed)
+            raise StrategyError(
+                f"strategy {strategy.name} is not adaptive: use freeze(model, {strategy.name!r})"
+            )
+        self.plan = prepare(model, strategy, parsed)
         self._controller = strategy.implementation.controller(model, strategy, parsed)
 
     def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:

@@ -79,7 +79,9 @@ def training_order(n_examples: int, n_wanted: int, seed: int) -> list[int]:
     return order[:n_wanted]
 
 
-def collate(split: EncodedSplit, indices: Sequence[int], pad_token_id: int, length: int | None = None) -> Batch:
+def collate(
+    split: EncodedSplit, indices: Sequence[int], pad_token_id: int, length: int | None = None
+) -> Batch:
     """The examples at ``indices``, padded on the right to ``length`` or to their longest."""
     rows = [split.input_ids[i] for i in indices]
     width = length or max(map(len, rows))

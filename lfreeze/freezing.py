@@ -96,11 +96,14 @@ def freeze(model: nn.Module, strategy: str | Strategy, **options: object) -> Fre
             f"strategy {strategy.name} selects its layers during training: "
             f"use AdaptiveFreezing(model, {strategy.name!r}) and call its step(optimizer) after each optimizer.step()"
         )
-    return strategy.implementation.prepare(model, strategy, FreezeOptions(**options))  # type: ignore[arg-type]
+    return prepare(model, strategy, FreezeOptions(**options))  # type: ignore[arg-type]
 
 
-def freeze_layers(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
-    """Freeze the layers that a static strategy selects by position."""
+def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
+    """Set what trains from the start: what the strategy's kind sets itself, or else the layers it selects."""
+    plan = strategy.implementation.prepare(model, strategy, options)
+    if plan is not None:
+        return plan
     n_layers = len(model_parts(model).layers)
     return set_trainable(model, strategy, strategy.frozen_layers(n_layers, options.seed), options)
 

@@ -148,7 +148,9 @@ def _load(checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype) -> tuple[nn
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ModelError(f"model {checkpoint.name}: {folder} does not load: {error}".splitlines()[0]) from error
+        raise ModelError(
+            f"model {checkpoint.name}: {folder} does not load: {error}".splitlines()[0]
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
     if model.config.pad_token_id is None:

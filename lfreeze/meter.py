@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,7 +60,8 @@ class Meter:
 
     def begin_phase(self) -> None:
         """Forget the peaks so far."""
-        self._peak, self._gradient, self._optimiser, self._activation = None, 0, 0, 0  # type: int | None, int, int, int
+        self._peak: int | None = None
+        self._gradient = self._optimiser = self._activation = 0
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self._device)
 
@@ -133,8 +135,8 @@ def optimiser_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 def _profiled(profiler: torch.profiler.profile) -> tuple[int, int]:
     """From one profiled step: peak bytes above its start, and bytes held at the forward pass's end."""
-    assert profiler.profiler is not None
-    events = profiler.profiler.kineto_results.events()
+    # Only the profiler's raw events hold every allocation with its moment.
+    events: Any = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     ends = [e.start_ns() + e.duration_ns() for e in events if e.name() == _FORWARD]
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     held = peak = activation = 0

@@ -95,7 +95,9 @@ def find_checkpoint(name: str, model_paths: Mapping[str, Path]) -> Checkpoint:
         )
     if not folder.is_dir():
         raise ModelError(f"model {card.name}: the folder {folder} does not exist")
-    tokenizer_files = sorted(p for p in folder.iterdir() if "token" in p.name or p.name in ("vocab.json", "merges.txt"))
+    tokenizer_files = sorted(
+        p for p in folder.iterdir() if "token" in p.name or p.name in ("vocab.json", "merges.txt")
+    )
     for found, what in (
         ((folder / "config.json").is_file(), "config.json"),
         (weight_files(folder), "*.safetensors"),

@@ -75,7 +75,9 @@ class FreezeProof:
         return ProofResult(
             frozen_unchanged=all(fingerprint(p) == before for p, before in self._frozen.values()),
             every_trainable_got_gradient=not self._waiting,
-            optimiser_holds_trainable=set(held) == trains and len(held) == len(trains) and has_state <= trains,
+            optimiser_holds_trainable=set(held) == trains
+            and len(held) == len(trains)
+            and has_state <= trains,
             backward_depth=len(self._crossed),
         )
 

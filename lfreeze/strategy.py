@@ -55,11 +55,9 @@ class Kind:
         """The frozen layers, counted from 0 at the input, ascending."""
         return ()
 
-    def prepare(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
-        """Set what trains, before the optimiser is made."""
-        from lfreeze.freezing import freeze_layers
-
-        return freeze_layers(model, strategy, options)
+    def prepare(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan | None:
+        """Set what trains, before the optimiser is made; None leaves it to ``select``."""
+        return None
 
     def controller(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Controller | None:
         """What acts after each optimiser step, if anything."""
@@ -107,7 +105,9 @@ class Strategy:
             percent = f"{float(rest):g}"
             return cls(kind + percent, kind, percent)
         accepted = ", ".join(label + ("<ratio>" if k.takes_ratio else "") for label, k in kinds().items())
-        raise StrategyError(f"unknown strategy {text!r}; accepted are {accepted}, the ratio in percent as in BOT25")
+        raise StrategyError(
+            f"unknown strategy {text!r}; accepted are {accepted}, the ratio in percent as in BOT25"
+        )
 
     @property
     def ratio(self) -> Fraction:

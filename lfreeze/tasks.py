@@ -72,11 +72,18 @@ class TaskData:
         return max(counts.values()) / len(self.validation)
 
 
-def _glue(name: str, fields: tuple[str, str], labels: tuple[str, ...], sizes: tuple[int, int], **more: str) -> Task:
-    dev = more.pop("dev", "dev.tsv")
+def _glue(
+    name: str,
+    fields: tuple[str, str],
+    labels: tuple[str, ...],
+    sizes: tuple[int, int],
+    *,
+    dev: str = "dev.tsv",
+    label_field: str = "label",
+) -> Task:
     folders = (f"glue/{name}", f"GLUE/{name}", name)
     dataset = f"nyu-mll/glue/{name.lower()}"
-    return Task(name.lower(), fields, labels, *sizes, dataset, folders, ("train.tsv", dev), **more)
+    return Task(name.lower(), fields, labels, *sizes, dataset, folders, ("train.tsv", dev), label_field)
 
 
 _SENTENCES = ("sentence1", "sentence2")

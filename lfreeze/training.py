@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lfreeze.encoding import Batch, EncodedSplit, EncodedTask, collate, evaluation_batches, training_order
-from lfreeze.freezing import FreezeOptions, FreezePlan
+from lfreeze.freezing import FreezeOptions, FreezePlan, prepare
 from lfreeze.meter import MemoryUse, Meter
 from lfreeze.proof import FreezeProof, ProofResult
 from lfreeze.recipe import Recipe
@@ -95,7 +95,7 @@ def train(
     options = freeze_options(recipe, seed)
     torch.manual_seed(stream_seed(seed, "adapter"))
     started = time.perf_counter()
-    plan = strategy.implementation.prepare(model, strategy, options)
+    plan = prepare(model, strategy, options)
     model.to(device).train()
     optimizer = make_optimizer(model, recipe)
     scheduler = make_schedule(optimizer, recipe)
@@ -122,7 +122,7 @@ def train(
             if number in profiled:
                 meter.after_backward(model.parameters())
             norm = clip_gradients(model, recipe)
-            learning_rate = scheduler.get_last_lr()[0]
+            learning_rate = float(scheduler.get_last_lr()[0])
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
@@ -138,7 +138,9 @@ def train(
                 grad_norm=norm.item(),
                 seconds=meter.step_seconds,
                 tokens=batch.tokens,
-                timed=_is_timed(number, phase_start, probing, recipe) and number not in profiled and not handles,
+                timed=_is_timed(number, phase_start, probing, recipe)
+                and number not in profiled
+                and not handles,
             )
         )
         del loss

@@ -87,7 +87,9 @@ def prepare_folder(root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, 
         _require_same_recipe(root, manifest["recipe"], recipe)
         _require_same_inputs(root, manifest["inputs"], inputs)
     elif root.is_dir() and any(root.iterdir()):
-        raise ArtifactError(f"{root} is not empty and was not made by a sweep: name another folder with --artifacts")
+        raise ArtifactError(
+            f"{root} is not empty and was not made by a sweep: name another folder with --artifacts"
+        )
     _require_writable(root)
     known = {entry["run_id"] for entry in manifest["trials"]}
     manifest["inputs"] |= inputs
@@ -107,7 +109,9 @@ def writing(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ArtifactError(f"another sweep is writing to {root}: wait for it, or name another folder") from None
+            raise ArtifactError(
+                f"another sweep is writing to {root}: wait for it, or name another folder"
+            ) from None
         # What a killed sweep had begun to write; no other can be writing now.
         for leftover in root.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)

@@ -25,7 +25,9 @@ class _Commands(click.Group):
             sys.exit(2)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="lfreeze")
 def main() -> None:
     """Selective layer freezing: the paper's experiment, from a grid of trials to a report."""
@@ -51,7 +53,9 @@ def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--tasks", help="Comma-separated tasks instead of the space's."),
             click.option("--strategies", help="Comma-separated strategies, such as ALL,BOT25,ADT-L50."),
             click.option("--seeds", help="Comma-separated seeds instead of the space's."),
-            click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value."),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value."
+            ),
         ]
     ):
         command = decorator(command)
@@ -71,7 +75,9 @@ def _load(space: str, overrides: Sequence[str], **axes: str | None) -> Any:
 @click.option("--data-dir", type=_PATH, help="Folder with the benchmarks' own files, for the real tasks.")
 @click.option("--model-path", "model_paths", multiple=True, metavar="NAME=DIR", help="A model's local copy.")
 @click.option("--address", help="Join the Ray cluster at this address instead of starting one here.")
-@click.option("--gpus-per-trial", default="auto", show_default=True, help="Share of a GPU for each trial, or auto.")
+@click.option(
+    "--gpus-per-trial", default="auto", show_default=True, help="Share of a GPU for each trial, or auto."
+)
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
 @click.option("--keep-going/--fail-fast", default=True, help="After a failed trial, go on or stop.")
 def run(

@@ -40,7 +40,9 @@ def find_inputs(
     """
     recipe = space.recipe
     checkpoints = {name: find_checkpoint(name, model_paths or {}) for name in space.models}
-    data = {name: load_task(name, recipe.max_train_examples, recipe.data_seed, data_dir) for name in space.tasks}
+    data = {
+        name: load_task(name, recipe.max_train_examples, recipe.data_seed, data_dir) for name in space.tasks
+    }
     return SpaceInputs(checkpoints, data)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from reproduce.inputs import find_inputs, trial_specs
 from reproduce.search_space import SearchSpace, recipe_values
 
 OK, FAILED = 0, 1
+_LISTED = 20  # missing trials that are named one by one
 
 
 def run_space(
@@ -31,30 +34,33 @@ def run_space(
     fail_fast: bool,
 ) -> int:
     """Run what is missing of a space, then report; the exit status."""
-    console = Console()
+    share = _parse_share(gpus_per_trial)
     inputs = find_inputs(space, data_dir, model_paths)
     specs = trial_specs(space, inputs)
     prepare_folder(root, specs, recipe_values(space.recipe))
     with writing(root):
-        rows = {row["run_id"]: row for row in read_progress(root).rows.select("run_id", "status", "attempt").to_dicts()}
+        rows = {
+            row["run_id"]: row
+            for row in read_progress(root).rows.select("run_id", "status", "attempt").to_dicts()
+        }
         open_specs = [s for s in specs if rows.get(s.run_id, {}).get("status") != "ok"]
         finished = len(specs) - len(open_specs)
         if not open_specs:
-            console.print(f"All {len(specs)} trials are finished already; nothing to run.", highlight=False)
+            print(f"All {len(specs)} trials are finished already; nothing to run.")
             _report([root], root / "report", only_if_missing=True)
             return OK
-        console.print(
+        print(
             f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
-            f"results in {root}",
-            highlight=False,
+            f"results in {root}"
         )
-        from reproduce.sweep import run_sweep
+        from reproduce.sweep import Resources, run_sweep
 
+        gpus = _fitting_share(space) if share is None else share
         outcome = run_sweep(
             open_specs,
             inputs,
             root,
-            resources=_resources(space, gpus_per_trial, max_concurrent),
+            resources=Resources(space.recipe.cpu_threads, gpus, max_concurrent),
             attempts={s.run_id: rows.get(s.run_id, {}).get("attempt", 0) + 1 for s in open_specs},
             finished_before=finished,
             address=address,
@@ -66,37 +72,43 @@ def run_space(
     asked = {s.run_id for s in specs}
     missing = [w for w in progress.missing if w.run_id in asked]
     for problem in outcome.problems:
-        console.print(f"problem: {problem}", highlight=False)
-    _print_failures(console, progress.failed.filter(pl.col("run_id").is_in(list(asked))))
+        print(f"problem: {problem}")
+    _print_failures(progress.failed.filter(pl.col("run_id").is_in(list(asked))))
     if missing:
-        console.print(f"{len(missing)} trials have no result; the same command runs them.", highlight=False)
+        print(f"{len(missing)} trials have no result; the same command runs them.")
     return FAILED if outcome.failed or outcome.problems or missing else OK
 
 
-def _resources(space: SearchSpace, gpus_per_trial: str, max_concurrent: int | None):  # type: ignore[no-untyped-def]
+def _parse_share(text: str) -> float | None:
+    """The part of a GPU asked for, or None where it is to be worked out."""
+    if text == "auto":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < math.inf or (share > 1 and share != int(share)):
+        raise InputError(
+            f"--gpus-per-trial {text!r} is not auto, a share of a GPU, or a whole number of GPUs"
+        )
+    return share
+
+
+def _fitting_share(space: SearchSpace) -> float:
+    """The part of the smallest GPU here that fits the space's largest trial; 0 without a GPU."""
     import torch
 
     from reproduce.planner import largest_share
-    from reproduce.sweep import Resources
 
-    cpus = space.recipe.cpu_threads
-    if gpus_per_trial != "auto":
-        try:
-            share = float(gpus_per_trial)
-        except ValueError:
-            share = -1.0
-        if share < 0 or (share > 1 and share != int(share)):
-            raise InputError(f"--gpus-per-trial {gpus_per_trial!r} is not auto, a share of a GPU, or a whole number")
-        return Resources(cpus, share, max_concurrent)
     if not torch.cuda.is_available():
-        return Resources(cpus, 0.0, max_concurrent)
+        return 0.0
     memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
     share = largest_share(space, memory)
     if share > 1:
         raise InputError(
             f"the largest trial of {space.name} needs {share:.1f} times this GPU's {memory / 2**30:.0f} GiB of memory"
         )
-    return Resources(cpus, share, max_concurrent)
+    return share
 
 
 def run_one(space: SearchSpace, data_dir: Path | None, model_paths: Mapping[str, Path], as_json: bool) -> int:
@@ -128,7 +140,9 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
     trials = plan_space(space, assumed)
     if as_json:
         listed = [dataclasses.asdict(t) for t in trials]
-        print(json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": listed}, indent=1))
+        print(
+            json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": listed}, indent=1)
+        )
         return
     table = Table(box=None, header_style="bold")
     for column in ("model", "task", "strategy"):
@@ -147,41 +161,37 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
             f"{t.gpu_share:.4f}",
             clock(t.seconds),
         )
-    console = Console(width=max(Console().width, 110))
-    console.print(table)
+    Console(width=max(Console().width, 110)).print(table)
     total = totals(trials)
-    console.print(
+    print(
         f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at an assumed "
-        f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak {total['peak_bytes'] / GIB:.2f} GiB; "
-        f"shares are of a GPU with {gpu_memory_gib:g} GiB (--gpu-memory). Nothing was started.",
-        highlight=False,
-        soft_wrap=True,
+        f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak "
+        f"{total['peak_bytes'] / GIB:.2f} GiB; shares are of a GPU with {gpu_memory_gib:g} GiB "
+        "(--gpu-memory). Nothing was started."
     )
 
 
 def print_status(root: Path, timing: bool) -> int:
     """Print what a folder holds; status 1 if a trial failed or a file is damaged."""
-    console = Console()
     progress = read_progress(root)
     running = set(progress.running)
     missing = [w for w in progress.missing if str(w.cell) not in running]
-    console.print(
+    print(
         f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
         f"{len(missing)} missing, of {len(progress.wanted)}"
-        + ("" if progress.live else "; no sweep is writing to it"),
-        highlight=False,
+        + ("" if progress.live else "; no sweep is writing to it")
     )
     for cell in sorted(running):
-        console.print(f"  running  {cell}", highlight=False)
-    _print_failures(console, progress.failed)
+        print(f"  running  {cell}")
+    _print_failures(progress.failed)
     for damaged in progress.table.damaged:
-        console.print(f"  damaged  {damaged.path}: {damaged.reason}", highlight=False, soft_wrap=True)
-    for wanted in missing[:20]:
-        console.print(f"  missing  {wanted.cell}", highlight=False)
-    if len(missing) > 20:
-        console.print(f"  missing  ... and {len(missing) - 20} more", highlight=False)
+        print(f"  damaged  {damaged.path}: {damaged.reason}")
+    for wanted in missing[:_LISTED]:
+        print(f"  missing  {wanted.cell}")
+    if len(missing) > _LISTED:
+        print(f"  missing  ... and {len(missing) - _LISTED} more")
     if timing:
-        _print_timing(console, progress)
+        _print_timing(progress)
     return FAILED if progress.failed.height or progress.table.damaged else OK
 
 
@@ -203,15 +213,13 @@ def _report(roots: Sequence[Path], out: Path, *, only_if_missing: bool = False) 
     print(f"Report: {page}")
 
 
-def _print_failures(console: Console, failed: pl.DataFrame) -> None:
+def _print_failures(failed: pl.DataFrame) -> None:
     for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
         cell = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
-        console.print(
-            f"  {row['status']:7}  {cell}: {row['error_type']}: {row['error_message']}", highlight=False, soft_wrap=True
-        )
+        print(f"  {row['status']:7}  {cell}: {row['error_type']}: {row['error_message']}")
 
 
-def _print_timing(console: Console, progress: Progress) -> None:
+def _print_timing(progress: Progress) -> None:
     """Seconds per trial by part; a worker's first trial loads the model and is shown apart."""
     rows = progress.rows.filter(pl.col("status") == "ok").with_columns(
         overhead=pl.col("setup_seconds") + pl.col("gap_seconds").fill_null(0.0)
@@ -232,7 +240,8 @@ def _print_timing(console: Console, progress: Progress) -> None:
         for column in ("median", "mean", "largest"):
             table.add_column(column, justify="right")
         for label, column in parts.items():
-            values = chosen[column].drop_nulls()
-            if values.len():
-                table.add_row(label, *(f"{v:.3f}" for v in (values.median(), values.mean(), values.max())))
-        console.print(table)
+            values = chosen[column].drop_nulls().to_list()
+            if values:
+                shown = (statistics.median(values), statistics.mean(values), max(values))
+                table.add_row(label, *(f"{value:.3f}" for value in shown))
+        Console().print(table)

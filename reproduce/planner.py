@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from lfreeze.cost import Cost, strategy_cost
+from lfreeze.shapes import ModelShape
+
 from lfreeze.models import get_model
 from lfreeze.recipe import Recipe
-from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import get_task
 from reproduce.search_space import SearchSpace
@@ -103,7 +104,9 @@ def _cost(model: str, task_name: str, strategy: str, recipe: Recipe) -> tuple[Co
     length = min(recipe.max_length, _TINY_LENGTH if task.tiny else _TYPICAL_LENGTH)
     if recipe.padding == "max_length":
         length = recipe.max_length
-    cost = strategy_cost(_shape(model), Strategy.parse(strategy), recipe, n_labels=len(task.labels), length=length)
+    cost = strategy_cost(
+        _shape(model), Strategy.parse(strategy), recipe, n_labels=len(task.labels), length=length
+    )
     return cost, cost.forward_flops / recipe.batch_size * task.n_validation
 
 

@@ -42,7 +42,7 @@ class SweepProgress:
             self._live.update(self._render())
             self._live.__exit__(None, None, None)
         else:
-            self._console.print(self.line(), highlight=False)
+            self._console.print(self.line(), highlight=False, soft_wrap=True)
 
     def finished(self, cell: str, status: str, accuracy: float | None, seconds: float | None) -> None:
         """One more trial has its row."""
@@ -52,7 +52,7 @@ class SweepProgress:
         took = f" in {seconds:.1f} s" if seconds is not None else ""
         self._last = f"{cell}: {outcome}{took}"
         if status != "ok":
-            self._console.print(f"failed: {cell}: {status}", highlight=False)
+            self._console.print(f"failed: {cell}: {status}", highlight=False, soft_wrap=True)
 
     def refresh(self, running: Collection[str]) -> None:
         self._running = tuple(running)
@@ -60,7 +60,7 @@ class SweepProgress:
             self._live.update(self._render())
         elif time.monotonic() - self._printed >= _PLAIN_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(self.line(), highlight=False)
+            self._console.print(self.line(), highlight=False, soft_wrap=True)
 
     def line(self) -> str:
         """The counts in one line."""

@@ -91,7 +91,9 @@ def _git() -> tuple[str | None, bool | None]:
     if not (top / ".git").exists():
         return None, None
     commit = _output("git", "-C", str(top), "rev-parse", "HEAD")
-    changes = _output("git", "-C", str(top), "status", "--porcelain", "--", "lfreeze", "reproduce", "search_spaces")
+    changes = _output(
+        "git", "-C", str(top), "status", "--porcelain", "--", "lfreeze", "reproduce", "search_spaces"
+    )
     return commit, None if changes is None else bool(changes)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lfreeze.cost import strategy_cost
-from lfreeze.models import get_model
 from lfreeze.shapes import ModelShape
+
+from lfreeze.models import get_model
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import TaskData
 from lfreeze.training import TrainingRecord
@@ -128,7 +129,10 @@ def complete(row: Mapping[str, Any]) -> dict[str, Any]:
     nulls = [name for name in TRIAL_SCHEMA if row.get(name) is None and name != "null_reasons"]
     failed = f"the trial ended with status {row['status']}"
     reasons = [
-        {"column": name, "reason": _REASONS.get(name) if row["status"] == "ok" else _REASONS.get(name, failed)}
+        {
+            "column": name,
+            "reason": _REASONS.get(name) if row["status"] == "ok" else _REASONS.get(name, failed),
+        }
         for name in nulls
     ]
     return {**row, "null_reasons": [entry for entry in reasons if entry["reason"]]}

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lfreeze.shapes import ModelShape
+
 from lfreeze.errors import InputError
 from lfreeze.models import get_model
 from lfreeze.recipe import Recipe, coerce, field_types
-from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import get_task
 from reproduce.spec import Cell, check_probe
@@ -68,7 +69,10 @@ def load_space(
     for axis, chosen in (narrow or {}).items():
         values[axis] = _numbers(chosen) if axis == "seeds" else list(chosen)
     for key, text in (overrides or {}).items():
-        values["recipe"] = {**values.get("recipe", {}), key: coerce(key, text) if key in field_types() else text}
+        values["recipe"] = {
+            **values.get("recipe", {}),
+            key: coerce(key, text) if key in field_types() else text,
+        }
     missing = [key for key in (*_AXES, "recipe") if key not in values]
     if missing:
         raise SpaceError(f"search space {name!r} lacks the key {', '.join(missing)}")
@@ -120,7 +124,9 @@ def _find(name: str) -> Path:
         for folder in _FOLDERS:
             if (folder / f"{name}.toml").is_file():
                 return folder / f"{name}.toml"
-    raise SpaceError(f"unknown search space {name!r}; known are {', '.join(space_names())}, or a path to a .toml file")
+    raise SpaceError(
+        f"unknown search space {name!r}; known are {', '.join(space_names())}, or a path to a .toml file"
+    )
 
 
 def _numbers(texts: Sequence[str]) -> list[int]:

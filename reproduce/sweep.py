@@ -120,7 +120,9 @@ class Recorder(tune.Callback):
         # Tune pickles its callbacks into a snapshot that nothing reads; this one holds a display.
         return tune.Callback, ()
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         # Taken out of the result, so that Tune's own record of the experiment stays small.
         payload = result.pop(_PAYLOAD, None)
         if payload is not None:
@@ -152,7 +154,9 @@ class Recorder(tune.Callback):
         if row["status"] == "ok":
             self._outcome.done += 1
         else:
-            self._outcome.failed.append((cell, f"{row['status']}: {row['error_type']}: {row['error_message']}"))
+            self._outcome.failed.append(
+                (cell, f"{row['status']}: {row['error_type']}: {row['error_message']}")
+            )
         self._progress.finished(cell, row["status"], row.get("validation_accuracy"), row.get("total_seconds"))
 
     def _show(self, trials: list[Any]) -> None:
@@ -196,7 +200,11 @@ def start_ray(address: str | None) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         # A bare init would follow a stale address file to a cluster that is dead.
-        options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
     else:
         options["address"] = address
     ray.init(**options)

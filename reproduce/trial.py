@@ -19,6 +19,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 
 from lfreeze.encoding import EncodedTask, encode_task
+from lfreeze.errors import InputError
 from lfreeze.loading import ATTENTION, BaseModel, load_tokenizer
 from lfreeze.models import Checkpoint
 from lfreeze.strategy import Strategy
@@ -52,6 +53,7 @@ class TrialWorker:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._base: BaseModel | None = None
+        self._base_key: tuple[Any, ...] = ()
         self._encoded: OrderedDict[tuple[Any, ...], EncodedTask] = OrderedDict()
         self._count = 0
         self._last_end: float | None = None
@@ -95,6 +97,7 @@ class TrialWorker:
 
     def _train(self, spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> TrainingRecord:
         recipe, seed = spec.recipe, spec.cell.seed
+        _require_inputs(spec, checkpoint, data)
         strategy = Strategy.parse(spec.cell.strategy)
         base = self._base_model(spec, checkpoint, len(data.task.labels))
         encoded = self._encode(spec, checkpoint, data)
@@ -139,12 +142,23 @@ class TrialWorker:
             torch.cuda.reset_peak_memory_stats()
 
 
+def _require_inputs(spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> None:
+    """Refuse files that are not those that the trial was asked for, such as another node's."""
+    for what, wanted, found in (
+        ("weights", spec.inputs.weights_hash, checkpoint.weights_hash),
+        ("tokenizer", spec.inputs.tokenizer_hash, checkpoint.tokenizer_hash),
+        ("data", spec.inputs.dataset_fingerprint, data.fingerprint),
+    ):
+        if wanted != found:
+            raise InputError(f"the {what} here have the hash {found:.12}, the trial asks for {wanted:.12}")
+
+
 def _result(row: dict[str, Any], record: TrainingRecord | None, data: TaskData) -> TrialResult:
     if record is None:
         return TrialResult(row)
     names = ("step", "phase", "loss", "learning_rate", "grad_norm", "seconds", "tokens", "timed")
     steps = {name: [getattr(step, name) for step in record.steps] for name in names}
-    predictions = {
+    predictions: dict[str, list[Any]] = {
         "example_id": [example.example_id for example in data.validation],
         "label": record.predictions.labels,
         "prediction": record.predictions.predictions,

@@ -82,14 +82,14 @@ def test_run_refuses(arguments: list[str], expected: list[str], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (('seeds = [42]', 'seeds = [42]\nlr = 3'), "unknown key 'lr'; known are extends"),
-        (('seeds = [42]', ''), "lacks the key seeds"),
-        (('seeds = [42]', 'seeds = ["a"]'), "is not a list of whole numbers"),
-        (('steps = 10', ''), "the recipe lacks steps"),
-        (('steps = 10', 'steps = 10\nstep = 1'), "unknown recipe value 'step'"),
-        (('steps = 10', 'steps = "10.5"'), "is not a whole number"),
-        (('seeds = [42]', 'seeds = [42'), "is not valid TOML"),
-        (('seeds = [42]', 'extends = "nowhere"'), "unknown search space 'nowhere'"),
+        (("seeds = [42]", "seeds = [42]\nlr = 3"), "unknown key 'lr'; known are extends"),
+        (("seeds = [42]", ""), "lacks the key seeds"),
+        (("seeds = [42]", 'seeds = ["a"]'), "is not a list of whole numbers"),
+        (("steps = 10", ""), "the recipe lacks steps"),
+        (("steps = 10", "steps = 10\nstep = 1"), "unknown recipe value 'step'"),
+        (("steps = 10", 'steps = "10.5"'), "is not a whole number"),
+        (("seeds = [42]", "seeds = [42"), "is not valid TOML"),
+        (("seeds = [42]", 'extends = "nowhere"'), "unknown search space 'nowhere'"),
     ],
 )
 def test_a_faulty_space_file_is_refused(change: tuple[str, str], expected: str, tmp_path: Path) -> None:
@@ -122,7 +122,9 @@ def test_the_papers_space_is_planned_in_full() -> None:
     assert len({tuple(t[k] for k in ("model", "task", "strategy", "seed")) for t in plan["trials"]}) == 1_275
     gemma = {t["strategy"]: t for t in plan["trials"] if t["model"] == "gemma-2b" and t["task"] == "rte"}
     assert (gemma["BOT25"]["frozen_layers"], gemma["BOT75"]["frozen_layers"]) == (4, 13)
-    assert gemma["BOT50"]["training_bytes"] < gemma["BOT25"]["training_bytes"] < gemma["ALL"]["training_bytes"]
+    assert (
+        gemma["BOT50"]["training_bytes"] < gemma["BOT25"]["training_bytes"] < gemma["ALL"]["training_bytes"]
+    )
     assert gemma["ADT-L50"]["training_bytes"] == gemma["ALL"]["training_bytes"]
     assert 0 < gemma["LoRA"]["gpu_share"] <= gemma["ALL"]["gpu_share"] <= 1
 

@@ -17,7 +17,16 @@ import pytest
 from reproduce.store import TRIAL_SCHEMA, read_trials, scan_table
 from tests.test_trial import INCIDENTAL
 
-SMALL = ("--set", "steps=8", "--set", "batch_size=4", "--set", "probe_steps=3", "--set", "max_train_examples=40")
+SMALL = (
+    "--set",
+    "steps=8",
+    "--set",
+    "batch_size=4",
+    "--set",
+    "probe_steps=3",
+    "--set",
+    "max_train_examples=40",
+)
 
 
 def command(*arguments: str) -> list[str]:
@@ -36,7 +45,10 @@ def rows(folder: Path) -> pl.DataFrame:
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted((folder / "trials").rglob("*.parquet"))}
+    return {
+        str(p.relative_to(folder)): p.stat().st_mtime_ns
+        for p in sorted((folder / "trials").rglob("*.parquet"))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +70,9 @@ def test_every_trial_has_its_three_files(swept: Path) -> None:
     predictions = scan_table([swept], "predictions").collect()
     assert dict(steps.group_by("run_id").len().iter_rows()) == dict.fromkeys(table.frame["run_id"], 8)
     assert dict(predictions.group_by("run_id").len().iter_rows()) == dict.fromkeys(table.frame["run_id"], 500)
-    right = predictions.group_by("run_id").agg((pl.col("label") == pl.col("prediction")).mean().alias("right"))
+    right = predictions.group_by("run_id").agg(
+        (pl.col("label") == pl.col("prediction")).mean().alias("right")
+    )
     joined = table.frame.join(right, on="run_id")
     assert joined["right"].to_list() == pytest.approx(joined["validation_accuracy"].to_list(), abs=1e-12)
     assert not list(swept.rglob("*.tmp"))

@@ -18,14 +18,19 @@ def write(folder: Path, name: str, lines: list[str]) -> None:
 @pytest.fixture
 def rte(tmp_path: Path) -> Path:
     header = "index\tsentence1\tsentence2\tlabel"
-    rows = [f'{i}\tShe said "go {i}.\tShe spoke.\t{"entailment" if i % 3 else "not_entailment"}' for i in range(9)]
+    rows = [
+        f'{i}\tShe said "go {i}.\tShe spoke.\t{"entailment" if i % 3 else "not_entailment"}' for i in range(9)
+    ]
     for name in ("train.tsv", "dev.tsv"):
         write(tmp_path / "glue" / "RTE", name, [header, *rows])
     return tmp_path
 
 
 def test_paper_sizes() -> None:
-    official = {name: (TASKS[name].n_train, TASKS[name].n_validation) for name in ("rte", "qnli", "wnli", "mnli", "cb")}
+    official = {
+        name: (TASKS[name].n_train, TASKS[name].n_validation)
+        for name in ("rte", "qnli", "wnli", "mnli", "cb")
+    }
     assert official == {
         "rte": (2_490, 277),
         "qnli": (104_743, 5_463),
@@ -67,7 +72,11 @@ def test_separators_inside_a_text_do_not_cut_it(tmp_path: Path) -> None:
 
 
 def test_mnli_and_qnli_columns(tmp_path: Path) -> None:
-    write(tmp_path / "MNLI", "train.tsv", ["index\tgenre\tsentence1\tsentence2\tgold_label", "7\tx\tp\th\tneutral"])
+    write(
+        tmp_path / "MNLI",
+        "train.tsv",
+        ["index\tgenre\tsentence1\tsentence2\tgold_label", "7\tx\tp\th\tneutral"],
+    )
     write(tmp_path / "MNLI", "dev_matched.tsv", ["sentence2\tsentence1\tgold_label", "h\tp\tcontradiction"])
     data = load_task("mnli", 10, 0, tmp_path)
     assert (data.train[0].first, data.train[0].second, data.train[0].label) == ("p", "h", 1)
@@ -85,7 +94,10 @@ def _break(folder: Path, name: str, content: bytes) -> None:
     ("content", "message"),
     [
         (b"index\tsentence1\tlabel\n0\ta\tentailment\n", "no column sentence2"),
-        (b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n", "unknown label 'maybe'; accepted are entailment"),
+        (
+            b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n",
+            "unknown label 'maybe'; accepted are entailment",
+        ),
         (b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\n", "line 2: 3 cells where the header has 4"),
         (b"index\tsentence1\tsentence2\tlabel\n", "holds no examples"),
         (b"", "holds no examples"),
@@ -120,7 +132,11 @@ def test_json_lines(tmp_path: Path) -> None:
         write(tmp_path / "superglue" / "CB", name, [json.dumps(row), ""])
     data = load_task("cb", 10, 0, tmp_path)
     assert (data.train[0].example_id, data.train[0].label, len(data.train)) == ("44", 2, 1)
-    for bad, message in (("{", "not JSON"), ("[1]", "not a JSON object"), ('{"premise": "p"}', "no column hypothesis")):
+    for bad, message in (
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"premise": "p"}', "no column hypothesis"),
+    ):
         write(tmp_path / "superglue" / "CB", "val.jsonl", [bad])
         with pytest.raises(TaskError, match=message):
             load_task("cb", 10, 0, tmp_path)

@@ -26,9 +26,14 @@ VOCABULARY = 50
 
 def make_model(**changes: Any) -> GemmaForSequenceClassification:
     torch.manual_seed(0)
-    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2}
     config = GemmaConfig(
-        **(sizes | changes), num_key_value_heads=1, head_dim=16, vocab_size=VOCABULARY, num_labels=3, pad_token_id=0
+        **(sizes | changes),
+        num_key_value_heads=1,
+        head_dim=16,
+        vocab_size=VOCABULARY,
+        num_labels=3,
+        pad_token_id=0,
     )
     return GemmaForSequenceClassification(config).eval()
 
@@ -37,7 +42,9 @@ def make_data(n_train: int = 120, n_validation: int = 30) -> EncodedTask:
     chance = random.Random(1)
 
     def split(n: int) -> EncodedSplit:
-        rows = tuple(tuple(chance.randrange(1, VOCABULARY) for _ in range(chance.randrange(4, 12))) for _ in range(n))
+        rows = tuple(
+            tuple(chance.randrange(1, VOCABULARY) for _ in range(chance.randrange(4, 12))) for _ in range(n)
+        )
         return EncodedSplit(rows, tuple(sum(row) % 3 for row in rows))
 
     return EncodedTask(split(n_train), split(n_validation), pad_token_id=0)
@@ -196,14 +203,21 @@ def test_storing_frozen_weights_in_the_compute_type_changes_memory_and_nothing_e
         records[kept] = train(make_model(), data, changed, Strategy.parse("BOT50"), seed=1, device=CPU)
     assert [s.loss for s in records["same"].steps] == [s.loss for s in records["compute"].steps]
     assert records["same"].predictions.logits == records["compute"].predictions.logits
-    linear = sum(m.weight.numel() for layer in make_model().model.layers[:2] for m in layer.modules() if isinstance(m, nn.Linear))
+    linear = sum(
+        m.weight.numel()
+        for layer in make_model().model.layers[:2]
+        for m in layer.modules()
+        if isinstance(m, nn.Linear)
+    )
     assert records["same"].static_bytes - records["compute"].static_bytes == 2 * linear
 
 
 def test_evaluation_follows_the_order_of_the_split(recipe: Recipe) -> None:
     data, model = make_data(), make_model()
     before = copy.deepcopy(model)
-    record = train(model, data, with_values(recipe, learning_rate=0.0), Strategy.parse("ALL"), seed=1, device=CPU)
+    record = train(
+        model, data, with_values(recipe, learning_rate=0.0), Strategy.parse("ALL"), seed=1, device=CPU
+    )
     for index in (0, 7, 29):
         row = torch.tensor([data.validation.input_ids[index]])
         with torch.no_grad():

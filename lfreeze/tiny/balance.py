@@ -23,30 +23,29 @@ _SCALE = 10_000_000
 
 @dataclass(frozen=True)
 class WeightedForms:
-    """Forms of a family, each with its relation, and the running sums of their integer weights."""
+    """Forms of a family by their relation, and the running sums of their integer weights."""
 
     family: Family
-    forms: tuple[Form, ...]
-    relations: tuple[Relation, ...]
-    cumulative: tuple[int, ...]
+    forms: Mapping[Relation, tuple[Form, ...]]
+    cumulative: Mapping[Relation, tuple[int, ...]]
 
-    def draw(self, draws: Draws) -> tuple[Pair, Relation]:
-        """A premise and hypothesis, and the relation between them."""
-        index = draws.weighted(self.cumulative)
-        return self.family.build(self.forms[index], Words.draw(draws)), self.relations[index]
+    def draw(self, relation: Relation, draws: Draws) -> Pair:
+        """A premise and hypothesis that stand in ``relation``."""
+        form = self.forms[relation][draws.weighted(self.cumulative[relation])]
+        return self.family.build(form, Words.draw(draws))
 
 
-def weighted_forms(family: Family, shares: Mapping[Relation, float]) -> WeightedForms:
+def weighted_forms(family: Family, shares: Mapping[Relation, int]) -> WeightedForms:
     """The family's forms, weighted so that relations have ``shares`` and aspects do not tell them."""
     return _weighted_forms(family, tuple(sorted(shares.items())))
 
 
 @lru_cache(maxsize=32)
-def _weighted_forms(family: Family, shares: tuple[tuple[Relation, float], ...]) -> WeightedForms:
+def _weighted_forms(family: Family, shares: tuple[tuple[Relation, int], ...]) -> WeightedForms:
     forms, relations = _labelled(family)
     names = [name for name, _ in shares]
     label = np.array([names.index(name) for name in relations])
-    target = np.array([share for _, share in shares])
+    target = np.array([share for _, share in shares]) / sum(share for _, share in shares)
     weight = np.full(len(forms), 1 / len(forms))
     columns = list(zip(*map(family.factors, forms), strict=True))
     cells = []
@@ -60,8 +59,13 @@ def _weighted_forms(family: Family, shares: tuple[tuple[Relation, float], ...]) 
             of_cell = np.bincount(cell, weight, n_values * len(target))
             weight *= target[label] * of_value[value] / of_cell[cell]
         weight /= weight.sum()
-    cumulative = np.cumsum(np.rint(weight * _SCALE).astype(np.int64))
-    return WeightedForms(family, forms, relations, tuple(cumulative.tolist()))
+    integers = np.rint(weight * _SCALE).astype(np.int64)
+    chosen = {name: np.flatnonzero((label == number) & (integers > 0)) for number, name in enumerate(names)}
+    return WeightedForms(
+        family,
+        {name: tuple(forms[i] for i in places) for name, places in chosen.items()},
+        {name: tuple(np.cumsum(integers[places]).tolist()) for name, places in chosen.items()},
+    )
 
 
 @lru_cache(maxsize=8)

@@ -32,7 +32,10 @@ LEVELS = 3
 
 def _chains(trees: Mapping[str, Mapping[str, tuple[str, str]]]) -> tuple[tuple[str, str, str], ...]:
     return tuple(
-        (leaf, middle, root) for root, below in trees.items() for middle, leaves in below.items() for leaf in leaves
+        (leaf, middle, root)
+        for root, below in trees.items()
+        for middle, leaves in below.items()
+        for leaf in leaves
     )
 
 

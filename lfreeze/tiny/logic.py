@@ -105,7 +105,8 @@ class _Profiles:
         self.predicates = tuple(sorted(set(predicates)))
         n = len(self.predicates)
         profiles = [
-            {word for bit, word in enumerate(self.predicates) if number >> bit & 1} for number in range(1 << n)
+            {word for bit, word in enumerate(self.predicates) if number >> bit & 1}
+            for number in range(1 << n)
         ]
         profiles = [profile for profile in profiles if self._permitted(profile)]
         self.all = (1 << len(profiles)) - 1

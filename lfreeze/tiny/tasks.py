@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
-from lfreeze.tiny.balance import WeightedForms, weighted_forms
+from lfreeze.tiny.balance import weighted_forms
 from lfreeze.tiny.draws import Draws, digest64
 from lfreeze.tiny.forms import ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family
 from lfreeze.tiny.grammar import question, statement
-from lfreeze.tiny.logic import Named, Quantified, Relation
+from lfreeze.tiny.logic import Formula, Named, Quantified, Relation
 
 SPLITS = ("train", "validation")
 # One pair in eight is held out: never in a training split, and never in the pre-training text.
 _HELD_OUT_ONE_IN = 8
 
-_THIRDS: Mapping[Relation, float] = {"entailment": 1 / 3, "neutral": 1 / 3, "contradiction": 1 / 3}
-_ENTAILED_OR_NOT: Mapping[Relation, float] = {"entailment": 1 / 2, "neutral": 1 / 4, "contradiction": 1 / 4}
-_OPEN_OR_NOT: Mapping[Relation, float] = {"entailment": 1 / 4, "neutral": 1 / 2, "contradiction": 1 / 4}
+# Shares of the relations in twelfths.
+_THIRDS: Mapping[Relation, int] = {"entailment": 4, "neutral": 4, "contradiction": 4}
+_ENTAILED_OR_NOT: Mapping[Relation, int] = {"entailment": 6, "neutral": 3, "contradiction": 3}
+_OPEN_OR_NOT: Mapping[Relation, int] = {"entailment": 3, "neutral": 6, "contradiction": 3}
 
 
 @dataclass(frozen=True)
@@ -45,45 +47,51 @@ class _Making:
     """How a task is made: families with their shares in percent, and what it calls each relation."""
 
     families: tuple[tuple[Family, int], ...]
-    shares: Mapping[Relation, float]
+    shares: Mapping[Relation, int]
     label_of: Mapping[Relation, str]
     order: Literal["premise first", "question first"] = "premise first"
 
-    def forms(self, draws: Draws) -> WeightedForms:
-        ticket = draws.below(100)
-        for family, percent in self.families:
-            if ticket < percent:
-                return weighted_forms(family, self.shares)
-            ticket -= percent
-        raise AssertionError("the families' shares do not sum to 100")
+    def draw(self, draws: Draws, wanted: bool) -> tuple[Formula, Formula, Relation]:
+        """A premise and hypothesis that are held out or not, as wanted, and their relation."""
+        names = tuple(self.shares)
+        relation = names[draws.weighted(tuple(accumulate(self.shares.values())))]
+        family = self.families[draws.weighted(tuple(accumulate(percent for _, percent in self.families)))][0]
+        forms = weighted_forms(family, self.shares)
+        # The relation is drawn once, outside the loop: held-out pairs have the same shares as all others.
+        while True:
+            premise, hypothesis = forms.draw(relation, draws)
+            if held_out(statement(premise), statement(hypothesis)) == wanted:
+                return premise, hypothesis, relation
 
 
 _SENTENCES = ("sentence1", "sentence2")
 _RTE_LABELS = ("entailment", "not_entailment")
-_ENTAILED = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "not_entailment"}
-_ANSWERED = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "entailment"}
-_THREE_WAY = {name: name for name in _THIRDS}
+_ENTAILED: Mapping[Relation, str] = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "not_entailment"}
+_ANSWERED: Mapping[Relation, str] = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "entailment"}
+_THREE_WAY: Mapping[Relation, str] = {name: name for name in _THIRDS}
 
 _WITH_MAKING: tuple[tuple[TinyTask, _Making], ...] = (
     (
         TinyTask("tiny-rte", _SENTENCES, _RTE_LABELS, 2_490, 500),
-        _Making(((QUANTIFIED, 100),), _ENTAILED_OR_NOT, _ENTAILED),  # type: ignore[arg-type]
+        _Making(((QUANTIFIED, 100),), _ENTAILED_OR_NOT, _ENTAILED),
     ),
     (
         TinyTask("tiny-qnli", ("question", "sentence"), _RTE_LABELS, 104_743, 500),
-        _Making(((QUANTIFIED, 100),), _OPEN_OR_NOT, _ANSWERED, "question first"),  # type: ignore[arg-type]
+        _Making(((QUANTIFIED, 100),), _OPEN_OR_NOT, _ANSWERED, "question first"),
     ),
     (
         TinyTask("tiny-wnli", _SENTENCES, ("0", "1"), 635, 500),
-        _Making(((PRONOUN, 100),), _ENTAILED_OR_NOT, {"entailment": "1", "neutral": "0", "contradiction": "0"}),
+        _Making(
+            ((PRONOUN, 100),), _ENTAILED_OR_NOT, {"entailment": "1", "neutral": "0", "contradiction": "0"}
+        ),
     ),
     (
         TinyTask("tiny-mnli", _SENTENCES, ("entailment", "neutral", "contradiction"), 392_702, 500),
-        _Making(((QUANTIFIED, 60), (INSTANCE, 40)), _THIRDS, _THREE_WAY),  # type: ignore[arg-type]
+        _Making(((QUANTIFIED, 60), (INSTANCE, 40)), _THIRDS, _THREE_WAY),
     ),
     (
         TinyTask("tiny-cb", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral"), 250, 500),
-        _Making(((ATTITUDE, 100),), _THIRDS, _THREE_WAY),  # type: ignore[arg-type]
+        _Making(((ATTITUDE, 100),), _THIRDS, _THREE_WAY),
     ),
 )
 TINY_TASKS: dict[str, TinyTask] = {task.name: task for task, _ in _WITH_MAKING}
@@ -108,18 +116,16 @@ def examples(task: str, split: str, indices: Sequence[int]) -> list[dict[str, st
     size = TINY_TASKS[task].size(split)
     for index in indices:
         if not 0 <= index < size:
-            raise ValueError(f"index {index!r} is outside {task}'s {split} split; accepted are 0 to {size - 1}")
+            raise ValueError(
+                f"index {index!r} is outside {task}'s {split} split; accepted are 0 to {size - 1}"
+            )
     return [_example(task, split, int(index)) for index in indices]
 
 
 def _example(task: str, split: str, index: int) -> dict[str, str]:
     making, fields = _MAKING[task], TINY_TASKS[task].fields
-    draws, wanted = Draws(task, split, index), split == "validation"
-    while True:
-        (premise, hypothesis), relation = making.forms(draws).draw(draws)
-        texts = statement(premise), statement(hypothesis)
-        if held_out(*texts) == wanted:
-            break
+    premise, hypothesis, relation = making.draw(Draws(task, split, index), split == "validation")
+    texts = statement(premise), statement(hypothesis)
     if making.order == "question first":
         assert isinstance(hypothesis, Quantified | Named)
         texts = question(hypothesis), texts[0]
