@@ -52,7 +52,11 @@ class SweepProgress:
         took = f" in {seconds:.1f} s" if seconds is not None else ""
         self._last = f"{cell}: {outcome}{took}"
         if status != "ok":
-            self._console.print(f"failed: {cell}: {status}", highlight=False, soft_wrap=True)
+            self.note(f"failed: {cell}: {status}")
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def refresh(self, running: Collection[str]) -> None:
         self._running = tuple(running)

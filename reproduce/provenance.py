@@ -81,12 +81,14 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that this code runs from, and whether its files differ from it.
+    """The commit that this code is of, and whether its files differ from it.
 
-    An image has no checkout: its build writes the commit into the environment.
+    A wheel carries the commit that it was built from; a checkout is asked.
     """
-    if "LFREEZE_GIT_COMMIT" in os.environ:
-        return os.environ["LFREEZE_GIT_COMMIT"], False
+    built = Path(__file__).with_name("commit.json")
+    if built.is_file():
+        values = json.loads(built.read_text("utf-8"))
+        return values["commit"], values["dirty"]
     top = Path(__file__).parents[1]
     if not (top / ".git").exists():
         return None, None

@@ -128,6 +128,9 @@ class Recorder(tune.Callback):
         if payload is not None:
             self._guard(lambda: self._record(payload))
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._guard(lambda: self._progress.note(f"a worker died; again from its start: {trial}"))
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         def record() -> None:
             spec = self._shared.specs[trial.config["trial"]["run_id"]]
@@ -197,6 +200,8 @@ def _config(spec: TrialSpec) -> dict[str, Any]:
 def start_ray(address: str | None) -> None:
     """Join the cluster at ``address``, or start one on this machine alone."""
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # A worker's death is told in one line by the recorder, and by the trial's row if it stays dead.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         # A bare init would follow a stale address file to a cluster that is dead.

@@ -14,7 +14,9 @@ import numpy as np
 
 from lfreeze.tiny.draws import Draws
 from lfreeze.tiny.forms import Family, Form, Pair, Words
-from lfreeze.tiny.logic import Relation, relation
+from lfreeze.tiny.grammar import clause
+from lfreeze.tiny.lexicon import LEVELS, NOUN_CHAINS, VERB_CHAINS, is_noun, level
+from lfreeze.tiny.logic import Formula, Relation, predicates, relation
 
 _ROUNDS = 60
 # Weights become integers, so that draws cannot depend on a platform's rounding.
@@ -42,12 +44,12 @@ def weighted_forms(family: Family, shares: Mapping[Relation, int]) -> WeightedFo
 
 @lru_cache(maxsize=32)
 def _weighted_forms(family: Family, shares: tuple[tuple[Relation, int], ...]) -> WeightedForms:
-    forms, relations = _labelled(family)
+    forms, pairs = tuple(family.forms()), _filled(family)
     names = [name for name, _ in shares]
-    label = np.array([names.index(name) for name in relations])
+    label = np.array([names.index(relation(*pair)) for pair in pairs])
     target = np.array([share for _, share in shares]) / sum(share for _, share in shares)
-    weight = np.full(len(forms), 1 / len(forms))
-    columns = list(zip(*map(family.factors, forms), strict=True))
+    weight = np.array([_fillings(*pair) for pair in pairs], dtype=float)
+    columns = [*zip(*map(family.factors, forms), strict=True), [_overlap(*pair) for pair in pairs]]
     cells = []
     for column in columns:
         values = {value: number for number, value in enumerate(dict.fromkeys(column))}
@@ -69,7 +71,25 @@ def _weighted_forms(family: Family, shares: tuple[tuple[Relation, int], ...]) ->
 
 
 @lru_cache(maxsize=8)
-def _labelled(family: Family) -> tuple[tuple[Form, ...], tuple[Relation, ...]]:
+def _filled(family: Family) -> tuple[Pair, ...]:
+    """Every form with the same words; any words would do."""
     words = Words.draw(Draws("words"))
-    forms = tuple(family.forms())
-    return forms, tuple(relation(*family.build(form, words)) for form in forms)
+    return tuple(family.build(form, words) for form in family.forms())
+
+
+def _overlap(premise: Formula, hypothesis: Formula) -> tuple[int, int]:
+    """How many of the hypothesis's words the premise has, and how many it lacks."""
+    have, asked = set(clause(premise).split()), set(clause(hypothesis).split())
+    return len(asked & have), len(asked - have)
+
+
+def _fillings(premise: Formula, hypothesis: Formula) -> int:
+    """In how many ways the pair's most specific noun and verb can be chosen.
+
+    Forms start with this weight, so that pairs of general words, of which there are few, do not recur often.
+    """
+    lowest = [LEVELS - 1, LEVELS - 1]
+    for word in predicates(premise) | predicates(hypothesis):
+        lowest[is_noun(word)] = min(lowest[is_noun(word)], level(word))
+    verbs, nouns = lowest
+    return len({chain[nouns] for chain in NOUN_CHAINS}) * len({chain[verbs] for chain in VERB_CHAINS})

@@ -49,6 +49,7 @@ _ABOVE = {
     for chain in NOUN_CHAINS + VERB_CHAINS
     for level, word in enumerate(chain)
 }
+_LEVEL = {word: level for chain in NOUN_CHAINS + VERB_CHAINS for level, word in enumerate(chain)}
 _NOUN_SET = frozenset(NOUNS)
 
 
@@ -59,6 +60,11 @@ def is_noun(word: str) -> bool:
 def is_below(word: str, other: str) -> bool:
     """Whether ``other`` stands strictly above ``word`` in a taxonomy."""
     return other in _ABOVE[word]
+
+
+def level(word: str) -> int:
+    """How general a word is: 0 for the most specific."""
+    return _LEVEL[word]
 
 
 @cache

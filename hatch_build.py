@@ -1,0 +1,35 @@
+"""Writes the commit that a wheel is built from into it, so that its trials can name their code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class CommitHook(BuildHookInterface):  # type: ignore[misc]
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            return
+        commit = self._git("rev-parse", "HEAD")
+        if commit is None:
+            return
+        changes = self._git("status", "--porcelain", "--", "lfreeze", "reproduce", "search_spaces")
+        folder = Path(tempfile.mkdtemp())
+        (folder / "commit.json").write_text(json.dumps({"commit": commit, "dirty": bool(changes)}), "utf-8")
+        build_data["force_include"][str(folder / "commit.json")] = "reproduce/commit.json"
+
+    def _git(self, *arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", self.root, *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()

@@ -1,0 +1,67 @@
+"""The text that the tiny models are pre-trained on: documents of a few lines in the project's language.
+
+Two kinds. A *dialogue* is a statement, a claim or question about it, and the answer ``yes``, ``no`` or
+``maybe``. A *description* lists what is true in one random world. No dialogue is about a pair that any
+task's validation split could hold: those are held out by the same hash (``tasks.held_out``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lfreeze.tiny.balance import weighted_forms
+from lfreeze.tiny.draws import Draws
+from lfreeze.tiny.forms import ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family
+from lfreeze.tiny.grammar import question, statement
+from lfreeze.tiny.lexicon import HE, NOUN_CHAINS, SHE, VERB_CHAINS
+from lfreeze.tiny.logic import QUANTIFIERS, Formula, Named, Quantified, Relation
+from lfreeze.tiny.tasks import held_out
+from lfreeze.tiny.worlds import World
+
+Document = tuple[str, ...]
+ANSWERS: Mapping[Relation, str] = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
+_SHARES: Mapping[Relation, int] = {"entailment": 1, "contradiction": 1, "neutral": 1}
+_FAMILIES: tuple[Family, ...] = (QUANTIFIED, QUANTIFIED, INSTANCE, PRONOUN, ATTITUDE)
+_FACTS = 8
+
+
+def dialogue(draws: Draws, *, of_held_out: bool = False) -> Document:
+    """Statement, claim or question, answer. With ``of_held_out``, about a pair that no training text has."""
+    relation = draws.choice(tuple(ANSWERS))
+    forms = weighted_forms(draws.choice(_FAMILIES), _SHARES)
+    while True:
+        premise, hypothesis = forms.draw(relation, draws)
+        said, claimed = statement(premise), statement(hypothesis)
+        if held_out(said, claimed) == of_held_out:
+            break
+    assert isinstance(hypothesis, Quantified | Named)
+    manner = draws.below(3)
+    if manner == 0:
+        return said, question(hypothesis), ANSWERS[relation]
+    if manner == 1:
+        return question(hypothesis), said, ANSWERS[relation]
+    return said, claimed, ANSWERS[relation]
+
+
+def description(draws: Draws) -> Document:
+    """What is true of three individuals: first what each one is and does, then what that amounts to."""
+    tree = draws.below(len(NOUN_CHAINS) // 4) * 4
+    verb_tree = draws.below(len(VERB_CHAINS) // 4) * 4
+    names, individuals, facts = list(HE + SHE), list[frozenset[str]](), list[Formula]()
+    bearers: dict[str, int] = {}
+    for number in range(3):
+        name = names.pop(draws.below(len(names)))
+        nouns = NOUN_CHAINS[tree + draws.below(4)][draws.below(3) :]
+        verbs = VERB_CHAINS[verb_tree + draws.below(4)][draws.below(4) :]
+        bearers[name] = number
+        individuals.append(frozenset(nouns + verbs))
+        facts.append(Named(name, nouns[0]))
+        facts.append(Named(name, verbs[0] if verbs else VERB_CHAINS[verb_tree][-1], bool(verbs)))
+    world = World(tuple(individuals), bearers)
+    nouns = tuple(sorted(word for chain in NOUN_CHAINS for word in set(chain) & frozenset().union(*individuals)))
+    verbs = tuple(word for chain in VERB_CHAINS[verb_tree : verb_tree + 4] for word in chain)
+    while len(facts) < _FACTS + 3:
+        fact = Quantified(draws.choice(QUANTIFIERS), draws.choice(nouns), draws.choice(verbs))
+        if world.holds(fact):
+            facts.append(fact)
+    return tuple(statement(fact) for fact in facts)
