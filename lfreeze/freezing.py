@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from lfreeze.blocks import model_parts
+from lfreeze.blocks import Parts, model_parts
 from lfreeze.strategy import Strategy, StrategyError
 
 
@@ -129,9 +129,7 @@ def set_trainable(
             parameter.requires_grad_(id(parameter) not in frozen)
         if id(parameter) in frozen:
             parameter.grad = None
-    if options.frozen_dtype is not None:
-        for index in frozen_layers:
-            _store_linears(parts.layers[index], options.frozen_dtype)
+    store_frozen_linears(parts, options)
     return describe(model, strategy)
 
 
@@ -173,15 +171,19 @@ def _backward_depth(training: list[bool], embeddings_train: bool) -> int:
     return len(training) - training.index(True) if any(training) else 0
 
 
-def _store_linears(layer: nn.Module, dtype: torch.dtype) -> None:
-    """Store a layer's linear weights as autocast would use them: same products, less memory.
+def store_frozen_linears(parts: Parts, options: FreezeOptions) -> None:
+    """Store the layers' frozen linear weights as autocast would use them: same products, less memory.
 
     Norms keep their type, since autocast computes them in float32.
     """
-    for module in layer.modules():
-        if isinstance(module, nn.Linear):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+    if options.frozen_dtype is None:
+        return
+    for layer in parts.layers:
+        for module in layer.modules():
+            if isinstance(module, nn.Linear):
+                for parameter in module.parameters(recurse=False):
+                    if not parameter.requires_grad:
+                        parameter.data = parameter.data.to(options.frozen_dtype)
 
 
 def _refuse_sharded(model: nn.Module) -> None:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,6 +20,9 @@ from lfreeze.meter import MemoryUse, Meter
 from lfreeze.proof import FreezeProof, ProofResult
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TrainingError(RuntimeError):
@@ -81,7 +85,12 @@ class TrainingRecord:
 
 
 def train(
-    model: nn.Module, data: EncodedTask, recipe: Recipe, strategy: Strategy, seed: int, device: torch.device
+    model: PreTrainedModel,
+    data: EncodedTask,
+    recipe: Recipe,
+    strategy: Strategy,
+    seed: int,
+    device: torch.device,
 ) -> TrainingRecord:
     """Fine-tune ``model`` in place and evaluate it on the validation split.
 
@@ -93,6 +102,9 @@ def train(
         TrainingError: the loss or the gradient is not finite.
     """
     options = freeze_options(recipe, seed)
+    if hasattr(model.config, "use_cache"):
+        # Keys and values are kept for generation only, and would count as training memory.
+        model.config.use_cache = False
     torch.manual_seed(stream_seed(seed, "adapter"))
     started = time.perf_counter()
     plan = prepare(model, strategy, options)
@@ -198,7 +210,7 @@ def classification_logits(model: nn.Module, batch: Batch, recipe: Recipe) -> tor
     """Logits of shape (examples, labels) in float32, computed in the recipe's precision."""
     device_type = batch.input_ids.device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
     return output.logits.float()
 
 

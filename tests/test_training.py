@@ -196,16 +196,19 @@ def test_lower_precisions_train(precision: str, recipe: Recipe) -> None:
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16 if precision == "bf16" else torch.float32}
 
 
-def test_storing_frozen_weights_in_the_compute_type_changes_memory_and_nothing_else(recipe: Recipe) -> None:
+@pytest.mark.parametrize(("strategy", "layers"), [("BOT50", 2), ("LoRA", 4)])
+def test_storing_frozen_weights_in_the_compute_type_changes_memory_alone(
+    strategy: str, layers: int, recipe: Recipe
+) -> None:
     data, records = make_data(), {}
     for kept in ("same", "compute"):
         changed = with_values(recipe, precision="bf16-mixed", frozen_dtype=kept)
-        records[kept] = train(make_model(), data, changed, Strategy.parse("BOT50"), seed=1, device=CPU)
+        records[kept] = train(make_model(), data, changed, Strategy.parse(strategy), seed=1, device=CPU)
     assert [s.loss for s in records["same"].steps] == [s.loss for s in records["compute"].steps]
     assert records["same"].predictions.logits == records["compute"].predictions.logits
     linear = sum(
         m.weight.numel()
-        for layer in make_model().model.layers[:2]
+        for layer in make_model().model.layers[:layers]
         for m in layer.modules()
         if isinstance(m, nn.Linear)
     )

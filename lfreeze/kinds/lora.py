@@ -21,7 +21,7 @@ class LoRA(Kind):
         from peft import LoraConfig, inject_adapter_in_model
 
         from lfreeze.blocks import model_parts
-        from lfreeze.freezing import describe
+        from lfreeze.freezing import describe, store_frozen_linears
 
         parts = model_parts(model)
         config = LoraConfig(
@@ -40,6 +40,7 @@ class LoRA(Kind):
             ) from error
         for parameter in parts.head:
             parameter.requires_grad_(True)
+        store_frozen_linears(parts, options)
         return describe(model, strategy)
 
     def undo(self, model: nn.Module) -> None:

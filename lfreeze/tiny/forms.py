@@ -121,12 +121,12 @@ INSTANCE = Family(
 
 
 # "ann is a poodle and ben is a taxi and she runs": "some dog moves", "ben moves".
-# Form: noun level, verb level and polarity said of the pronoun; whether the hypothesis is about whom the
+# Form: noun level of whom the pronoun means and of the other; verb level and polarity said of it; whether the hypothesis is about whom the
 # pronoun means; how it speaks of them (by name, by "some", by "no"); its noun and verb level and polarity.
 def _pronoun(form: Form, w: Words) -> Pair:
-    l1, m1, said, meant, manner, l2, m2, positive = form
+    l1, l_other, m1, said, meant, manner, l2, m2, positive = form
     name, other = (w.he, w.she) if w.flip else (w.she, w.he)
-    here, there = Named(name, w.nouns[l1]), Named(other, w.other_nouns[w.others[1]])
+    here, there = Named(name, w.nouns[l1]), Named(other, w.other_nouns[l_other])
     first, second = (here, there) if w.others[0] % 2 else (there, here)
     premise = Both(Both(first, second), Named(name, w.verbs[m1], said, by_pronoun=True))
     if manner == "name":
@@ -137,18 +137,19 @@ def _pronoun(form: Form, w: Words) -> Pair:
 
 def _pronoun_forms() -> Iterable[Form]:
     flags = (True, False)
-    for l1, m1, said, meant, m2 in product(_LEVELS, _LEVELS, flags, flags, _LEVELS):
-        for positive in flags:
-            yield l1, m1, said, meant, "name", 0, m2, positive
-        for manner, l2 in product(("some", "some not"), _LEVELS):
-            yield l1, m1, said, meant, manner, l2, m2, True
+    for said_of in product(_LEVELS, _LEVELS, _LEVELS, flags, flags):
+        for m2 in _LEVELS:
+            for positive in flags:
+                yield *said_of, "name", 0, m2, positive
+            for manner, l2 in product(("some", "some not"), _LEVELS):
+                yield *said_of, manner, l2, m2, True
 
 
 PRONOUN = Family(
     "pronoun",
     _pronoun_forms,
     _pronoun,
-    lambda f: ((f[1], f[2]), f[0], (f[4], f[7]), (f[4], f[5]), (f[4], f[7], f[6]), (f[1] == f[6])),
+    lambda f: ((f[2], f[3]), f[0], (f[5], f[6]), (f[5], f[8], f[7]), f[2] == f[7]),
 )
 
 
