@@ -69,7 +69,7 @@ def _load(space: str, overrides: Sequence[str], **axes: str | None) -> Any:
     return load_space(space, narrow, _pairs("--set", overrides))
 
 
-@main.command()
+@main.command(short_help="Run the trials of a space, then write the report.")
 @_space_options
 @click.option("--artifacts", type=_PATH, help="Folder for the results.  [default: artifacts/<space>]")
 @click.option("--data-dir", type=_PATH, help="Folder with the benchmarks' own files, for the real tasks.")
@@ -97,7 +97,8 @@ def run(
 ) -> None:
     """Run every trial of SPACE that is not finished yet, then write the report.
 
-    SPACE is a name in search_spaces/ or a path to a .toml file. Running it again goes on where it stopped.
+    SPACE is a name in search_spaces/ (default: embedded) or a path to a .toml file. Running it again
+    goes on where it stopped.
 
     \b
     Example:
@@ -121,7 +122,7 @@ def run(
     )
 
 
-@main.command()
+@main.command(short_help="List the trials of a space and their predicted cost.")
 @_space_options
 @click.option("--gpu-memory", default=80.0, show_default=True, help="GiB of the GPU that the shares are for.")
 @click.option("--tflops", type=float, help="Sustained TFLOP/s to predict times with.")
@@ -149,7 +150,7 @@ def plan(
     print_plan(chosen, gpu_memory, tflops, as_json)
 
 
-@main.command()
+@main.command(short_help="Show what an artifact folder holds.")
 @click.argument("folder", type=_PATH)
 @click.option("--timing", is_flag=True, help="Also show where the time of a trial goes.")
 def status(folder: Path, timing: bool) -> None:
@@ -164,7 +165,7 @@ def status(folder: Path, timing: bool) -> None:
     sys.exit(print_status(folder, timing))
 
 
-@main.command()
+@main.command(short_help="Write the report of artifact folders.")
 @click.argument("folders", type=_PATH, nargs=-1, required=True)
 @click.option("--out", type=_PATH, help="Folder for the report.  [default: report/ in the first folder]")
 def report(folders: tuple[Path, ...], out: Path | None) -> None:
@@ -179,7 +180,7 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
     write_report(folders, out or folders[0] / "report")
 
 
-@main.command()
+@main.command(short_help="Run one trial without Ray.")
 @click.option("--strategy", required=True, help="Such as ALL, LoRA, BOT25, ADT-L50.")
 @click.option("--model", required=True, help="Such as tiny-gemma.")
 @click.option("--task", required=True, help="Such as tiny-rte.")
@@ -207,7 +208,9 @@ def trial(
       reproduce trial --strategy BOT25 --model tiny-gemma --task tiny-rte --seed 42
     """
     from reproduce.jobs import run_one
+    from reproduce.search_space import load_space
 
-    chosen = _load(space, overrides, models=model, tasks=task, strategies=strategy, seeds=str(seed))
+    one = {"models": [model], "tasks": [task], "strategies": [strategy], "seeds": [str(seed)]}
+    chosen = load_space(space, one, _pairs("--set", overrides))
     folders = {name: Path(folder) for name, folder in _pairs("--model-path", model_paths).items()}
     sys.exit(run_one(chosen, data_dir, folders, as_json))

@@ -104,6 +104,12 @@ def test_a_space_that_extends_itself_is_refused(tmp_path: Path) -> None:
     assert "cannot extend" in refused("plan", str(file))
 
 
+def test_one_trial_takes_one_value_of_each_factor() -> None:
+    for option, value in (("--strategy", "ALL,BOT25"), ("--task", "tiny-rte,tiny-cb"), ("--model", "all")):
+        one = {"--strategy": "ALL", "--task": "tiny-rte", "--model": "tiny-gemma"} | {option: value}
+        assert repr(value) in refused("trial", *(text for pair in one.items() for text in pair))
+
+
 def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
     assert "known are embedded, embedded-full, paper" in refused("run", "everything")
     assert "not an artifact folder" in refused("status", str(tmp_path))
