@@ -5,7 +5,6 @@ Loading gives plain texts and label indices; nothing here imports torch.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import random
@@ -28,7 +27,7 @@ class Task:
 
     Attributes:
         n_train, n_validation: official sizes.
-        folder: the archive's folders, from the most to the least specific.
+        folder: the archive's folder, empty for a tiny task, which is generated.
     """
 
     name: str
@@ -37,13 +36,13 @@ class Task:
     n_train: int
     n_validation: int
     dataset_id: str
-    folders: tuple[str, ...] = ()
+    folder: str = ""
     files: tuple[str, str] = ("", "")
     label_field: str = "label"
 
     @property
     def tiny(self) -> bool:
-        return not self.folders
+        return not self.folder
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,8 @@ def _glue(
     dev: str = "dev.tsv",
     label_field: str = "label",
 ) -> Task:
-    folders = (f"glue/{name}", f"GLUE/{name}", name)
     dataset = f"nyu-mll/glue/{name.lower()}"
-    return Task(name.lower(), fields, labels, *sizes, dataset, folders, ("train.tsv", dev), label_field)
+    return Task(name.lower(), fields, labels, *sizes, dataset, name, ("train.tsv", dev), label_field)
 
 
 _SENTENCES = ("sentence1", "sentence2")
@@ -108,7 +106,7 @@ TASKS: dict[str, Task] = {
             250,
             56,
             "aps/super_glue/cb",
-            ("superglue/CB", "super_glue/CB", "SuperGLUE/CB", "CB"),
+            "CB",
             ("train.jsonl", "val.jsonl"),
         ),
         *(
@@ -168,22 +166,24 @@ def _folder(task: Task, data_dir: Path | None) -> Path:
     if data_dir is None:
         raise TaskError(
             f"task {task.name} needs the benchmark's own files: name their folder with --data-dir "
-            f"(with {task.folders[0]}/{task.files[0]} in it)"
+            f"(with {task.folder}/{task.files[0]} in it, or one folder deeper)"
         )
     if not data_dir.is_dir():
         raise TaskError(f"the data folder {data_dir} does not exist")
-    for folder in task.folders:
-        if (data_dir / folder).is_dir():
-            for file in task.files:
-                if not (data_dir / folder / file).is_file():
-                    raise TaskError(f"task {task.name}: {data_dir / folder} lacks the file {file}")
-            return data_dir / folder
-    raise TaskError(f"task {task.name}: {data_dir} has none of the folders {', '.join(task.folders)}")
+    for parent in (data_dir, *sorted(data_dir.iterdir())):
+        # Archives differ in upper and lower case, and in whether they have a folder of their own.
+        for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+            if folder.is_dir() and folder.name.lower() == task.folder.lower():
+                for file in task.files:
+                    if not (folder / file).is_file():
+                        raise TaskError(f"task {task.name}: {folder} lacks the file {file}")
+                return folder
+    raise TaskError(f"task {task.name}: {data_dir} has no folder {task.folder}, nor has a folder in it")
 
 
 def _read(task: Task, path: Path) -> list[Example]:
     try:
-        text = path.read_text("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8 text (byte {error.start})") from None
     rows = _tsv_rows(path, text) if path.suffix == ".tsv" else _json_rows(path, text)
@@ -213,12 +213,12 @@ def _read(task: Task, path: Path) -> list[Example]:
 def _tsv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a tab-separated file in which a quote is just a character, with line numbers."""
     # Lines end at line feeds alone: texts may hold other separators that str.splitlines cuts at.
-    lines = (line.rstrip("\r") for line in text.split("\n"))
-    reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(reader, [])
-    for number, cells in enumerate(reader, start=2):
-        if not cells:
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    header = lines[0].split("\t")
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
             continue
+        cells = line.split("\t")
         if len(cells) != len(header):
             raise TaskError(f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}")
         yield number, dict(zip(header, cells, strict=True))
