@@ -44,6 +44,12 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in (text.split("=", 1) for text in texts)}
 
 
+def _model_paths(texts: Sequence[str]) -> dict[str, Path]:
+    from lfreeze.models import get_model
+
+    return {get_model(name).name: Path(folder) for name, folder in _pairs("--model-path", texts).items()}
+
+
 def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that choose a space and narrow it."""
     for decorator in reversed(
@@ -107,13 +113,12 @@ def run(
     from reproduce.jobs import run_space
 
     chosen = _load(space, overrides, models=models, tasks=tasks, strategies=strategies, seeds=seeds)
-    folders = {name: Path(folder) for name, folder in _pairs("--model-path", model_paths).items()}
     sys.exit(
         run_space(
             chosen,
             artifacts or Path("artifacts") / chosen.name,
             data_dir=data_dir,
-            model_paths=folders,
+            model_paths=_model_paths(model_paths),
             address=address,
             gpus_per_trial=gpus_per_trial,
             max_concurrent=max_concurrent,
@@ -212,5 +217,4 @@ def trial(
 
     one = {"models": [model], "tasks": [task], "strategies": [strategy], "seeds": [str(seed)]}
     chosen = load_space(space, one, _pairs("--set", overrides))
-    folders = {name: Path(folder) for name, folder in _pairs("--model-path", model_paths).items()}
-    sys.exit(run_one(chosen, data_dir, folders, as_json))
+    sys.exit(run_one(chosen, data_dir, _model_paths(model_paths), as_json))

@@ -66,6 +66,7 @@ def refused(*arguments: str) -> str:
         (["--set", "steps"], ["'steps'", "NAME=VALUE"]),
         (["--models", "phi-2", "--tasks", "tiny-rte"], ["phi-2", "--model-path"]),
         (["--model-path", "tiny-gemma=/nonexistent"], ["tiny-gemma", "does not exist"]),
+        (["--model-path", "tiny-gama=/tmp"], ["'tiny-gama'", "tiny-gemma"]),
         (["--tasks", "rte"], ["rte", "--data-dir"]),
         (["--data-dir", "/nonexistent", "--tasks", "rte"], ["/nonexistent", "does not exist"]),
         (["--gpus-per-trial", "half"], ["'half'", "auto"]),
