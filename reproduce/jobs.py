@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -207,10 +209,16 @@ def _report(roots: Sequence[Path], out: Path, *, only_if_missing: bool = False) 
     page = out / "report.html"
     if not (only_if_missing and page.is_file()):
         missing = [dataclasses.asdict(w.cell) for root in roots for w in read_progress(root).missing]
-        summary = build(roots, out, missing=missing)
+        summary = build(roots, out, command=_command_line(), missing=missing)
         for sentence in summary.headlines:
             print(sentence)
     print(f"Report: {page}")
+
+
+def _command_line() -> str:
+    """The command as typed, without the folders that would name a person or a machine."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["reproduce", *words])
 
 
 def _print_failures(failed: pl.DataFrame) -> None:
