@@ -1,0 +1,206 @@
+"""Closed-form cost of a strategy on a model: FLOPs of a step, bytes of training (DESIGN section 8).
+
+A multiply and an add are two FLOPs. Per layer and step there are three products of the same size:
+forward, input gradient, weight gradient. Freezing saves the third; a layer below every trainable
+parameter saves the second too, and keeps no activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from lfreeze.recipe import Recipe
+from lfreeze.shapes import ModelShape
+from lfreeze.strategy import Strategy
+
+_BYTES = {"fp32": 4, "bf16-mixed": 4, "bf16": 2}  # of weights, gradients, moments, residual stream
+_COMPUTE_BYTES = {"fp32": 4, "bf16-mixed": 2, "bf16": 2}  # of what linear maps read and write
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted cost of one optimiser step; bytes are the peak's parts, as ``lfreeze.meter`` names them."""
+
+    trainable_parameters: int
+    total_parameters: int
+    backward_depth: int
+    forward_flops: int
+    backward_flops: int
+    weights_bytes: int
+    gradient_bytes: int
+    optimiser_bytes: int
+    activation_bytes: int
+
+    @property
+    def training_bytes(self) -> int:
+        """The peak above the weights.
+
+        Activations shrink through the backward pass while gradients grow, so that the peak is at
+        one of its two ends.
+        """
+        return self.optimiser_bytes + max(self.activation_bytes, self.gradient_bytes)
+
+    def step_time_ratio(self, reference: Cost) -> float:
+        """Ideal step time as a fraction of another plan's: FLOPs over FLOPs."""
+        flops = self.forward_flops + self.backward_flops
+        return flops / (reference.forward_flops + reference.backward_flops)
+
+
+def cost(
+    shape: ModelShape,
+    frozen_layers: Collection[int],
+    *,
+    embeddings_frozen: bool,
+    n_labels: int,
+    batch_size: int,
+    length: int,
+    precision: str = "bf16-mixed",
+    frozen_dtype: str = "same",
+    lora_rank: int | None = None,
+    lora_targets: Collection[str] = ("q_proj", "v_proj"),
+) -> Cost:
+    """The cost of training with the given layers frozen, on full batches of ``length`` tokens.
+
+    Args:
+        frozen_layers: counted from 0 at the input.
+        lora_rank: freeze the base model and train adapters of this rank on ``lora_targets``.
+    """
+    lora = lora_rank is not None
+    frozen = set(range(shape.n_layers)) if lora else set(frozen_layers)
+    adapters = sum(a + b for name, a, b, _ in shape.linears if name in lora_targets) * (lora_rank or 0)
+    head = shape.hidden_size * n_labels
+    trained_layers = shape.n_layers - len(frozen)
+    trainable = head + adapters * shape.n_layers + trained_layers * shape.layer_parameters
+    trainable += 0 if lora else shape.norm_parameters
+    trainable += 0 if embeddings_frozen else shape.embedding_parameters
+    total = shape.parameters(n_labels) + adapters * shape.n_layers
+    if lora or not embeddings_frozen:
+        depth = shape.n_layers
+    else:
+        depth = shape.n_layers - min(set(range(shape.n_layers)) - frozen, default=shape.n_layers)
+
+    tokens = batch_size * length
+    weights = 2 * tokens * shape.layer_weights
+    products = 4 * tokens * length * shape.n_heads * shape.head_dim
+    adapter_flops = 2 * tokens * adapters
+    head_flops = 2 * tokens * head
+    forward = shape.n_layers * (weights + products + adapter_flops) + head_flops
+    # Attention's two products have two gradients each; the score head always has both of its own.
+    backward = (
+        depth * (weights + 2 * products + 2 * adapter_flops) + trained_layers * weights + 2 * head_flops
+    )
+    if lora:
+        backward -= _first_layer_savings(shape, tokens, length, lora_rank or 0, lora_targets)
+
+    size = _BYTES[precision]
+    stored = total * size
+    if frozen_dtype == "compute":
+        stored -= len(frozen) * shape.layer_weights * (size - _COMPUTE_BYTES[precision])
+    crossed = range(shape.n_layers - depth, shape.n_layers)
+    activations = sum(
+        tokens * _saved_per_token(shape, layer not in frozen, precision)
+        + _saved_weight_copies(shape, layer not in frozen, precision, frozen_dtype)
+        for layer in crossed
+    )
+    # The final norm's input, what it normalised, and what the head reads.
+    activations += tokens * shape.hidden_size * size * (2 if lora else 3)
+    if lora:
+        # Dropout gives each adapter an input of its own, and keeps its mask.
+        per_adapter = sum(2 * a + (lora_rank or 0) for name, a, _, _ in shape.linears if name in lora_targets)
+        activations += shape.n_layers * tokens * per_adapter * _COMPUTE_BYTES[precision]
+        if shape.parallel:
+            # The first layer's MLP, beside attention and not behind it, sees nothing that trains.
+            activations -= tokens * shape.intermediate_size * 4 * _COMPUTE_BYTES[precision]
+    return Cost(
+        trainable_parameters=trainable,
+        total_parameters=total,
+        backward_depth=depth,
+        forward_flops=forward,
+        backward_flops=backward,
+        weights_bytes=stored,
+        gradient_bytes=trainable * size,
+        optimiser_bytes=2 * trainable * size,
+        activation_bytes=activations,
+    )
+
+
+def strategy_cost(
+    shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
+) -> Cost:
+    """The cost of a strategy under a recipe.
+
+    An adaptive strategy's layers are not known before training: its final phase is costed as if
+    they were spread evenly, which with trainable embeddings costs the same wherever they are.
+    """
+    count, kind = strategy.frozen_count(shape.n_layers), strategy.implementation
+    if kind.adaptive:
+        frozen: tuple[int, ...] = tuple((2 * i + 1) * shape.n_layers // (2 * count) for i in range(count))
+    else:
+        frozen = strategy.frozen_layers(shape.n_layers)
+    automatic = kind.freezes_embeddings
+    lora = strategy.kind == "LoRA"
+    return cost(
+        shape,
+        frozen,
+        embeddings_frozen=lora
+        or recipe.freeze_embeddings == "yes"
+        or (recipe.freeze_embeddings == "auto" and automatic),
+        n_labels=n_labels,
+        batch_size=recipe.batch_size,
+        length=length,
+        precision=recipe.precision,
+        frozen_dtype=recipe.frozen_dtype,
+        lora_rank=recipe.lora_rank if lora else None,
+        lora_targets=recipe.lora_targets,
+    )
+
+
+def _first_layer_savings(
+    shape: ModelShape, tokens: int, length: int, rank: int, targets: Collection[str]
+) -> int:
+    """What LoRA's backward pass skips in the first layer, whose input needs no gradient."""
+    inputs = ("q_proj", "k_proj", "v_proj")
+    saved = sum(2 * tokens * a * b for name, a, b, _ in shape.linears if name in inputs)
+    saved += sum(
+        2 * tokens * a * rank for name, a, _, _ in shape.linears if name in inputs and name in targets
+    )
+    query, key, value = (name in targets for name in inputs)
+    done = value + (query or key) + query + key
+    saved += (4 - done) * 2 * tokens * length * shape.n_heads * shape.head_dim
+    if shape.parallel:
+        # The MLP, beside attention and not behind it, sees nothing that trains.
+        saved += sum(
+            2 * tokens * a * b for name, a, b, _ in shape.linears if name in ("up_proj", "down_proj")
+        )
+    return saved
+
+
+def _saved_per_token(shape: ModelShape, trains: bool, precision: str) -> int:
+    """Bytes that autograd keeps for one token in one layer that the backward pass crosses.
+
+    Kept whether or not the layer trains: the norms' inputs, what attention multiplied, what the
+    activation and the gate multiplied. Kept for weight gradients alone: the linear maps' inputs and
+    the normalised vectors.
+    """
+    residual, compute = _BYTES[precision], _COMPUTE_BYTES[precision]
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    wide = shape.n_heads * shape.head_dim
+    norms = 1 if shape.parallel else 2
+    # Shared key-value heads are repeated to the number of heads before attention reads them.
+    kept = norms * hidden * residual + 4 * wide * compute + 4 * shape.n_heads
+    # Phi's activation is written out in elementary functions, each of which keeps its own input.
+    kept += (3 if shape.gated else 4) * inner * compute
+    if shape.parallel:
+        kept += 2 * hidden * residual + 8  # dropout's masks, and a layer norm's two statistics
+    if trains:
+        kept += norms * hidden * compute + inner * compute
+        kept += 0 if shape.parallel else norms * hidden * residual
+    return kept
+
+
+def _saved_weight_copies(shape: ModelShape, trains: bool, precision: str, frozen_dtype: str) -> int:
+    """Autocast's bf16 copies of a layer's weights, kept for the input gradient."""
+    if precision != "bf16-mixed" or (not trains and frozen_dtype == "compute"):
+        return 0
+    return 2 * shape.layer_weights

@@ -1,0 +1,113 @@
+"""A model's sizes, read from its configuration alone: what closed forms of cost are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lfreeze.errors import InputError
+
+
+class ShapeError(InputError):
+    """A configuration whose architecture is not known; the message names it and the known ones."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a decoder as a sequence classifier.
+
+    Attributes:
+        linears: of one layer, each linear map's (name, inputs, outputs, bias).
+        norm_vectors: of one layer, vectors of the hidden size that norms hold.
+        final_norm_vectors: the same for the final norm.
+        gated: whether the MLP multiplies a gate with its other half.
+        parallel: whether attention and MLP share one norm and one residual sum.
+    """
+
+    n_layers: int
+    hidden_size: int
+    intermediate_size: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    linears: tuple[tuple[str, int, int, bool], ...]
+    norm_vectors: int
+    final_norm_vectors: int
+    gated: bool
+    parallel: bool
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+        """Read a hub-format ``config.json``.
+
+        Raises:
+            ShapeError: an architecture whose layers are not described here.
+        """
+        kind = config.get("model_type")
+        if kind not in _ARCHITECTURES:
+            raise ShapeError(f"no closed form for model_type {kind!r}; known are {', '.join(_ARCHITECTURES)}")
+        gated, parallel, norm_size, biased = _ARCHITECTURES[kind]
+        hidden, inner = config["hidden_size"], config["intermediate_size"]
+        heads = config["num_attention_heads"]
+        kv_heads = config.get("num_key_value_heads") or heads
+        dim = config.get("head_dim") or hidden // heads
+        wide, narrow = heads * dim, kv_heads * dim
+        attention = [("q_proj", hidden, wide), ("k_proj", hidden, narrow), ("v_proj", hidden, narrow)]
+        attention.append(("o_proj", wide, hidden))
+        names = ("gate_proj", "up_proj") if gated else ("up_proj",)
+        mlp = [*((name, hidden, inner) for name in names), ("down_proj", inner, hidden)]
+        biases = {
+            name for name, *_ in attention + mlp if biased == "all" or (name[0] in "qkv" and biased == "qkv")
+        }
+        return cls(
+            n_layers=config["num_hidden_layers"],
+            hidden_size=hidden,
+            intermediate_size=inner,
+            n_heads=heads,
+            n_kv_heads=kv_heads,
+            head_dim=dim,
+            vocab_size=config["vocab_size"],
+            linears=tuple((name, a, b, name in biases) for name, a, b in attention + mlp),
+            norm_vectors=norm_size * (1 if parallel else 2),
+            final_norm_vectors=norm_size,
+            gated=gated,
+            parallel=parallel,
+        )
+
+    @property
+    def layer_weights(self) -> int:
+        """Elements of one layer's weight matrices."""
+        return sum(a * b for _, a, b, _ in self.linears)
+
+    @property
+    def layer_parameters(self) -> int:
+        biases = sum(b for _, _, b, biased in self.linears if biased)
+        return self.layer_weights + biases + self.norm_vectors * self.hidden_size
+
+    @property
+    def embedding_parameters(self) -> int:
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def norm_parameters(self) -> int:
+        """Of the final norm."""
+        return self.final_norm_vectors * self.hidden_size
+
+    def parameters(self, n_labels: int) -> int:
+        """All parameters of the classifier, whose head has no bias."""
+        layers = self.n_layers * self.layer_parameters
+        return self.embedding_parameters + layers + self.norm_parameters + self.hidden_size * n_labels
+
+
+# By model_type: gated MLP, parallel block, vectors in a norm, which linear maps have a bias.
+_ARCHITECTURES = {
+    "gemma": (True, False, 1, "none"),
+    "phi": (False, True, 2, "all"),
+    "minicpm": (True, False, 1, "none"),
+    "granite": (True, False, 1, "none"),
+    "llama": (True, False, 1, "none"),
+    "mistral": (True, False, 1, "none"),
+    "qwen2": (True, False, 1, "qkv"),
+}
