@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--weights", type=Path, help="folder of model folders (default: the package's)")
-    parser.add_argument("--record", type=Path, help=f"write the rows to this JSON file, such as {RECORD.name}")
+    parser.add_argument(
+        "--record", type=Path, help=f"write the rows to this JSON file, such as {RECORD.name}"
+    )
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     seeds, rows = [int(seed) for seed in chosen.seeds.split(",")], []

@@ -20,15 +20,15 @@ from lfreeze.tiny.worlds import World
 
 Document = tuple[str, ...]
 ANSWERS: Mapping[Relation, str] = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
-_SHARES: Mapping[Relation, int] = {"entailment": 1, "contradiction": 1, "neutral": 1}
-_FAMILIES: tuple[Family, ...] = (QUANTIFIED, QUANTIFIED, INSTANCE, PRONOUN, ATTITUDE)
+_FAMILIES: tuple[Family, ...] = (QUANTIFIED, INSTANCE, PRONOUN, PRONOUN, ATTITUDE)
 _FACTS = 8
 
 
 def dialogue(draws: Draws, *, of_held_out: bool = False) -> Document:
     """Statement, claim or question, answer. With ``of_held_out``, about a pair that no training text has."""
-    relation = draws.choice(tuple(ANSWERS))
-    forms = weighted_forms(draws.choice(_FAMILIES), _SHARES)
+    family = draws.choice(_FAMILIES)
+    relation = draws.choice(family.relations)
+    forms = weighted_forms(family, dict.fromkeys(family.relations, 1))
     while True:
         premise, hypothesis = forms.draw(relation, draws)
         said, claimed = statement(premise), statement(hypothesis)
@@ -44,7 +44,7 @@ def dialogue(draws: Draws, *, of_held_out: bool = False) -> Document:
 
 
 def description(draws: Draws) -> Document:
-    """What is true of three individuals: first what each one is and does, then what that amounts to."""
+    """What is true of three individuals: first what each one is and what he or she does, then what that amounts to."""
     tree = draws.below(len(NOUN_CHAINS) // 4) * 4
     verb_tree = draws.below(len(VERB_CHAINS) // 4) * 4
     names, individuals, facts = list(HE + SHE), list[frozenset[str]](), list[Formula]()
@@ -56,9 +56,13 @@ def description(draws: Draws) -> Document:
         bearers[name] = number
         individuals.append(frozenset(nouns + verbs))
         facts.append(Named(name, nouns[0]))
-        facts.append(Named(name, verbs[0] if verbs else VERB_CHAINS[verb_tree][-1], bool(verbs)))
+        facts.append(
+            Named(name, verbs[0] if verbs else VERB_CHAINS[verb_tree][-1], bool(verbs), by_pronoun=True)
+        )
     world = World(tuple(individuals), bearers)
-    nouns = tuple(sorted(word for chain in NOUN_CHAINS for word in set(chain) & frozenset().union(*individuals)))
+    nouns = tuple(
+        sorted(word for chain in NOUN_CHAINS for word in set(chain) & frozenset().union(*individuals))
+    )
     verbs = tuple(word for chain in VERB_CHAINS[verb_tree : verb_tree + 4] for word in chain)
     while len(facts) < _FACTS + 3:
         fact = Quantified(draws.choice(QUANTIFIERS), draws.choice(nouns), draws.choice(verbs))

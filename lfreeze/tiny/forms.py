@@ -13,7 +13,17 @@ from typing import Any
 
 from lfreeze.tiny.draws import Draws
 from lfreeze.tiny.lexicon import HE, LEVELS, NOUN_CHAINS, SHE, VERB_CHAINS
-from lfreeze.tiny.logic import FACTIVE, NON_FACTIVE, QUANTIFIERS, Attitude, Both, Formula, Named, Quantified
+from lfreeze.tiny.logic import (
+    FACTIVE,
+    NON_FACTIVE,
+    QUANTIFIERS,
+    Attitude,
+    Both,
+    Formula,
+    Named,
+    Quantified,
+    Relation,
+)
 
 Form = tuple[Any, ...]
 Pair = tuple[Formula, Formula]
@@ -74,12 +84,14 @@ class Family:
         forms: all of them.
         build: a form and words to premise and hypothesis.
         factors: the aspects of a form of which none may, by itself, give the relation away.
+        relations: those that occur.
     """
 
     name: str
     forms: Callable[[], Iterable[Form]]
     build: Callable[[Form, Words], Pair]
     factors: Callable[[Form], tuple[Hashable, ...]]
+    relations: tuple[Relation, ...] = ("entailment", "contradiction", "neutral")
 
 
 # Form: quantifier, noun level and verb level of the premise, then of the hypothesis.
@@ -120,36 +132,66 @@ INSTANCE = Family(
 )
 
 
-# "ann is a poodle and ben is a taxi and she runs": "some dog moves", "ben moves".
-# Form: noun level of whom the pronoun means and of the other; verb level and polarity said of it; whether the hypothesis is about whom the
-# pronoun means; how it speaks of them (by name, by "some", by "no"); its noun and verb level and polarity.
+# "ann is a poodle and ben is a taxi and she runs": "ann moves", "some taxi runs". The hypothesis would follow
+# were it about whom the pronoun means; about the other one it is open. It denies if and only if the premise does.
+# Form: noun level of whom the pronoun means and of the other; verb level and polarity of what is said; whether
+# the hypothesis is about whom the pronoun means; whether it gives the name or the noun; its verb level.
 def _pronoun(form: Form, w: Words) -> Pair:
-    l1, l_other, m1, said, meant, manner, l2, m2, positive = form
+    l1, l_other, m1, positive, meant, named, m2 = form
     name, other = (w.he, w.she) if w.flip else (w.she, w.he)
     here, there = Named(name, w.nouns[l1]), Named(other, w.other_nouns[l_other])
     first, second = (here, there) if w.others[0] % 2 else (there, here)
-    premise = Both(Both(first, second), Named(name, w.verbs[m1], said, by_pronoun=True))
-    if manner == "name":
+    premise = Both(Both(first, second), Named(name, w.verbs[m1], positive, by_pronoun=True))
+    if named:
         return premise, Named(name if meant else other, w.verbs[m2], positive)
-    noun = (w.nouns if meant else w.other_nouns)[l2]
-    return premise, Quantified(manner, noun, w.verbs[m2])
+    noun = w.nouns[l1] if meant else w.other_nouns[l_other]
+    return premise, Quantified("some" if positive else "some not", noun, w.verbs[m2])
 
 
 def _pronoun_forms() -> Iterable[Form]:
     flags = (True, False)
-    for said_of in product(_LEVELS, _LEVELS, _LEVELS, flags, flags):
-        for m2 in _LEVELS:
-            for positive in flags:
-                yield *said_of, "name", 0, m2, positive
-            for manner, l2 in product(("some", "some not"), _LEVELS):
-                yield *said_of, manner, l2, m2, True
+    for form in product(_LEVELS, _LEVELS, _LEVELS, flags, flags, flags, _LEVELS):
+        _, _, m1, positive, _, _, m2 = form
+        if m1 <= m2 if positive else m1 >= m2:
+            yield form
 
 
 PRONOUN = Family(
     "pronoun",
     _pronoun_forms,
     _pronoun,
-    lambda f: ((f[2], f[3]), f[0], (f[5], f[6]), (f[5], f[8], f[7]), f[2] == f[7]),
+    lambda f: ((f[2], f[3], f[6]), (f[0], f[3]), f[1], (f[3], f[5], f[6])),
+    ("entailment", "neutral"),
+)
+
+
+# "ann is a poodle and she runs": "some dog moves", "ann does not move". The pronoun ties the
+# verb to the noun. Form: noun level, verb level and polarity of the premise; how the hypothesis speaks
+# (a quantifier, or of the name, said or denied), its noun and verb level.
+def _anaphora(form: Form, w: Words) -> Pair:
+    l1, m1, positive, manner, l2, m2 = form
+    name = w.he if w.flip else w.she
+    premise = Both(Named(name, w.nouns[l1]), Named(name, w.verbs[m1], positive, by_pronoun=True))
+    if isinstance(manner, bool):
+        return premise, Named(name, w.verbs[m2], manner)
+    return premise, Quantified(manner, w.nouns[l2], w.verbs[m2])
+
+
+def _anaphora_forms() -> Iterable[Form]:
+    for said in product(_LEVELS, _LEVELS, (True, False)):
+        for m2 in _LEVELS:
+            for manner in (True, False):
+                yield *said, manner, 0, m2
+            # What is known of one individual entails no "every" and no "no": these words would tell the label.
+            for quantifier, l2 in product(("some", "some not", "not every"), _LEVELS):
+                yield *said, quantifier, l2, m2
+
+
+ANAPHORA = Family(
+    "anaphora",
+    _anaphora_forms,
+    _anaphora,
+    lambda f: ((f[2], f[0]), (f[2], f[1]), (f[3], f[4]), (f[3], f[5]), (f[0] == f[4], f[1] == f[5])),
 )
 
 

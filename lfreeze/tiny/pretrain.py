@@ -40,7 +40,7 @@ class Settings:
     """How a model is pre-trained; the sequence length is the cap on a document's tokens."""
 
     seed: int = 1
-    steps: int = 1_500
+    steps: int = 1_000
     batch_size: int = 96
     sequence_length: int = 96
     learning_rate: float = 2e-3
@@ -114,7 +114,9 @@ def pretrain(name: str, tokenizer: Any, settings: Settings) -> tuple[nn.Module, 
         losses.append(loss.item())
         if step % 100 == 99:
             mean = sum(losses[-100:]) / 100
-            print(f"{name}: step {step + 1}, loss {mean:.3f}, {time.perf_counter() - started:.0f} s", flush=True)
+            print(
+                f"{name}: step {step + 1}, loss {mean:.3f}, {time.perf_counter() - started:.0f} s", flush=True
+            )
     seconds = time.perf_counter() - started
     tail = losses[-50:]
     return model, {
@@ -148,7 +150,9 @@ def held_out_numbers(
     return {"held_out_loss": loss, "held_out_answer_accuracy": sum(right) / len(right)}
 
 
-def save(name: str, model: nn.Module, tokenizer: Any, numbers: dict[str, Any], settings: Settings, out: Path) -> None:
+def save(
+    name: str, model: nn.Module, tokenizer: Any, numbers: dict[str, Any], settings: Settings, out: Path
+) -> None:
     """Write the model's folder: configuration, weights without a head, tokenizer, and the record."""
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,8 +180,12 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m lfreeze.tiny.pretrain", description=__doc__)
-    parser.add_argument("--models", default=",".join(TINY_MODELS), help="comma-separated (default: all three)")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder to write to (default: the package's)")
+    parser.add_argument(
+        "--models", default=",".join(TINY_MODELS), help="comma-separated (default: all three)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=WEIGHTS, help="folder to write to (default: the package's)"
+    )
     parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--seed", type=int, default=Settings.seed)
     chosen = parser.parse_args(arguments)

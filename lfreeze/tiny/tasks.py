@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from numbers import Integral
 from typing import Literal
 
 from lfreeze.tiny.balance import weighted_forms
 from lfreeze.tiny.draws import Draws, digest64
-from lfreeze.tiny.forms import ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family
+from lfreeze.tiny.forms import ANAPHORA, ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family
 from lfreeze.tiny.grammar import question, statement
 from lfreeze.tiny.logic import Formula, Named, Quantified, Relation
 
@@ -25,6 +26,7 @@ _HELD_OUT_ONE_IN = 8
 # Shares of the relations in twelfths.
 _THIRDS: Mapping[Relation, int] = {"entailment": 4, "neutral": 4, "contradiction": 4}
 _ENTAILED_OR_NOT: Mapping[Relation, int] = {"entailment": 6, "neutral": 3, "contradiction": 3}
+_ENTAILED_OR_OPEN: Mapping[Relation, int] = {"entailment": 6, "neutral": 6}
 _OPEN_OR_NOT: Mapping[Relation, int] = {"entailment": 3, "neutral": 6, "contradiction": 3}
 
 
@@ -44,19 +46,18 @@ class TinyTask:
 
 @dataclass(frozen=True)
 class _Making:
-    """How a task is made: families with their shares in percent, and what it calls each relation."""
+    """How a task is made: families with their percentages and relations, and what it calls each relation."""
 
-    families: tuple[tuple[Family, int], ...]
-    shares: Mapping[Relation, int]
+    families: tuple[tuple[Family, int, Mapping[Relation, int]], ...]
     label_of: Mapping[Relation, str]
     order: Literal["premise first", "question first"] = "premise first"
 
     def draw(self, draws: Draws, wanted: bool) -> tuple[Formula, Formula, Relation]:
         """A premise and hypothesis that are held out or not, as wanted, and their relation."""
-        names = tuple(self.shares)
-        relation = names[draws.weighted(tuple(accumulate(self.shares.values())))]
-        family = self.families[draws.weighted(tuple(accumulate(percent for _, percent in self.families)))][0]
-        forms = weighted_forms(family, self.shares)
+        percentages = tuple(accumulate(percent for _, percent, _ in self.families))
+        family, _, shares = self.families[draws.weighted(percentages)]
+        relation = tuple(shares)[draws.weighted(tuple(accumulate(shares.values())))]
+        forms = weighted_forms(family, shares)
         # The relation is drawn once, outside the loop: held-out pairs have the same shares as all others.
         while True:
             premise, hypothesis = forms.draw(relation, draws)
@@ -66,32 +67,39 @@ class _Making:
 
 _SENTENCES = ("sentence1", "sentence2")
 _RTE_LABELS = ("entailment", "not_entailment")
-_ENTAILED: Mapping[Relation, str] = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "not_entailment"}
-_ANSWERED: Mapping[Relation, str] = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "entailment"}
+_ENTAILED: Mapping[Relation, str] = {
+    "entailment": "entailment",
+    "neutral": "not_entailment",
+    "contradiction": "not_entailment",
+}
+_ENTAILED_AS_DIGIT: Mapping[Relation, str] = {"entailment": "1", "neutral": "0", "contradiction": "0"}
+_ANSWERED: Mapping[Relation, str] = {
+    "entailment": "entailment",
+    "neutral": "not_entailment",
+    "contradiction": "entailment",
+}
 _THREE_WAY: Mapping[Relation, str] = {name: name for name in _THIRDS}
 
 _WITH_MAKING: tuple[tuple[TinyTask, _Making], ...] = (
     (
         TinyTask("tiny-rte", _SENTENCES, _RTE_LABELS, 2_490, 500),
-        _Making(((QUANTIFIED, 100),), _ENTAILED_OR_NOT, _ENTAILED),
+        _Making(((QUANTIFIED, 100, _ENTAILED_OR_NOT),), _ENTAILED),
     ),
     (
         TinyTask("tiny-qnli", ("question", "sentence"), _RTE_LABELS, 104_743, 500),
-        _Making(((QUANTIFIED, 100),), _OPEN_OR_NOT, _ANSWERED, "question first"),
+        _Making(((QUANTIFIED, 100, _OPEN_OR_NOT),), _ANSWERED, "question first"),
     ),
     (
         TinyTask("tiny-wnli", _SENTENCES, ("0", "1"), 635, 500),
-        _Making(
-            ((PRONOUN, 100),), _ENTAILED_OR_NOT, {"entailment": "1", "neutral": "0", "contradiction": "0"}
-        ),
+        _Making(((ANAPHORA, 70, _ENTAILED_OR_NOT), (PRONOUN, 30, _ENTAILED_OR_OPEN)), _ENTAILED_AS_DIGIT),
     ),
     (
         TinyTask("tiny-mnli", _SENTENCES, ("entailment", "neutral", "contradiction"), 392_702, 500),
-        _Making(((QUANTIFIED, 60), (INSTANCE, 40)), _THIRDS, _THREE_WAY),
+        _Making(((QUANTIFIED, 60, _THIRDS), (INSTANCE, 40, _THIRDS)), _THREE_WAY),
     ),
     (
         TinyTask("tiny-cb", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral"), 250, 500),
-        _Making(((ATTITUDE, 100),), _THIRDS, _THREE_WAY),
+        _Making(((ATTITUDE, 100, _THIRDS),), _THREE_WAY),
     ),
 )
 TINY_TASKS: dict[str, TinyTask] = {task.name: task for task, _ in _WITH_MAKING}
@@ -115,7 +123,7 @@ def examples(task: str, split: str, indices: Sequence[int]) -> list[dict[str, st
         raise ValueError(f"unknown split {split!r} of {task}; known are {', '.join(SPLITS)}")
     size = TINY_TASKS[task].size(split)
     for index in indices:
-        if not 0 <= index < size:
+        if not isinstance(index, Integral) or not 0 <= index < size:
             raise ValueError(
                 f"index {index!r} is outside {task}'s {split} split; accepted are 0 to {size - 1}"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lfreeze.tiny.draws import Draws
-from lfreeze.tiny.forms import ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family, Words
+from lfreeze.tiny.forms import ANAPHORA, ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family, Words
 from lfreeze.tiny.lexicon import NOUN_CHAINS, NOUNS, VERB_CHAINS, VERBS, exclude, is_below
 from lfreeze.tiny.logic import Attitude, Both, Formula, Named, Quantified, predicates, relation
 from lfreeze.tiny.worlds import all_worlds
@@ -39,7 +39,7 @@ def by_exhaustion(premise: Formula, hypothesis: Formula, largest: int) -> str:
 
 @pytest.mark.parametrize(
     ("family", "sample", "largest"),
-    [(QUANTIFIED, 500, 3), (INSTANCE, 150, 3), (PRONOUN, 120, 3), (ATTITUDE, 60, 3)],
+    [(QUANTIFIED, 500, 3), (INSTANCE, 150, 3), (PRONOUN, 120, 3), (ANAPHORA, 150, 3), (ATTITUDE, 60, 3)],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_relations_are_what_holds_in_every_small_world(family: Family, sample: int, largest: int) -> None:
@@ -49,7 +49,7 @@ def test_relations_are_what_holds_in_every_small_world(family: Family, sample: i
         assert relation(*pair) == by_exhaustion(*pair, largest), pair
 
 
-@pytest.mark.parametrize("family", [QUANTIFIED, INSTANCE, PRONOUN, ATTITUDE], ids=lambda f: f.name)
+@pytest.mark.parametrize("family", [QUANTIFIED, INSTANCE, PRONOUN, ANAPHORA, ATTITUDE], ids=lambda f: f.name)
 def test_the_relation_depends_on_the_form_alone(family: Family) -> None:
     draws, forms = Draws("words", family.name), list(family.forms())
     for _ in range(200):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,11 @@ def test_examples_are_the_same_in_another_process_and_never_change() -> None:
     code = "from lfreeze.tiny.tasks import examples; print(examples('tiny-cb', 'train', [0, 249]))"
     runs = {
         subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": seed}
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={"PYTHONHASHSEED": seed},
         ).stdout.strip()
         for seed in ("1", "2")
     }
@@ -123,8 +128,10 @@ def test_a_bag_of_words_does_not_tell_the_label(name: str, features: Callable[[s
         words = set(features(*texts(name, row)))
         return max(
             totals,
-            key=lambda label: math.log(totals[label])
-            + sum(math.log((counts[label, word] + 1) / (totals[label] + 2)) for word in words),
+            key=lambda label: (
+                math.log(totals[label])
+                + sum(math.log((counts[label, word] + 1) / (totals[label] + 2)) for word in words)
+            ),
         )
 
     accuracy = sum(guess(row) == row["label"] for row in validation) / len(validation)
@@ -136,10 +143,14 @@ def test_a_bag_of_words_does_not_tell_the_label(name: str, features: Callable[[s
     [
         (("rte", "train", [0]), r"unknown tiny task 'rte'; known are tiny-rte, .*tiny-cb"),
         (("tiny-rte", "test", [0]), r"unknown split 'test' of tiny-rte; known are train, validation"),
-        (("tiny-rte", "train", [2_490]), r"index 2490 is outside tiny-rte's train split; accepted are 0 to 2489"),
+        (
+            ("tiny-rte", "train", [2_490]),
+            r"index 2490 is outside tiny-rte's train split; accepted are 0 to 2489",
+        ),
         (("tiny-cb", "validation", [-1]), r"index -1 is outside"),
+        (("tiny-cb", "validation", [1.5]), r"index 1.5 is outside"),
     ],
 )
-def test_bad_input_is_named(call: tuple[str, str, list[int]], message: str) -> None:
+def test_bad_input_is_named(call: tuple[str, str, list[Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         examples(*call)

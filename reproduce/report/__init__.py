@@ -1,0 +1,85 @@
+"""From artifact folders to figures, tables and one self-contained HTML page; reads files only.
+
+Neither torch, transformers nor Ray is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from reproduce.report.collected import collect
+from reproduce.report.content import Content, compose
+from reproduce.report.layout import Table
+from reproduce.report.page import markdown_page, render_page
+from reproduce.store import StoreError
+
+__all__ = ["Summary", "build"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a report holds.
+
+    Attributes:
+        page: the HTML page.
+        ok, failed, damaged, missing: numbers of trials.
+        headlines: what was run and found, one sentence each.
+    """
+
+    page: Path
+    ok: int
+    failed: int
+    damaged: int
+    missing: int
+    headlines: tuple[str, ...]
+
+
+def build(
+    roots: Sequence[Path],
+    out: Path,
+    *,
+    command: str | None = None,
+    missing: Sequence[Mapping[str, object]] = (),
+) -> Summary:
+    """Write the report of one or more artifact folders into ``out``.
+
+    Args:
+        command: the command line that produced the trials, for the page.
+        missing: trials that were asked for and may have no row, as mappings with model, task,
+            strategy and seed. Those that have a row, or a damaged file, are not listed as missing.
+
+    Raises:
+        StoreError: a folder is no artifact folder, there is nothing at all to report, or ``out``
+            cannot be written.
+    """
+    found = collect(roots, missing)
+    try:
+        content = compose(found, out, command)
+        page = _write(content, out)
+    except OSError as error:
+        raise StoreError(f"the report cannot be written to {out} ({error.strerror or error})") from None
+    sentences = (content.headline, *content.findings)
+    return Summary(page, found.ok, found.failed, len(found.damaged), len(found.missing), sentences)
+
+
+def _write(content: Content, out: Path) -> Path:
+    (out / "tables").mkdir(parents=True, exist_ok=True)
+    for stale in (out / "tables").glob("*.csv"):
+        stale.unlink()
+    for table in content.tables:
+        _write_csv(table, out / "tables")
+    page = out / "report.html"
+    page.write_text(render_page(content), "utf-8")
+    (out / "report.md").write_text(markdown_page(content), "utf-8")
+    return page
+
+
+def _write_csv(table: Table, folder: Path) -> None:
+    """The table's plain numbers; lists become numbers with spaces between."""
+    lists = [name for name, dtype in table.frame.schema.items() if dtype.is_nested()]
+    flat = table.frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists)
+    flat.write_csv(folder / f"{table.name}.csv")

@@ -1,0 +1,88 @@
+"""What a report is made from: the trials, and those that have no result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import polars as pl
+
+from reproduce.report.statistics import CELL, distinct_trials, one_per_cell
+from reproduce.store import Damaged, StoreError, read_trials
+
+_FACTOR = re.compile(r"(model|task|strategy)=(.+)")
+_SEED = re.compile(r"seed=(-?\d+)-")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The trials of one or more artifact folders.
+
+    Attributes:
+        trials: each run once, in order; failed ones included.
+        damaged: files that could not be read: the trial's factors, as far as the path gives them,
+            and ``reason``.
+        missing: trials that were asked for and left no row at all.
+    """
+
+    trials: pl.DataFrame
+    damaged: tuple[Mapping[str, object], ...]
+    missing: tuple[Mapping[str, object], ...]
+
+    @property
+    def ok(self) -> int:
+        return self.trials.filter(pl.col("status") == "ok").height
+
+    @property
+    def failed(self) -> int:
+        return self.trials.height - self.ok
+
+    @property
+    def asked(self) -> int:
+        """Every trial that the report knows of, with or without a result."""
+        return self.trials.height + len(self.damaged) + len(self.missing)
+
+    @property
+    def repeated(self) -> int:
+        """Runs of a cell that another run stands for (``statistics.one_per_cell``)."""
+        return self.trials.height - one_per_cell(self.trials).height
+
+
+def collect(roots: Sequence[Path], missing: Sequence[Mapping[str, object]]) -> Collected:
+    """Read the folders; a trial is listed as missing only if it is neither finished nor damaged.
+
+    Raises:
+        StoreError: there is no trial at all, not even a damaged or missing one.
+    """
+    table = read_trials(roots)
+    trials = distinct_trials(table.frame).with_columns(pl.selectors.float().fill_nan(None))
+    damaged = _without_repeats([_damaged(entry) for entry in table.damaged])
+    known = {tuple(cell) for cell in trials.select(CELL).iter_rows()}
+    known |= {tuple(entry[name] for name in CELL) for entry in damaged}
+    absent = {tuple(entry[name] for name in CELL): None for entry in missing}
+    rest = [dict(zip(CELL, cell, strict=True)) for cell in absent if cell not in known]
+    if not (trials.height or damaged or rest):
+        folders = ", ".join(str(root) for root in roots)
+        raise StoreError(f"there is nothing to report: {folders or 'no folder'} holds no finished trial")
+    return Collected(trials, tuple(damaged), tuple(rest))
+
+
+def _damaged(entry: Damaged) -> dict[str, object]:
+    """The factors in a damaged file's path, and the path from its table's folder on."""
+    found: dict[str, object] = dict.fromkeys(CELL)
+    parts = entry.path.parts
+    start = next((i for i, part in enumerate(parts) if part.startswith("model=")), len(parts) - 1)
+    for part in parts:
+        if match := _FACTOR.fullmatch(part):
+            found[match[1]] = unquote(match[2])
+    if match := _SEED.match(entry.path.name):
+        found["seed"] = int(match[1])
+    shown = Path(*parts[max(0, start - 1) :])
+    return {**found, "reason": f"{entry.reason.replace(str(entry.path), shown.name)}: {shown}"}
+
+
+def _without_repeats(entries: list[dict[str, object]]) -> list[dict[str, object]]:
+    return list({str(entry): entry for entry in entries}.values())

@@ -1,0 +1,163 @@
+"""What the report says in words: headlines, notices, the freeze proof. Every number has its n."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from reproduce.report.collected import Collected
+from reproduce.report.figure_data import shared_experiments
+from reproduce.report.order import BASELINE, is_tiny, strategies_in_order
+from reproduce.report.statistics import DIGITS, efficiency, ranking
+from reproduce.report.units import listed, n_is, number, plural
+
+_NAMED_SAVINGS = ("BOT25", "BOT50", "LoRA")
+_CHECKS = {
+    "frozen tensors stayed bit-identical": pl.col("frozen_unchanged"),
+    "every trainable tensor got a gradient": pl.col("every_trainable_got_gradient"),
+    "the optimiser held exactly the trainable tensors": pl.col("optimiser_holds_trainable"),
+    "the measured backward depth was the planned one": pl.col("backward_depth")
+    == pl.col("planned_backward_depth"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part of the freeze proof: in how many of the successful trials it held."""
+
+    statement: str
+    held: int
+    checked: int
+    total: int
+    broken: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        return self.held == self.checked == self.total
+
+    @property
+    def sentence(self) -> str:
+        unknown = self.total - self.checked
+        text = f"{self.statement}: in {self.held:,} of {plural(self.checked, 'trial')}"
+        if unknown:
+            text += f" (not recorded in {unknown:,} more)"
+        return text + (f"; not in {listed(list(self.broken))}" if self.broken else "")
+
+
+def headline(found: Collected) -> str:
+    """What was run, in one sentence."""
+    trials = found.trials
+    text = f"{found.ok:,} of {plural(found.asked, 'trial')} succeeded"
+    if not trials.height:
+        return text + "."
+    strategies = strategies_in_order(trials["strategy"])
+    parts = [
+        listed(strategies)
+        if len(strategies) <= 3
+        else plural(len(strategies), "strategy").replace("strategys", "strategies"),
+        listed(sorted(set(trials["model"]))),
+        listed(sorted(set(trials["task"]))),
+        plural(trials["seed"].n_unique(), "seed"),
+    ]
+    devices = trials["gpu_name"].fill_null(trials["device"].replace("cpu", "CPU")).drop_nulls()
+    where = f", on {listed(sorted(set(devices)))}" if devices.len() else ""
+    return f"{text}: {' × '.join(parts)}{where}."
+
+
+def findings(found: Collected) -> list[str]:
+    """The main numbers, one sentence each; none where nothing succeeded."""
+    sentences = []
+    scores = ranking(found.trials).head(3)
+    if scores.height > 1:
+        best = [
+            f"{row['strategy']} ({number(row['score'], 2)}, {n_is(row['n'])})" for row in scores.to_dicts()
+        ]
+        sentences.append(f"Highest ranking scores: {listed(best)}.")
+    savings = (
+        efficiency(found.trials)
+        .filter(pl.col("strategy").is_in(_NAMED_SAVINGS))
+        .group_by("strategy")
+        .agg(pl.col("memory_ratio").mean().round(DIGITS), n=pl.col("memory_ratio").count())
+        .drop_nulls()
+    )
+    by_name = {row["strategy"]: row for row in savings.to_dicts()}
+    texts = [
+        f"{number(100 * (1 - by_name[name]['memory_ratio']), 1)} % with {name} ({n_is(by_name[name]['n'])})"
+        for name in strategies_in_order(by_name)
+    ]
+    if texts:
+        sentences.append(
+            f"Training memory saved against {BASELINE}, mean over n experiments: {listed(texts)}."
+        )
+    return sentences
+
+
+def notices(found: Collected) -> list[str]:
+    """What a reader must know before believing a figure."""
+    trials, texts = found.trials, []
+    if found.failed or found.damaged or found.missing:
+        counts = {"failed": found.failed, "damaged": len(found.damaged), "missing": len(found.missing)}
+        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        texts.append(
+            f"{found.asked - found.ok:,} of {plural(found.asked, 'trial')} have no result ({', '.join(parts)}); "
+            "each is listed with its reason under “Failed and missing trials”."
+        )
+    models = sorted(set(trials["model"]))
+    broken = sorted({name for check in freeze_proof(found) for name in check.broken})
+    if broken:
+        texts.append(
+            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their strategy asked "
+            "for is not what was trained."
+        )
+    tiny = [model for model in models if is_tiny(model)]
+    if tiny:
+        texts.append(
+            f"{'The models are' if tiny == models else listed(tiny) + ' are'} miniatures that come with this package: "
+            "their numbers are evidence that the machinery works, not for or against the paper."
+        )
+    shared = shared_experiments(trials)
+    if shared:
+        pairs = listed([f"{model} · {task}" for model, task in shared])
+        texts.append(
+            f"Speed was measured while other trials used the same device (marked ▲: {pairs}). Memory and accuracy do "
+            "not depend on that; compare step times with care."
+        )
+    if trials.height and BASELINE not in set(trials.filter(pl.col("status") == "ok")["strategy"]):
+        texts.append(f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be given.")
+    if found.repeated:
+        texts.append(
+            f"{plural(found.repeated, 'trial')} repeat{'s' if found.repeated == 1 else ''} a model, task, strategy and "
+            "seed of another: the folder that was named first counts, and for speed the one that had its device to itself."
+        )
+    varying = varying_recipe(trials)
+    if varying:
+        texts.append(f"The trials do not share one recipe; they differ in {listed(varying)}.")
+    if trials["memory_method"].drop_nulls().n_unique() > 1:
+        texts.append(
+            "Memory was measured by more than one method: compare memory only between trials of one device."
+        )
+    return texts
+
+
+def varying_recipe(trials: pl.DataFrame) -> list[str]:
+    """Recipe values that are not the same in all trials."""
+    names = [name for name in trials.columns if name.startswith("recipe_")]
+    return [name.removeprefix("recipe_") for name in names if trials[name].drop_nulls().n_unique() > 1]
+
+
+def freeze_proof(found: Collected) -> list[Check]:
+    """Whether frozen meant frozen, over all successful trials."""
+    trials = found.trials.filter(pl.col("status") == "ok")
+    checks = []
+    for statement, held in _CHECKS.items():
+        known = trials.filter(held.is_not_null())
+        broken = known.filter(~held)
+        names = [
+            f"{r['strategy']} ({r['model']}, {r['task']}, seed {r['seed']})"
+            for r in broken.iter_rows(named=True)
+        ]
+        checks.append(
+            Check(statement, known.height - broken.height, known.height, trials.height, tuple(names))
+        )
+    return checks if trials.height else []

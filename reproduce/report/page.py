@@ -1,0 +1,77 @@
+"""The report as one self-contained HTML page, and the same as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+import jinja2
+from markupsafe import Markup
+
+from reproduce.report.content import Content, Picture
+from reproduce.report.layout import escape_markdown
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("reproduce.report", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_LARGEST = 1.2  # times its own size: how large a figure is shown on a wide screen
+_NOT_DRAWING = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
+_IDS = re.compile(r'(\bid="|url\(#|(?:xlink:)?href="#)')
+
+
+def render_page(content: Content) -> str:
+    """The HTML page; every text from a trial is escaped."""
+    drawings = {picture.name: inline_svg(picture) for picture in content.pictures}
+    return _ENVIRONMENT.get_template("template.html.jinja").render(content=content, drawings=drawings)
+
+
+def inline_svg(picture: Picture) -> Markup:
+    """A figure's SVG as part of a page: its ids made its own, its references to other files removed."""
+    svg = _NOT_DRAWING.sub("", picture.svg.read_text("utf-8")).strip()
+    svg = _IDS.sub(lambda match: match[1] + picture.name + "-", svg).replace("xlink:href", "href")
+    opening, rest = svg.split(">", 1)
+    width, height = (re.search(rf'{side}="([\d.]+)pt"', opening) for side in ("width", "height"))
+    assert width is not None
+    assert height is not None
+    box = f"0 0 {width[1]} {height[1]}"
+    # Written by this program from its own figures, so its markup is safe; the alternative text is escaped.
+    head = Markup('<svg viewBox="{}" style="max-width: {}pt" role="img" aria-label="{}">')
+    return head.format(box, round(float(width[1]) * _LARGEST), picture.alt) + Markup(rest)
+
+
+def markdown_page(content: Content) -> str:
+    """The same report as Markdown, with the figures' files beside it."""
+    lines = ["# Layer freezing: report", "", escape_markdown(content.headline), ""]
+    lines += [f"> **Note:** {escape_markdown(text)}\n" for text in content.notices]
+    lines += [f"- {escape_markdown(text)}" for text in content.findings]
+    if content.proof:
+        lines += ["", "## Was frozen really frozen?", ""]
+        lines += [
+            f"- {'' if c.good else '**does not always hold:** '}{escape_markdown(c.sentence)}"
+            for c in content.proof
+        ]
+    for picture in content.pictures:
+        lines += ["", f"## {_figure_title(picture)}", "", f"![{picture.alt}](figures/{picture.png.name})"]
+        lines += ["", escape_markdown(picture.caption)]
+    for table in content.tables:
+        lines += ["", f"## {table.title}", "", escape_markdown(table.note), "", table.markdown()]
+    lines += ["", "## What the paper leaves open", "", "| setting | value | question |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {escape_markdown(' · '.join(values))} | {question} |"
+        for name, question, values in content.open_questions
+    ]
+    lines += ["", "## How this was produced", ""]
+    for group, facts in content.origins.items():
+        lines += [f"### {group}", ""]
+        lines += [
+            f"- {escape_markdown(fact.name)}: {escape_markdown(' · '.join(fact.values))}" for fact in facts
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _figure_title(picture: Picture) -> str:
+    return f"{picture.name.replace('_', ' ').capitalize()}. {picture.title}"
