@@ -19,6 +19,7 @@ class LoRA(Kind):
 
     def prepare(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
         from peft import LoraConfig, inject_adapter_in_model
+        from transformers.pytorch_utils import Conv1D
 
         from lfreeze.blocks import model_parts
         from lfreeze.freezing import describe, store_frozen_linears
@@ -29,6 +30,8 @@ class LoRA(Kind):
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
             target_modules=list(options.lora_targets),
+            # GPT-2's projections keep their weights transposed.
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
         try:
             inject_adapter_in_model(config, model)

@@ -91,8 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(row)
             print(*row.values(), flush=True)
     if chosen.record:
-        record = {"strategy": "ALL", "learning_rate": chosen.learning_rate, "seeds": seeds, "rows": rows}
-        chosen.record.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        write_record(chosen.record, rows, chosen.learning_rate, seeds)
+
+
+def write_record(path: Path, rows: list[dict[str, Any]], learning_rate: float, seeds: Sequence[int]) -> None:
+    """Write the rows, in the suite's order; rows that the file has of other models and tasks are kept.
+
+    Raises:
+        ValueError: the file's rows were measured with other settings.
+    """
+    settings: dict[str, Any] = {"strategy": "ALL", "learning_rate": learning_rate, "seeds": list(seeds)}
+    kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {**settings, "rows": []}
+    if {name: kept[name] for name in settings} != settings:
+        raise ValueError(f"{path.name} was measured with other settings than {settings}; choose another file")
+    by_cell = {(row["model"], row["task"]): row for row in kept["rows"] + rows}
+    ordered = [by_cell[m, t] for m in TINY_MODELS for t in TINY_TASKS if (m, t) in by_cell]
+    path.write_text(json.dumps({**settings, "rows": ordered}, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ _WITH_MAKING: tuple[tuple[TinyTask, _Making], ...] = (
     ),
     (
         TinyTask("tiny-wnli", _SENTENCES, ("0", "1"), 635, 500),
-        _Making(((ANAPHORA, 70, _ENTAILED_OR_NOT), (PRONOUN, 30, _ENTAILED_OR_OPEN)), _ENTAILED_AS_DIGIT),
+        _Making(((ANAPHORA, 80, _ENTAILED_OR_NOT), (PRONOUN, 20, _ENTAILED_OR_OPEN)), _ENTAILED_AS_DIGIT),
     ),
     (
         TinyTask("tiny-mnli", _SENTENCES, ("entailment", "neutral", "contradiction"), 392_702, 500),

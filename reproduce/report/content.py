@@ -87,7 +87,8 @@ def _draw_all(trials: pl.DataFrame, folder: Path) -> list[Picture]:
 
 
 def _alt(title: str, data: pl.DataFrame) -> str:
-    return f"{title}, for {plural(data['strategy'].n_unique(), 'strategy').replace('ys', 'ies')}. The numbers are in the tables below."
+    count = plural(data["strategy"].n_unique(), "strategy")
+    return f"{title}, for {count}. The numbers are in the tables below."
 
 
 def _runs(counts: pl.Series) -> str:
@@ -98,9 +99,12 @@ def _runs(counts: pl.Series) -> str:
 
 def _caption_3(trials: pl.DataFrame, data: pl.DataFrame) -> str:
     return (
-        "Look for bars that reach the solid line, the mean of ALL (dotted: ± 1 standard deviation), and for those that "
-        "fall towards the dashed line, the majority class. Bars are means over seeds, whiskers sample standard "
-        f"deviations; {_runs(data['n'])} (seeds per bar). Hatches tell the ratio: plain below 30 %, dots below 40 %, stripes below 60 %, crosses above."
+        "Look for bars that reach the solid line, the mean of ALL (dotted: ± 1 standard deviation), and "
+        "for those that "
+        "fall towards the dashed line, the majority class. Bars are means over seeds, whiskers sample "
+        "standard "
+        f"deviations; {_runs(data['n'])} (seeds per bar). Hatches tell the ratio: plain below 30 %, dots "
+        "below 40 %, stripes below 60 %, crosses above."
     )
 
 
@@ -112,8 +116,10 @@ def _caption_4(trials: pl.DataFrame, data: pl.DataFrame) -> str:
         else ""
     )
     return (
-        "Up and to the left is better: more accurate, faster. A half-disc is filled to the share of parameters that "
-        f"train. Median time over {_runs(data['n_speed'])} (seeds), mean accuracy over {_runs(data['n'])}.{shared}"
+        "Up and to the left is better: more accurate, faster. A half-disc is filled to the share of "
+        "parameters that "
+        f"train. Median time over {_runs(data['n_speed'])} (seeds), mean accuracy over "
+        f"{_runs(data['n'])}.{shared}"
         + (f" Without a comparable time, and not drawn: {listed(absent)}." if absent else "")
     )
 
@@ -124,8 +130,10 @@ def _caption_5(trials: pl.DataFrame, data: pl.DataFrame) -> str:
     if data["probe_training"].is_not_null().any():
         probe = " Adaptive strategies train every layer until their switch: the thick line is that peak."
     return (
-        "Look at the coloured part, training memory above the static model (grey), and the percentage over it, the "
-        f"change against ALL.{probe} Mean over tasks of means over seeds; {_runs(data['n'])} (trials per bar), "
+        "Look at the coloured part, training memory above the static model (grey), and the percentage over "
+        "it, the "
+        f"change against ALL.{probe} Mean over tasks of means over seeds; {_runs(data['n'])} (trials per "
+        "bar), "
         f"{_runs(data['n_tasks'])} (tasks). Measured by: {listed(methods)}."
     )
 
@@ -133,7 +141,8 @@ def _caption_5(trials: pl.DataFrame, data: pl.DataFrame) -> str:
 def _caption_6(trials: pl.DataFrame, data: pl.DataFrame) -> str:
     absent = figure_data.without_result(trials)
     return (
-        "Strategies above ALL were more accurate than it on balance. Mean of reversed ranks over experiments (model × "
+        "Strategies above ALL were more accurate than it on balance. Mean of reversed ranks over "
+        "experiments (model × "
         f"task), ties sharing theirs; {_runs(data['n'])} (experiments per strategy)."
         + (f" Without any result: {listed(absent)}." if absent else "")
     )

@@ -53,9 +53,7 @@ def headline(found: Collected) -> str:
         return text + "."
     strategies = strategies_in_order(trials["strategy"])
     parts = [
-        listed(strategies)
-        if len(strategies) <= 3
-        else plural(len(strategies), "strategy").replace("strategys", "strategies"),
+        listed(strategies) if len(strategies) <= 3 else plural(len(strategies), "strategy"),
         listed(sorted(set(trials["model"]))),
         listed(sorted(set(trials["task"]))),
         plural(trials["seed"].n_unique(), "seed"),
@@ -100,35 +98,41 @@ def notices(found: Collected) -> list[str]:
         counts = {"failed": found.failed, "damaged": len(found.damaged), "missing": len(found.missing)}
         parts = [f"{count:,} {name}" for name, count in counts.items() if count]
         texts.append(
-            f"{found.asked - found.ok:,} of {plural(found.asked, 'trial')} have no result ({', '.join(parts)}); "
+            f"{found.asked - found.ok:,} of {plural(found.asked, 'trial')} have no result "
+            f"({', '.join(parts)}); "
             "each is listed with its reason under “Failed and missing trials”."
         )
     models = sorted(set(trials["model"]))
     broken = sorted({name for check in freeze_proof(found) for name in check.broken})
     if broken:
         texts.append(
-            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their strategy asked "
+            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their "
+            "strategy asked "
             "for is not what was trained."
         )
     tiny = [model for model in models if is_tiny(model)]
     if tiny:
         texts.append(
-            f"{'The models are' if tiny == models else listed(tiny) + ' are'} miniatures that come with this package: "
+            f"{'The models are' if tiny == models else listed(tiny) + ' are'} miniatures that come with "
+            "this package: "
             "their numbers are evidence that the machinery works, not for or against the paper."
         )
     shared = shared_experiments(trials)
     if shared:
         pairs = listed([f"{model} · {task}" for model, task in shared])
         texts.append(
-            f"Speed was measured while other trials used the same device (marked ▲: {pairs}). Memory and accuracy do "
+            f"Speed was measured while other trials used the same device (marked ▲: {pairs}). Memory and "
+            "accuracy do "
             "not depend on that; compare step times with care."
         )
     if trials.height and BASELINE not in set(trials.filter(pl.col("status") == "ok")["strategy"]):
         texts.append(f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be given.")
     if found.repeated:
         texts.append(
-            f"{plural(found.repeated, 'trial')} repeat{'s' if found.repeated == 1 else ''} a model, task, strategy and "
-            "seed of another: the folder that was named first counts, and for speed the one that had its device to itself."
+            f"{plural(found.repeated, 'trial')} repeat{'s' if found.repeated == 1 else ''} a model, task, "
+            "strategy and "
+            "seed of another: the folder that was named first counts, and for speed the one that had its "
+            "device to itself."
         )
     varying = varying_recipe(trials)
     if varying:

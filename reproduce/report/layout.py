@@ -117,8 +117,10 @@ def efficiency_layout(frame: pl.DataFrame) -> Table:
         ),
     )
     note = (
-        "Medians over seeds; “against ALL” is the change of the medians in the same model and task. Training memory is "
-        "the peak above the static model; an adaptive strategy's is taken after its switch, and its probe phase, "
+        "Medians over seeds; “against ALL” is the change of the medians in the same model and task. "
+        "Training memory is "
+        "the peak above the static model; an adaptive strategy's is taken after its switch, and its probe "
+        "phase, "
         "which trains every layer, stands apart. Backward depth: layers that the backward pass crosses. "
         "▲ the device was shared with other trials."
     )
@@ -139,8 +141,10 @@ def ranking_layout(frame: pl.DataFrame) -> Table:
         _plain("n experiments", "n", str),
     )
     note = (
-        "In each experiment (model × task) the strategies are ranked by mean accuracy: K − 1 points for the best of K, 0 "
-        "for the worst, ties share the mean. The score is the mean over the experiments in which a strategy was run."
+        "In each experiment (model × task) the strategies are ranked by mean accuracy: K − 1 points for "
+        "the best of K, 0 "
+        "for the worst, ties share the mean. The score is the mean over the experiments in which a "
+        "strategy was run."
     )
     return Table("ranking", "Ranking score", note, frame, columns)
 

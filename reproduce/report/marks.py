@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.path import Path as MarkerPath
 
@@ -14,14 +16,19 @@ _AREA = 190.0  # of a marker, in square points
 _RADIUS = 7.0  # of a marker, in points
 _FONT = 6.6
 _SLIVER = 0.05  # so that the colour shows where next to nothing trains
-_RINGS = (1.0, 1.7, 2.5, 3.4)
+_RINGS = (1.0, 1.7, 2.5, 3.4)  # distances at which a label may stand, in radii of a marker
+_ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+_DISTANCES = np.repeat(_RINGS, len(_ANGLES))
+_DIRECTIONS = np.tile(np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)]), (len(_RINGS), 1))
+
+Boxes = npt.NDArray[np.float64]  # rows of left, low, right, high, in points
 
 
 def gauge(axes: Axes, x: float, y: float, share: float, colour: str) -> None:
     """A half-disc of which ``share`` is filled, from the left: the trainable share of the parameters."""
-    kwargs = {"s": _AREA, "linewidths": 0.8, "edgecolors": INK, "clip_on": False}
-    axes.scatter([x], [y], marker=_sector(1.0), facecolors="white", zorder=3, **kwargs)  # type: ignore[arg-type]
-    axes.scatter([x], [y], marker=_sector(max(share, _SLIVER)), facecolors=colour, zorder=4, **kwargs)  # type: ignore[arg-type]
+    kwargs: dict[str, Any] = {"s": _AREA, "linewidths": 0.8, "edgecolors": INK, "clip_on": False}
+    axes.scatter([x], [y], marker=_sector(1.0), facecolors="white", zorder=3, **kwargs)
+    axes.scatter([x], [y], marker=_sector(max(share, _SLIVER)), facecolors=colour, zorder=4, **kwargs)
 
 
 def _sector(share: float) -> MarkerPath:
@@ -49,30 +56,23 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float]], texts: Seque
     left, low, right, high = axes.get_window_extent().extents
     frame = (left / per_point, low / per_point, right / per_point, high / per_point)
     # Markers are upper half-discs around their points.
-    taken = [(x - _RADIUS, y - 1, x + _RADIUS, y + _RADIUS) for x, y in centres]
+    taken = [np.array([x - _RADIUS, y - 1, x + _RADIUS, y + _RADIUS]) for x, y in centres]
     for index in sorted(range(len(texts)), key=lambda i: -centres[i][1]):
-        x, y = centres[index]
-        half_width, half_height = 0.31 * _FONT * len(texts[index]) + 1, 0.55 * _FONT
-        best, cost, far = (x, y), float("inf"), False
-        for ring in _RINGS:
-            for angle in np.linspace(0, 2 * np.pi, 16, endpoint=False):
-                cx = x + np.cos(angle) * (ring * _RADIUS + half_width + 1)
-                cy = y + 0.35 * _RADIUS + np.sin(angle) * (ring * _RADIUS + half_height + 1)
-                box = (cx - half_width, cy - half_height, cx + half_width, cy + half_height)
-                this = sum(_overlap(box, other) for other in taken) + 50 * _outside(box, frame) + 2.0 * ring
-                if this < cost:
-                    best, cost, chosen, far = (cx, cy), this, box, ring > _RINGS[0]
-        taken.append(chosen)
-        _write(axes, texts[index], (x, y), best, far=far)
+        half = np.array([0.31 * _FONT * len(texts[index]) + 1, 0.55 * _FONT])
+        start = centres[index] + (0.0, 0.35 * _RADIUS)
+        middles = start + _DIRECTIONS * (_DISTANCES[:, None] * _RADIUS + half + 1)
+        boxes = np.hstack([middles - half, middles + half])
+        cost = _overlap(boxes, np.array(taken)) + 50 * _outside(boxes, frame) + 2 * _DISTANCES
+        best = int(np.argmin(cost))
+        taken.append(boxes[best])
+        _write(axes, texts[index], centres[index], middles[best], far=_DISTANCES[best] > _RINGS[0])
 
 
-def _write(
-    axes: Axes, text: str, point: np.ndarray | tuple[float, float], at: tuple[float, float], far: bool
-) -> None:
+def _write(axes: Axes, text: str, point: Boxes, at: Boxes, far: bool) -> None:
     line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3} if far else None
     figure = axes.get_figure(root=True)
     assert figure is not None
-    data = axes.transData.inverted().transform(np.asarray(point) * figure.dpi / 72)
+    data = axes.transData.inverted().transform(point * figure.dpi / 72)
     axes.annotate(
         text,
         xy=(float(data[0]), float(data[1])),
@@ -86,13 +86,14 @@ def _write(
     )
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    return float(max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1])))
+def _overlap(boxes: Boxes, others: Boxes) -> Boxes:
+    """For each box the area, in square points, that it shares with the others."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
 
 
-def _outside(box: Sequence[float], frame: Sequence[float]) -> float:
-    """How far a box reaches beyond the frame, in points."""
-    left, low, right, high = (
-        max(0.0, v) for v in (frame[0] - box[0], frame[1] - box[1], box[2] - frame[2], box[3] - frame[3])
-    )
-    return float(left + low + right + high)
+def _outside(boxes: Boxes, frame: tuple[float, ...]) -> Boxes:
+    """How far each box reaches beyond the frame, in points."""
+    beyond = np.hstack([np.array(frame[:2]) - boxes[:, :2], boxes[:, 2:] - np.array(frame[2:])])
+    return np.clip(beyond, 0, None).sum(axis=1)

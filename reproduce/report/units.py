@@ -44,7 +44,9 @@ def n_is(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    """``1 trial``, ``1,275 trials``, ``17 strategies``."""
+    many = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {noun if count == 1 else many}"
 
 
 def listed(items: list[str], most: int = 6) -> str:

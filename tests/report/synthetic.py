@@ -36,7 +36,7 @@ _FREEZING = {"LoRA": 0.75, "BOT": 1.0, "TOP": 0.35, "INT": 0.3}
 def trial_row(
     strategy: str, model: str = "tiny-gemma", task: str = "tiny-rte", seed: int = 42, **changes: Any
 ) -> dict[str, Any]:
-    """One trial's row; keyword arguments override columns, and ``status`` other than ok empties the outcome."""
+    """One trial's row; keyword arguments override columns, a ``status`` other than ok empties the outcome."""
     family, percent = family_and_percent(strategy)
     ratio = (percent or 0.0) / 100
     source = random.Random(zlib.crc32(f"{strategy}/{model}/{task}/{seed}".encode()))

@@ -1,4 +1,4 @@
-"""What the figures show: every strategy named, marks where a reader must be warned, the same bytes each time."""
+"""What the figures show: every strategy named, warnings where they are due, the same bytes each time."""
 
 from __future__ import annotations
 

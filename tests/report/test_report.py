@@ -174,7 +174,7 @@ def test_markup_in_an_error_message_stays_text(tmp_path: Path) -> None:
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
     markdown = (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "<script>" not in markdown
+    assert "<script" not in markdown
     assert "a \\| b &amp;" in markdown
 
 
