@@ -16,6 +16,7 @@ from lfreeze.models import Checkpoint, ModelError, weight_files
 from lfreeze.proof import fingerprint
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Kind
+from lfreeze.training import stream_seed
 
 ATTENTION = "sdpa"
 
@@ -90,7 +91,7 @@ class BaseModel:
     def _draw_head(self, seed: int) -> None:
         """Normal with the configuration's deviation, zero biases: the transformers library's own start."""
         deviation = getattr(self.model.config, "initializer_range", 0.02)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(stream_seed(seed, "head"))
         for name, parameter in self.model.named_parameters():
             if name in self._fresh:
                 parameter.requires_grad_(True)

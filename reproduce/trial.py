@@ -24,7 +24,7 @@ from lfreeze.loading import ATTENTION, BaseModel, load_tokenizer
 from lfreeze.models import Checkpoint
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import TaskData
-from lfreeze.training import TrainingRecord, stream_seed, train
+from lfreeze.training import TrainingRecord, train
 from reproduce.provenance import hardware, software
 from reproduce.rows import complete, failure_row, identity_row, outcome_row
 from reproduce.spec import TrialSpec
@@ -101,7 +101,7 @@ class TrialWorker:
         strategy = Strategy.parse(spec.cell.strategy)
         base = self._base_model(spec, checkpoint, len(data.task.labels))
         encoded = self._encode(spec, checkpoint, data)
-        model = base.reset(stream_seed(seed, "head"))
+        model = base.reset(seed)
         try:
             return train(model, encoded, recipe, strategy, seed, self.device)
         finally:
