@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lfreeze.cost import strategy_cost
-from lfreeze.shapes import ModelShape
-
 from lfreeze.models import get_model
+from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import TaskData
 from lfreeze.training import TrainingRecord

@@ -95,7 +95,7 @@ def write_trial(root: Path, result: TrialResult) -> None:
         length = len(next(iter(columns.values()), ()))
         data = {"run_id": [run_id] * length, **columns}
         schema = SCHEMAS[table]
-        frame = pl.DataFrame({name: data.get(name, []) for name in schema}, schema=schema)
+        frame = pl.DataFrame({name: data.get(name, [None] * length) for name in schema}, schema=schema)
         _write(frame, root / table / relative)
     _write(row, root / "trials" / relative)
 
@@ -105,7 +105,8 @@ def _write(frame: pl.DataFrame, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            frame.write_parquet(file, compression="zstd")
+            # Statistics would double a file of one row, and help no one to skip it.
+            frame.write_parquet(file, compression="zstd", statistics=False)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
