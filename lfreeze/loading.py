@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    with _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
     if tokenizer.pad_token_id is None:
         raise ModelError(f"model {checkpoint.name}: its tokenizer has no pad token")
     return tokenizer
@@ -126,7 +129,6 @@ class _WeightSource:
 def _load(checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype) -> tuple[nn.Module, set[str]]:
     """The classifier, and the names of the tensors that the checkpoint does not hold."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.utils import logging
 
     folder = checkpoint.folder
     loader: Any = AutoModelForSequenceClassification
@@ -136,24 +138,36 @@ def _load(checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype) -> tuple[nn
     else:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     config.num_labels = n_labels
-    # That the head is missing is meant; what else is missing is an error below.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        model, info = loader.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation=ATTENTION,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _quiet():
+            model, info = loader.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=ATTENTION,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"model {checkpoint.name}: {folder} does not load: {error}".splitlines()[0]
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
     if model.config.pad_token_id is None:
         raise ModelError(f"model {checkpoint.name}: its configuration has no pad_token_id")
     return model, set(info["missing_keys"])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's progress bars and remarks: what is wrong with a checkpoint is an error here."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -69,8 +69,9 @@ def run_space(
             fail_fast=fail_fast,
             model_paths=model_paths,
         )
-        _report([root], root / "report")
-    progress = read_progress(root)
+        progress = read_progress(root)
+        if progress.table.frame.height:
+            _report([root], root / "report")
     asked = {s.run_id for s in specs}
     missing = [w for w in progress.missing if w.run_id in asked]
     for problem in outcome.problems:

@@ -28,6 +28,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 import ray
 from ray import tune
 
+from lfreeze.errors import InputError
 from lfreeze.models import find_checkpoint
 from lfreeze.tasks import TaskData
 from reproduce.artifacts import note_running
@@ -212,7 +213,13 @@ def start_ray(address: str | None) -> None:
         }
     else:
         options["address"] = address
-    ray.init(**options)
+    try:
+        ray.init(**options)
+    except (ConnectionError, TimeoutError, ValueError) as error:
+        if address is None:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"no Ray cluster answers at {address!r}: {reason}") from None
 
 
 def run_sweep(
