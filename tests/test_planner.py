@@ -14,7 +14,7 @@ from reproduce.search_space import load_space
 
 @pytest.mark.parametrize(
     ("peak_gib", "share"),
-    [(1, 0.0204), (30, 0.5), (15, 0.25), (22, 0.3333), (60, 1.0), (80, 1.15625)],
+    [(1, 0.0208), (30, 0.5), (15, 0.25), (22, 0.3333), (60, 1.0), (80, 1.15625)],
 )
 def test_shares_are_whole_parts_of_a_gpu(peak_gib: int, share: float) -> None:
     """(peak x 1.15 + 0.5 GiB) of 80 GiB, rounded up to one n-th; above 1 it does not fit."""
