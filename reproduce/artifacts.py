@@ -83,7 +83,7 @@ def prepare_folder(root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, 
     inputs = {f"{s.cell.model}/{s.cell.task}": asdict(s.inputs) for s in specs}
     manifest: dict[str, Any] = {"space": specs[0].space, "recipe": dict(recipe), "inputs": {}, "trials": []}
     if (root / _MANIFEST).is_file():
-        manifest = _load(root / _MANIFEST)
+        manifest = _load_manifest(root)
         _require_same_recipe(root, manifest["recipe"], recipe)
         _require_same_inputs(root, manifest["inputs"], inputs)
     elif root.is_dir() and any(root.iterdir()):
@@ -131,7 +131,7 @@ def read_progress(root: Path) -> Progress:
     """
     if not (root / _MANIFEST).is_file():
         raise ArtifactError(f"{root} is not an artifact folder: it has no file {_MANIFEST}")
-    manifest = _load(root / _MANIFEST)
+    manifest = _load_manifest(root)
     wanted = []
     for entry in manifest["trials"]:
         cell = Cell(entry["model"], entry["task"], entry["strategy"], entry["seed"])
@@ -167,6 +167,13 @@ def _require_writable(root: Path) -> None:
             pass
     except OSError as error:
         raise ArtifactError(f"the artifact folder {root} is not writable ({error.strerror})") from None
+
+
+def _load_manifest(root: Path) -> dict[str, Any]:
+    manifest = _load(root / _MANIFEST)
+    if not isinstance(manifest, dict) or not {"space", "recipe", "inputs", "trials"} <= set(manifest):
+        raise ArtifactError(f"{root / _MANIFEST} is damaged: it lacks the sweep's recipe, inputs or trials")
+    return manifest
 
 
 def _load(path: Path) -> Any:

@@ -12,6 +12,7 @@ import click
 from lfreeze.errors import InputError
 
 _PATH = click.Path(path_type=Path)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class _Commands(click.Group):
@@ -129,8 +130,14 @@ def run(
 
 @main.command(short_help="List the trials of a space and their predicted cost.")
 @_space_options
-@click.option("--gpu-memory", default=80.0, show_default=True, help="GiB of the GPU that the shares are for.")
-@click.option("--tflops", type=float, help="Sustained TFLOP/s to predict times with.")
+@click.option(
+    "--gpu-memory",
+    type=_POSITIVE,
+    default=80.0,
+    show_default=True,
+    help="GiB of the GPU that the shares are for.",
+)
+@click.option("--tflops", type=_POSITIVE, help="Sustained TFLOP/s to predict times with.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(
     space: str,

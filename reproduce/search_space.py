@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfreeze.shapes import ModelShape
-
 from lfreeze.errors import InputError
 from lfreeze.models import get_model
 from lfreeze.recipe import Recipe, coerce, field_types
+from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import get_task
 from reproduce.spec import Cell, check_probe
@@ -82,8 +81,6 @@ def load_space(
         if not isinstance(items, list) or not items or any(type(item) is not wanted for item in items):
             kind = "whole numbers" if wanted is int else "names"
             raise SpaceError(f"search space {name!r}: {axis} = {items!r} is not a list of {kind}")
-    if not isinstance(values["recipe"], dict):
-        raise SpaceError(f"search space {name!r}: recipe is not a table")
     space = SearchSpace(
         name=Path(name).stem,
         description=values.get("description", ""),
@@ -106,6 +103,10 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         raise SpaceError(f"search space {name!r}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
+    for key, wanted in (("recipe", dict), ("description", str)):
+        if not isinstance(values.get(key, wanted()), wanted):
+            kind = "a table" if wanted is dict else "text"
+            raise SpaceError(f"search space {name!r}: {key} = {values[key]!r} is not {kind}")
     if "extends" not in values:
         return values
     base = values.pop("extends")

@@ -90,6 +90,8 @@ def test_run_refuses(arguments: list[str], expected: list[str], tmp_path: Path) 
         (("steps = 10", "steps = 10\nstep = 1"), "unknown recipe value 'step'"),
         (("steps = 10", 'steps = "10.5"'), "is not a whole number"),
         (("seeds = [42]", "seeds = [42"), "is not valid TOML"),
+        (("seeds = [42]", "seeds = [42]\ndescription = 5"), "description = 5 is not text"),
+        (("seeds = [42]", "seeds = []"), "is not a list of whole numbers"),
         (("seeds = [42]", 'extends = "nowhere"'), "unknown search space 'nowhere'"),
     ],
 )
@@ -97,6 +99,12 @@ def test_a_faulty_space_file_is_refused(change: tuple[str, str], expected: str, 
     file = tmp_path / "mine.toml"
     file.write_text(SPACE.replace(*change))
     assert expected in refused("plan", str(file))
+
+
+def test_a_recipe_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "paper"\nrecipe = 3')
+    assert "recipe = 3 is not a table" in refused("plan", str(file))
 
 
 def test_a_space_that_extends_itself_is_refused(tmp_path: Path) -> None:
@@ -115,6 +123,11 @@ def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
     assert "known are embedded, embedded-full, paper" in refused("run", "everything")
     assert "not an artifact folder" in refused("status", str(tmp_path))
     assert "not an artifact folder" in refused("report", str(tmp_path))
+    (tmp_path / "sweep.json").write_text("[]")
+    assert "sweep.json is damaged" in refused("status", str(tmp_path))
+    (tmp_path / "sweep.json").unlink()
+    for option in ("--gpu-memory", "--tflops"):
+        assert run("plan", option, "0").exit_code == 2
     (tmp_path / "notes.txt").write_text("mine")
     assert "was not made by a sweep" in refused("run", "--artifacts", str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
