@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,6 +102,7 @@ def freeze(model: nn.Module, strategy: str | Strategy, **options: object) -> Fre
 
 def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
     """Set what trains from the start: what the strategy's kind sets itself, or else the layers it selects."""
+    _refuse_adapters(model)
     plan = strategy.implementation.prepare(model, strategy, options)
     if plan is not None:
         return plan
@@ -194,6 +196,16 @@ def _refuse_sharded(model: nn.Module) -> None:
                 f"{type(model).__name__} is sharded ({kind}); freezing under ZeRO-3 or FSDP is not supported: "
                 "freeze the model before it is sharded, or train it unsharded"
             )
+
+
+def _refuse_adapters(model: nn.Module) -> None:
+    """To freeze is to decide for every parameter: it would set free the base under the adapters."""
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules()):
+        raise StrategyError(
+            f"{type(model).__name__} holds adapters already: give freeze a model without them "
+            "(the strategy LoRA adds its own)"
+        )
 
 
 def _is_dtensor(parameter: nn.Parameter) -> bool:

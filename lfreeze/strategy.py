@@ -131,9 +131,12 @@ class Strategy:
         count = math.floor(self.ratio * n_layers)
         if not 0 < count < n_layers:
             what = "no layer" if count == 0 else "every layer"
+            accepted = f"the ratio must freeze between 1 and {n_layers - 1} of them"
+            if n_layers < 2:
+                what, accepted = "a part", "that takes at least 2 layers"
             raise StrategyError(
-                f"strategy {self.name} freezes {what} of a model with {n_layers} layers; "
-                f"the ratio must freeze between 1 and {n_layers - 1} of them"
+                f"strategy {self.name} freezes {what} of a model with {n_layers} "
+                f"{'layer' if n_layers == 1 else 'layers'}; {accepted}"
             )
         return count
 

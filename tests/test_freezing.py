@@ -95,6 +95,14 @@ def test_lora_on_an_architecture_without_its_targets_says_so() -> None:
     assert freeze(build("gpt2"), "LoRA", lora_targets=("c_attn",)).trainable_parameters > 0
 
 
+def test_models_with_adapters_are_refused() -> None:
+    model = make_model()
+    freeze(model, "LoRA")
+    for strategy in ("BOT50", "LoRA"):
+        with pytest.raises(StrategyError, match="holds adapters already"):
+            freeze(model, strategy)
+
+
 def test_adaptive_strategies_point_to_adaptive_freezing() -> None:
     with pytest.raises(StrategyError, match=r"use AdaptiveFreezing\(model, 'ADT-L50'\)"):
         freeze(make_model(), "ADT-L50")
