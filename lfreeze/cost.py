@@ -1,4 +1,4 @@
-"""Closed-form cost of a strategy on a model: FLOPs of a step, bytes of training (DESIGN section 8).
+"""Closed-form cost of a strategy on a model: FLOPs of a step, bytes of training.
 
 A multiply and an add are two FLOPs. Per layer and step there are three products of the same size:
 forward, input gradient, weight gradient. Freezing saves the third; a layer below every trainable

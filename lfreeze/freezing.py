@@ -16,7 +16,7 @@ from lfreeze.strategy import Strategy, StrategyError
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeOptions:
-    """Decisions that a strategy's name leaves open (DESIGN section 2).
+    """Decisions that a strategy's name leaves open (README, "What the paper leaves open").
 
     Attributes:
         freeze_embeddings: ``"auto"`` freezes them for BOT and LoRA only; ``"yes"``, ``"no"``.

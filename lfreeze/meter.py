@@ -1,4 +1,4 @@
-"""Step time and memory of training, on CUDA and on the CPU (DESIGN section 8).
+"""Step time and memory of training, on CUDA and on the CPU.
 
 Memory on CUDA is the caching allocator's own count. On the CPU it is the allocator's events as
 torch's profiler records them over one step, never the process's resident size.

@@ -39,7 +39,7 @@ _DEFAULTS = {"scale_emb": 1.0, "scale_depth": 1.0, "rope_theta": 10_000.0}
 
 
 class GraniteForSequenceClassification(GenericForSequenceClassification, GranitePreTrainedModel):
-    """Granite with a linear head on the last non-pad token (DESIGN section 11)."""
+    """Granite with a linear head on the last non-pad token."""
 
 
 def granite_config(minicpm: Mapping[str, Any]) -> GraniteConfig:

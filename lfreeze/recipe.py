@@ -1,7 +1,7 @@
 """How a model is fine-tuned: every value that training depends on, in one frozen record.
 
 The paper's own values (§4.3) have no default here: they stand in ``search_spaces/paper.toml``.
-What has a default is a decision that the paper leaves open (DESIGN section 2).
+What has a default is a decision that the paper leaves open (README, "What the paper leaves open").
 """
 
 import dataclasses

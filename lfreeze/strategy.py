@@ -111,7 +111,7 @@ class Strategy:
 
     @property
     def ratio(self) -> Fraction:
-        """The share of layers to freeze; 33 means one third exactly (DESIGN section 2)."""
+        """The share of layers to freeze; 33 means one third exactly (README, "What the paper leaves open")."""
         if self.percent is None:
             return Fraction(0)
         return Fraction(1, 3) if self.percent == "33" else Fraction(self.percent) / 100

@@ -44,7 +44,7 @@ _GROUPS = {
         "deterministic_algorithms": "deterministic algorithms",
     },
 }
-# The paper does not say (DESIGN section 2): recipe value -> the question that it answers.
+# The paper does not say: recipe value -> the question that it answers.
 _OPEN = {
     "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: for BOT and LoRA only",
     "padding": "Are batches padded to their longest example or to the maximum length?",

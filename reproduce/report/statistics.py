@@ -42,7 +42,7 @@ def successful(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def speed_trials(trials: pl.DataFrame) -> pl.DataFrame:
-    """The cells whose step times may be compared (DESIGN section 8).
+    """The cells whose step times may be compared.
 
     In an experiment with any trial that had its device to itself only such trials count, so that
     no comparison mixes the two; elsewhere the others do, and ``exclusive`` is False.
