@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from lfreeze.cost import Cost, strategy_cost
-from lfreeze.shapes import ModelShape
-
 from lfreeze.models import get_model
 from lfreeze.recipe import Recipe
+from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import get_task
 from reproduce.search_space import SearchSpace
