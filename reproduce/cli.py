@@ -48,7 +48,9 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 def _model_paths(texts: Sequence[str]) -> dict[str, Path]:
     from lfreeze.models import get_model
 
-    return {get_model(name).name: Path(folder) for name, folder in _pairs("--model-path", texts).items()}
+    return {
+        get_model(name).name: Path(folder).resolve() for name, folder in _pairs("--model-path", texts).items()
+    }
 
 
 def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from lfreeze.models import MODELS
 from reproduce.store import TRIAL_SCHEMA, read_trials, scan_table
 from tests.test_trial import INCIDENTAL
 
@@ -163,6 +165,19 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> No
     assert {name: after[name] for name in survived} == survived
     assert set(rows(folder)["attempt"]) == {1}
     assert (folder / "report" / "report.html").is_file()
+
+
+def test_a_models_local_copy_may_be_named_from_here(tmp_path: Path) -> None:
+    """Workers run in folders of their own; the path is the caller's."""
+    shutil.copytree(MODELS["tiny-gemma"].config_file.parent, tmp_path / "copy")
+    done = subprocess.run(
+        command("run", "--model-path", "tiny-gemma=copy", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42",
+                *SMALL, "--artifacts", "a"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows(tmp_path / "a")["status"].to_list() == ["ok"]
 
 
 def test_two_sweeps_do_not_write_to_one_folder(swept: Path) -> None:
