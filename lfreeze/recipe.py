@@ -5,6 +5,7 @@ What has a default is a decision that the paper leaves open (README, "What the p
 """
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -123,18 +124,26 @@ def coerce(name: str, value: Any) -> Any:
         kind = "a whole number" if wanted is int else "a number"
         raise RecipeError(f"{name} = {value!r} is not {kind}") from None
     if wanted == tuple[str, ...]:
-        return tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        if isinstance(value, str):
+            return tuple(value.split(","))
+        return tuple(value) if isinstance(value, list | tuple) else value
     return value
 
 
 def _check(name: str, value: Any) -> None:
     wanted = field_types()[name]
     if wanted == tuple[str, ...]:
-        if not value or not all(isinstance(item, str) and item for item in value):
+        if (
+            not isinstance(value, tuple)
+            or not value
+            or not all(isinstance(item, str) and item for item in value)
+        ):
             raise RecipeError(f"{name} = {value!r} is not a list of names")
         return
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise RecipeError(f"{name} = {value!r} is not of type {wanted.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{name} = {value!r} is not a finite number")
     if name in CHOICES and value not in CHOICES[name]:
         raise RecipeError(f"{name} = {value!r} is not one of {', '.join(CHOICES[name])}")
     if name in _MINIMUM and not value >= _MINIMUM[name]:

@@ -169,7 +169,7 @@ def _folder(task: Task, data_dir: Path | None) -> Path:
             f"(with {task.folder}/{task.files[0]} in it, or one folder deeper)"
         )
     if not data_dir.is_dir():
-        raise TaskError(f"the data folder {data_dir} does not exist")
+        raise TaskError(f"the data folder {data_dir} does not exist or is not a folder")
     for parent in (data_dir, *sorted(data_dir.iterdir())):
         # Archives differ in upper and lower case, and in whether they have a folder of their own.
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():

@@ -73,11 +73,24 @@ class Progress:
         return [w for w in self.wanted if w.run_id not in found]
 
 
-def prepare_folder(root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, Any]) -> None:
-    """Make the folder, check that it fits, and add the trials to its list.
+def check_folder(root: Path) -> None:
+    """Make the folder, or see that it is a sweep's.
 
     Raises:
-        ArtifactError: not writable, or it belongs to another recipe, model or data.
+        ArtifactError: it holds something else, or is not writable.
+    """
+    if root.is_dir() and not (root / _MANIFEST).is_file() and any(p.name != _LOCK for p in root.iterdir()):
+        raise ArtifactError(
+            f"{root} is not empty and was not made by a sweep: name another folder with --artifacts"
+        )
+    _require_writable(root)
+
+
+def prepare_folder(root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, Any]) -> None:
+    """Check that the folder fits, and add the trials to its list; the folder must be held for writing.
+
+    Raises:
+        ArtifactError: it belongs to another recipe, model or data.
     """
     specs = list(specs)
     inputs = {f"{s.cell.model}/{s.cell.task}": asdict(s.inputs) for s in specs}
@@ -86,11 +99,6 @@ def prepare_folder(root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, 
         manifest = _load_manifest(root)
         _require_same_recipe(root, manifest["recipe"], recipe)
         _require_same_inputs(root, manifest["inputs"], inputs)
-    elif root.is_dir() and any(root.iterdir()):
-        raise ArtifactError(
-            f"{root} is not empty and was not made by a sweep: name another folder with --artifacts"
-        )
-    _require_writable(root)
     known = {entry["run_id"] for entry in manifest["trials"]}
     manifest["inputs"] |= inputs
     manifest["trials"] += [{**asdict(s.cell), "run_id": s.run_id} for s in specs if s.run_id not in known]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfreeze.errors import InputError
-from reproduce.artifacts import Progress, prepare_folder, read_progress, writing
+from reproduce.artifacts import Progress, check_folder, prepare_folder, read_progress, writing
 from reproduce.inputs import find_inputs, trial_specs
 from reproduce.search_space import SearchSpace, recipe_values
 
@@ -39,8 +39,9 @@ def run_space(
     share = _parse_share(gpus_per_trial)
     inputs = find_inputs(space, data_dir, model_paths)
     specs = trial_specs(space, inputs)
-    prepare_folder(root, specs, recipe_values(space.recipe))
+    check_folder(root)
     with writing(root):
+        prepare_folder(root, specs, recipe_values(space.recipe))
         rows = {
             row["run_id"]: row
             for row in read_progress(root).rows.select("run_id", "status", "attempt").to_dicts()

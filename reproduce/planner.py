@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 
 from lfreeze.cost import Cost, strategy_cost
+from lfreeze.errors import InputError
 from lfreeze.models import get_model
 from lfreeze.recipe import Recipe
 from lfreeze.shapes import ModelShape
@@ -50,6 +52,9 @@ class Assumptions:
 
 
 def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None) -> Assumptions:
+    for option, value in (("--gpu-memory", gpu_memory_gib), ("--tflops", tflops)):
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"{option} {value} is not a finite number")
     rate = tflops * 1e12 if tflops else ASSUMED_RATES[space.recipe.precision]
     return Assumptions(int(gpu_memory_gib * GIB), rate)
 

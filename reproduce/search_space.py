@@ -94,12 +94,14 @@ def load_space(
     return space
 
 
-def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = _find(name)
+def _read(name: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = _find(name).resolve()
+    if path in seen:
+        raise SpaceError(f"search space {name!r} cannot extend itself")
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpaceError(f"search space {path} is not valid TOML: {error}") from None
+        raise SpaceError(f"search space {name!r} is not valid TOML: {error}") from None
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         raise SpaceError(f"search space {name!r}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
@@ -110,9 +112,10 @@ def _read(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     if "extends" not in values:
         return values
     base = values.pop("extends")
-    if not isinstance(base, str) or base in (*seen, name):
+    if not isinstance(base, str):
         raise SpaceError(f"search space {name!r} cannot extend {base!r}")
-    inherited = _read(base, (*seen, name))
+    beside = path.parent / base
+    inherited = _read(str(beside) if beside.suffix == ".toml" else base, (*seen, path))
     recipe = {**inherited.get("recipe", {}), **values.get("recipe", {})}
     return {**inherited, **values, "recipe": recipe}
 

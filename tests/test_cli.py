@@ -101,6 +101,12 @@ def test_a_faulty_space_file_is_refused(change: tuple[str, str], expected: str, 
     assert expected in refused("plan", str(file))
 
 
+def test_a_space_extends_the_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(SPACE)
+    (tmp_path / "mine.toml").write_text('extends = "base.toml"\nseeds = [1, 2]')
+    assert len(load_space(str(tmp_path / "mine.toml")).cells()) == 2
+
+
 def test_a_recipe_that_is_no_table_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('extends = "paper"\nrecipe = 3')
@@ -109,8 +115,9 @@ def test_a_recipe_that_is_no_table_is_refused(tmp_path: Path) -> None:
 
 def test_a_space_that_extends_itself_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(f'extends = "{file}"')
-    assert "cannot extend" in refused("plan", str(file))
+    for base in (str(file), "mine.toml", "./mine.toml"):
+        file.write_text(f'extends = "{base}"')
+        assert "cannot extend itself" in refused("plan", str(file))
 
 
 def test_one_trial_takes_one_value_of_each_factor() -> None:
@@ -128,6 +135,7 @@ def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").unlink()
     for option in ("--gpu-memory", "--tflops"):
         assert run("plan", option, "0").exit_code == 2
+        assert "not a finite number" in refused("plan", option, "nan")
     (tmp_path / "notes.txt").write_text("mine")
     assert "was not made by a sweep" in refused("run", "--artifacts", str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]

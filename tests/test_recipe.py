@@ -36,10 +36,12 @@ def test_the_papers_values_have_no_default() -> None:
         ("steps", True, "not of type int"),
         ("learning_rate", "fast", "'fast' is not a number"),
         ("learning_rate", -1.0, "below 0"),
-        ("learning_rate", float("nan"), "below 0"),
+        ("learning_rate", float("nan"), "not a finite number"),
         ("schedule", "linear", "'linear' is not one of cosine, constant"),
         ("lora_dropout", 1.0, "not below 1"),
+        ("learning_rate", float("inf"), "not a finite number"),
         ("lora_targets", [], "not a list of names"),
+        ("lora_targets", 5, "not a list of names"),
     ],
 )
 def test_values_that_cannot_be_used(values: dict[str, Any], name: str, value: Any, message: str) -> None:

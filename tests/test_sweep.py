@@ -183,8 +183,14 @@ def test_a_models_local_copy_may_be_named_from_here(tmp_path: Path) -> None:
 def test_two_sweeps_do_not_write_to_one_folder(swept: Path) -> None:
     from reproduce.artifacts import ArtifactError, writing
 
-    with writing(swept), pytest.raises(ArtifactError, match="another sweep is writing"), writing(swept):
-        pass
+    before = (swept / "sweep.json").read_bytes()
+    with writing(swept):
+        with pytest.raises(ArtifactError, match="another sweep is writing"), writing(swept):
+            pass
+        output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "TOP75", "--seeds", "9", *SMALL,
+                           "--artifacts", str(swept), expect=2)  # fmt: skip
+    assert "another sweep is writing" in output
+    assert (swept / "sweep.json").read_bytes() == before
 
 
 def test_real_texts_run_from_the_benchmarks_own_files(real_data: Path, tmp_path: Path) -> None:
