@@ -17,6 +17,7 @@ from lfreeze.strategy import Strategy
 from lfreeze.tasks import get_task
 from reproduce.spec import Cell, check_probe
 
+_SEED_LIMIT = 2**63
 _AXES = ("models", "tasks", "strategies", "seeds")
 _KEYS = ("extends", "description", *_AXES, "recipe")
 # In a wheel the files lie inside this package, in a checkout beside it.
@@ -81,6 +82,9 @@ def load_space(
         if not isinstance(items, list) or not items or any(type(item) is not wanted for item in items):
             kind = "whole numbers" if wanted is int else "names"
             raise SpaceError(f"search space {name!r}: {axis} = {items!r} is not a list of {kind}")
+    for seed in values["seeds"]:
+        if not -_SEED_LIMIT <= seed < _SEED_LIMIT:
+            raise SpaceError(f"seed {seed} is outside the range of 64-bit whole numbers")
     space = SearchSpace(
         name=Path(name).stem,
         description=values.get("description", ""),

@@ -246,7 +246,13 @@ def run_sweep(
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         start_ray(address)
         stack.callback(ray.shutdown)
-        concurrency = resources.concurrency(ray.cluster_resources())
+        cluster = ray.cluster_resources()
+        concurrency = resources.concurrency(cluster)
+        if concurrency < 1:
+            raise InputError(
+                f"a trial asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, but this cluster has "
+                f"{cluster.get('CPU', 0):g} CPUs and {cluster.get('GPU', 0):g} GPUs: no trial can run"
+            )
         shared = Shared(
             specs={spec.run_id: spec for spec in specs},
             attempts=attempts,

@@ -58,6 +58,7 @@ def refused(*arguments: str) -> str:
         (["--models", "gpt-5"], ["'gpt-5'", "tiny-gemma", "phi-2"]),
         (["--tasks", "sst2"], ["'sst2'", "tiny-rte", "mnli"]),
         (["--seeds", "1,x"], ["1,x", "whole numbers"]),
+        (["--seeds", "99999999999999999999999"], ["99999999999999999999999", "64-bit"]),
         (["--set", "stepz=3"], ["'stepz'", "steps"]),
         (["--set", "steps=ten"], ["steps", "'ten'", "whole number"]),
         (["--set", "steps=0"], ["steps", "below 1"]),

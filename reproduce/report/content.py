@@ -141,7 +141,7 @@ def _caption_5(trials: pl.DataFrame, data: pl.DataFrame) -> str:
 def _caption_6(trials: pl.DataFrame, data: pl.DataFrame) -> str:
     absent = figure_data.without_result(trials)
     return (
-        "Strategies above ALL were more accurate than it on balance. Mean of reversed ranks over "
+        "Strategies above ALL ranked higher than it on average, which few experiments can make an accident. Mean of reversed ranks over "
         "experiments (model × "
         f"task), ties sharing theirs; {_runs(data['n'])} (experiments per strategy)."
         + (f" Without any result: {listed(absent)}." if absent else "")
