@@ -42,15 +42,13 @@ def run_space(
     check_folder(root)
     with writing(root):
         prepare_folder(root, specs, recipe_values(space.recipe))
-        rows = {
-            row["run_id"]: row
-            for row in read_progress(root).rows.select("run_id", "status", "attempt").to_dicts()
-        }
+        progress = read_progress(root)
+        rows = {row["run_id"]: row for row in progress.rows.select("run_id", "status", "attempt").to_dicts()}
         open_specs = [s for s in specs if rows.get(s.run_id, {}).get("status") != "ok"]
         finished = len(specs) - len(open_specs)
         if not open_specs:
             print(f"All {len(specs)} trials are finished already; nothing to run.")
-            _report([root], root / "report", only_if_missing=True)
+            _report({root: progress}, root / "report", only_if_missing=True)
             return OK
         print(
             f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
@@ -72,7 +70,7 @@ def run_space(
         )
         progress = read_progress(root)
         if progress.table.frame.height:
-            _report([root], root / "report")
+            _report({root: progress}, root / "report")
     asked = {s.run_id for s in specs}
     missing = [w for w in progress.missing if w.run_id in asked]
     for problem in outcome.problems:
@@ -200,18 +198,16 @@ def print_status(root: Path, timing: bool) -> int:
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
-    for root in roots:
-        read_progress(root)
-    _report(roots, out)
+    _report({root: read_progress(root) for root in roots}, out)
 
 
-def _report(roots: Sequence[Path], out: Path, *, only_if_missing: bool = False) -> None:
+def _report(folders: Mapping[Path, Progress], out: Path, *, only_if_missing: bool = False) -> None:
     from reproduce.report import build
 
     page = out / "report.html"
     if not (only_if_missing and page.is_file()):
-        missing = [dataclasses.asdict(w.cell) for root in roots for w in read_progress(root).missing]
-        summary = build(roots, out, command=_command_line(), missing=missing)
+        missing = [dataclasses.asdict(w.cell) for progress in folders.values() for w in progress.missing]
+        summary = build(list(folders), out, command=_command_line(), missing=missing)
         for sentence in summary.headlines:
             print(sentence)
     print(f"Report: {page}")

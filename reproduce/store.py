@@ -21,9 +21,7 @@ from urllib.parse import quote
 import polars as pl
 
 from lfreeze.errors import InputError
-from reproduce.schema import PREDICTION_SCHEMA as PREDICTION_SCHEMA
 from reproduce.schema import SCHEMA_VERSION, SCHEMAS, TABLES, TRIAL_SCHEMA
-from reproduce.schema import STEP_SCHEMA as STEP_SCHEMA
 
 
 class StoreError(InputError):
