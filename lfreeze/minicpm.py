@@ -5,10 +5,8 @@ MiniCPM checkpoint loads into Granite as it is; only its configuration is transl
 checkpoint's configuration only data is read, never the code that ``auto_map`` points to.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from transformers import GraniteConfig
@@ -65,9 +63,3 @@ def granite_config(minicpm: Mapping[str, Any]) -> GraniteConfig:
         attention_multiplier=1 / math.sqrt(hidden // heads),
         logits_scaling=hidden / minicpm.get("dim_model_base", hidden),
     )
-
-
-def is_minicpm(folder: Path) -> bool:
-    """Whether a local checkpoint folder declares itself as MiniCPM."""
-    config = folder / "config.json"
-    return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == "minicpm"

@@ -5,6 +5,7 @@ Computed in every trial, from the tensors themselves and not from the plan.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 
 from lfreeze.blocks import model_parts
 
-_CHUNK = 1 << 22
+# Small enough that the products of a chunk stay in a processor's cache.
+_CHUNK = 1 << 18
 _INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -94,22 +96,24 @@ class FreezeProof:
 def fingerprint(tensor: torch.Tensor) -> int:
     """A 64-bit hash of a tensor's bits and their order, computed where the tensor lies.
 
-    Each element's bits are multiplied by an odd number mixed from its position, and the products
-    summed modulo 2**64; changed, swapped or shifted elements change the sum.
+    Each element's bits are multiplied by an odd number mixed from its place in its chunk, each
+    chunk's sum by one mixed from the chunk's place, and all summed modulo 2**64; changed, swapped
+    or shifted elements change the sum.
     """
     flat = tensor.detach().contiguous().view(-1)
+    if not flat.numel():
+        return 0
     bits = flat.view(_INTEGER_OF_SIZE[flat.element_size()])
-    total = 0
-    for start in range(0, bits.numel(), _CHUNK):
-        chunk = bits[start : start + _CHUNK].long()
-        position = torch.arange(start, start + chunk.numel(), device=chunk.device)
-        total += int((chunk * _mix(position)).sum())
+    multipliers = _multipliers(_CHUNK, bits.device)
+    sums = [(chunk.long() * multipliers[: chunk.numel()]).sum() for chunk in bits.split(_CHUNK)]
+    total = int((torch.stack(sums) * _multipliers(len(sums), bits.device)).sum())
     return (total + bits.numel()) % (1 << 64)
 
 
-def _mix(position: torch.Tensor) -> torch.Tensor:
-    """Odd 64-bit multipliers that no short pattern of changes can cancel (splitmix64's steps)."""
-    mixed = (position + 1) * -7046029254386353131
+@functools.lru_cache(maxsize=16)
+def _multipliers(count: int, device: torch.device) -> torch.Tensor:
+    """Odd 64-bit numbers that no short pattern of changes can cancel (splitmix64's steps)."""
+    mixed = (torch.arange(count, device=device) + 1) * -7046029254386353131
     mixed = (mixed ^ (mixed >> 30)) * -4658895280553007687
     mixed = (mixed ^ (mixed >> 27)) * -7723592293110705685
     return (mixed ^ (mixed >> 31)) | 1

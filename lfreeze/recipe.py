@@ -38,6 +38,7 @@ _MINIMUM: dict[str, float] = {
     "lora_alpha": 1,
     "lora_dropout": 0,
     "eval_batch_size": 1,
+    "max_validation_examples": 0,
     "timing_warmup_steps": 0,
     "cpu_threads": 1,
 }
@@ -81,6 +82,7 @@ class Recipe:
     data_seed: int = 0
     # the protocol of measuring
     eval_batch_size: int = 128
+    max_validation_examples: int = 0  # of the validation split, the first so many; 0 means all
     timing_warmup_steps: int = 10
     cpu_threads: int = 1
 

@@ -43,9 +43,20 @@ class ModelShape:
         """Read a hub-format ``config.json``.
 
         Raises:
-            ShapeError: an architecture whose layers are not described here.
+            ShapeError: an architecture whose layers are not described here, or a size is missing.
         """
         kind = config.get("model_type")
+        for name in (
+            "hidden_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "vocab_size",
+        ):
+            if kind in _ARCHITECTURES and type(config.get(name)) is not int:
+                raise ShapeError(
+                    f"a configuration of model_type {kind!r} needs {name}, not {config.get(name)!r}"
+                )
         if kind not in _ARCHITECTURES:
             raise ShapeError(f"no closed form for model_type {kind!r}; known are {', '.join(_ARCHITECTURES)}")
         gated, parallel, norm_size, biased = _ARCHITECTURES[kind]

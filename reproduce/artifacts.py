@@ -19,12 +19,17 @@ from typing import Any
 import polars as pl
 
 from lfreeze.errors import InputError
+from reproduce.schema import TABLES
 from reproduce.spec import Cell, TrialSpec
-from reproduce.store import TrialTable, read_trials
+from reproduce.store import TrialTable, read_trials, relative_path
 
 _MANIFEST = "sweep.json"
 _RUNNING = "running.json"
 _LOCK = ".lock"
+LOCK_FILE = "inputs.lock.toml"
+_SUPERSEDED = "superseded"
+# A trial in the manifest.
+_ENTRY = {"model": str, "task": str, "strategy": str, "seed": int, "run_id": str}
 
 
 class ArtifactError(InputError):
@@ -79,25 +84,37 @@ def check_folder(root: Path) -> None:
     Raises:
         ArtifactError: it holds something else, or is not writable.
     """
-    if root.is_dir() and not (root / _MANIFEST).is_file() and any(p.name != _LOCK for p in root.iterdir()):
+    if (
+        root.is_dir()
+        and not (root / _MANIFEST).is_file()
+        and any(p.name not in (_LOCK, LOCK_FILE) for p in root.iterdir())
+    ):
         raise ArtifactError(
             f"{root} is not empty and was not made by a sweep: name another folder with --artifacts"
         )
     _require_writable(root)
 
 
-def prepare_folder(root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, Any]) -> None:
+def prepare_folder(
+    root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, Any], *, accept_inputs: bool = False
+) -> None:
     """Check that the folder fits, and add the trials to its list; the folder must be held for writing.
+
+    Args:
+        accept_inputs: where a model or data is another than before, set that one's earlier trials
+            aside, in the folder ``superseded``, and go on.
 
     Raises:
         ArtifactError: it belongs to another recipe, model or data.
     """
     specs = list(specs)
-    inputs = {f"{s.cell.model}/{s.cell.task}": asdict(s.inputs) for s in specs}
+    inputs = {f"{s.cell.model}/{s.cell.task}": s.inputs.identity() for s in specs}
     manifest: dict[str, Any] = {"space": specs[0].space, "recipe": dict(recipe), "inputs": {}, "trials": []}
     if (root / _MANIFEST).is_file():
         manifest = _load_manifest(root)
         _require_same_recipe(root, manifest["recipe"], recipe)
+        if accept_inputs:
+            _set_aside(root, manifest, inputs)
         _require_same_inputs(root, manifest["inputs"], inputs)
     known = {entry["run_id"] for entry in manifest["trials"]}
     manifest["inputs"] |= inputs
@@ -158,13 +175,33 @@ def _require_same_recipe(root: Path, old: Mapping[str, Any], new: Mapping[str, A
             )
 
 
+def _set_aside(root: Path, manifest: dict[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Move the files of trials whose inputs are no longer these, and take them off the list."""
+    changed = {pair for pair in inputs if manifest["inputs"].get(pair, inputs[pair]) != inputs[pair]}
+    kept = []
+    for entry in manifest["trials"]:
+        if f"{entry['model']}/{entry['task']}" not in changed:
+            kept.append(entry)
+            continue
+        path = relative_path(**entry)
+        for table in TABLES:
+            if (root / table / path).is_file():
+                target = root / _SUPERSEDED / table / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (root / table / path).replace(target)
+    manifest["trials"] = kept
+    manifest["inputs"] = {k: v for k, v in manifest["inputs"].items() if k not in changed}
+    _replace(root / _MANIFEST, manifest)
+
+
 def _require_same_inputs(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for pair in sorted(set(old) & set(new)):
         for name in old[pair]:
             if old[pair][name] != new[pair][name]:
                 raise ArtifactError(
                     f"{root} holds trials of {pair} with another {name} ({old[pair][name]:.12} there, "
-                    f"{new[pair][name]:.12} now): name another folder with --artifacts"
+                    f"{new[pair][name]:.12} now): name another folder with --artifacts, or take the new one "
+                    "with --accept-inputs"
                 )
 
 
@@ -181,6 +218,9 @@ def _load_manifest(root: Path) -> dict[str, Any]:
     manifest = _load(root / _MANIFEST)
     if not isinstance(manifest, dict) or not {"space", "recipe", "inputs", "trials"} <= set(manifest):
         raise ArtifactError(f"{root / _MANIFEST} is damaged: it lacks the sweep's recipe, inputs or trials")
+    for entry in manifest["trials"]:
+        if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != _ENTRY:
+            raise ArtifactError(f"{root / _MANIFEST} is damaged: {entry!r} is not a trial")
     return manifest
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lfreeze.errors import InputError
+from reproduce.exits import BAD_INPUT
+
+if TYPE_CHECKING:
+    from reproduce.search_space import SearchSpace
 
 _PATH = click.Path(path_type=Path)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -23,7 +28,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             click.echo(f"error: {error}", err=True)
-            sys.exit(2)
+            sys.exit(BAD_INPUT)
 
 
 @click.group(
@@ -46,92 +51,110 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def _model_paths(texts: Sequence[str]) -> dict[str, Path]:
-    from lfreeze.models import get_model
-
     return {
-        get_model(name).name: Path(folder).resolve() for name, folder in _pairs("--model-path", texts).items()
+        name: Path(folder).expanduser().resolve() for name, folder in _pairs("--model-path", texts).items()
     }
 
 
-def _space_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose a space and narrow it."""
-    for decorator in reversed(
-        [
-            click.argument("space", default="embedded"),
-            click.option("--models", help="Comma-separated models instead of the space's."),
-            click.option("--tasks", help="Comma-separated tasks instead of the space's."),
-            click.option("--strategies", help="Comma-separated strategies, such as ALL,BOT25,ADT-L50."),
-            click.option("--seeds", help="Comma-separated seeds instead of the space's."),
-            click.option(
-                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value."
-            ),
-        ]
-    ):
-        command = decorator(command)
-    return command
+_MODEL_OPTIONS = [
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value."),
+    click.option(
+        "--model-path", "model_paths", multiple=True, metavar="NAME=DIR", help="A model's local copy."
+    ),
+    click.option(
+        "--pad-token",
+        "pad_tokens",
+        multiple=True,
+        metavar="NAME=TOKEN",
+        help="Pad token of a model whose tokenizer has none; eos for its end-of-text token.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["pretrained", "random"]),
+        help="random: true sizes without a download, for speed and memory.",
+    ),
+]
+_AXIS_OPTIONS = [
+    click.argument("space", default="embedded"),
+    click.option("--models", help="Comma-separated models instead of the space's: names, hub ids, folders."),
+    click.option("--tasks", help="Comma-separated tasks instead of the space's."),
+    click.option("--strategies", help="Comma-separated strategies, such as ALL,BOT25,ADT-L50."),
+    click.option("--seeds", help="Comma-separated seeds instead of the space's."),
+]
+_DATA_DIR = click.option(
+    "--data-dir", type=_PATH, help="Folder with the benchmarks' own files, for the real tasks."
+)
+_ARTIFACTS = click.option(
+    "--artifacts", type=_PATH, help="Folder for the results.  [default: artifacts/<space>]"
+)
+_ACCEPT = click.option("--accept-inputs", is_flag=True, help="Take models and data other than the lock's.")
 
 
-def _load(space: str, overrides: Sequence[str], **axes: str | None) -> Any:
+def _with(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """One decorator for several options."""
+    return lambda command: functools.reduce(
+        lambda decorated, option: option(decorated), reversed(options), command
+    )
+
+
+def _takes_space(command: Callable[..., None]) -> Callable[..., Any]:
+    """Adds the options that choose a space and narrow it; the command is given the space."""
+
+    @functools.wraps(command)
+    def with_space(space: str, models: str, tasks: str, strategies: str, seeds: str, **rest: Any) -> None:
+        axes = {"models": models, "tasks": tasks, "strategies": strategies, "seeds": seeds}
+        command(
+            _load(space, {k: items for k, v in axes.items() if (items := _listed(v)) is not None}, rest),
+            **rest,
+        )
+
+    return _with([*_AXIS_OPTIONS, *_MODEL_OPTIONS])(with_space)
+
+
+def _load(space: str, axes: Mapping[str, Sequence[str]], options: dict[str, Any]) -> SearchSpace:
+    """The space that the options ask for; takes its own out of ``options``."""
     from reproduce.search_space import load_space
 
-    narrow = {axis: items for axis, text in axes.items() if (items := _listed(text)) is not None}
-    return load_space(space, narrow, _pairs("--set", overrides))
+    return load_space(
+        space,
+        axes,
+        _pairs("--set", options.pop("overrides")),
+        model_paths=_model_paths(options.pop("model_paths")),
+        pad_tokens=_pairs("--pad-token", options.pop("pad_tokens")),
+        weights=options.pop("weights"),
+    )
 
 
 @main.command(short_help="Run the trials of a space, then write the report.")
-@_space_options
-@click.option("--artifacts", type=_PATH, help="Folder for the results.  [default: artifacts/<space>]")
-@click.option("--data-dir", type=_PATH, help="Folder with the benchmarks' own files, for the real tasks.")
-@click.option("--model-path", "model_paths", multiple=True, metavar="NAME=DIR", help="A model's local copy.")
+@_takes_space
+@_ARTIFACTS
+@_DATA_DIR
+@_ACCEPT
 @click.option("--address", help="Join the Ray cluster at this address instead of starting one here.")
 @click.option(
     "--gpus-per-trial", default="auto", show_default=True, help="Share of a GPU for each trial, or auto."
 )
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
 @click.option("--keep-going/--fail-fast", default=True, help="After a failed trial, go on or stop.")
-def run(
-    space: str,
-    models: str | None,
-    tasks: str | None,
-    strategies: str | None,
-    seeds: str | None,
-    overrides: Sequence[str],
-    artifacts: Path | None,
-    data_dir: Path | None,
-    model_paths: Sequence[str],
-    address: str | None,
-    gpus_per_trial: str,
-    max_concurrent: int | None,
-    keep_going: bool,
-) -> None:
+def run(space: SearchSpace, artifacts: Path | None, keep_going: bool, **options: Any) -> None:
     """Run every trial of SPACE that is not finished yet, then write the report.
 
     SPACE is a name in search_spaces/ (default: embedded) or a path to a .toml file. Running it again
-    goes on where it stopped.
+    goes on where it stopped. Exit status: 0, 1 if trials failed or are missing, 2 on bad input.
 
     \b
     Example:
       reproduce run embedded --strategies ALL,BOT25,BOT50 --seeds 42,43
+      reproduce run efficiency --weights random --models gemma-2b
     """
     from reproduce.jobs import run_space
 
-    chosen = _load(space, overrides, models=models, tasks=tasks, strategies=strategies, seeds=seeds)
-    sys.exit(
-        run_space(
-            chosen,
-            artifacts or Path("artifacts") / chosen.name,
-            data_dir=data_dir,
-            model_paths=_model_paths(model_paths),
-            address=address,
-            gpus_per_trial=gpus_per_trial,
-            max_concurrent=max_concurrent,
-            fail_fast=not keep_going,
-        )
-    )
+    root = artifacts or Path("artifacts") / space.name
+    sys.exit(run_space(space, root, fail_fast=not keep_going, **options))
 
 
 @main.command(short_help="List the trials of a space and their predicted cost.")
-@_space_options
+@_takes_space
 @click.option(
     "--gpu-memory",
     type=_POSITIVE,
@@ -141,27 +164,53 @@ def run(
 )
 @click.option("--tflops", type=_POSITIVE, help="Sustained TFLOP/s to predict times with.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(
-    space: str,
-    models: str | None,
-    tasks: str | None,
-    strategies: str | None,
-    seeds: str | None,
-    overrides: Sequence[str],
-    gpu_memory: float,
-    tflops: float | None,
-    as_json: bool,
-) -> None:
+def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: bool) -> None:
     """List every trial of SPACE with its predicted memory, GPU share and time. Starts nothing.
 
     \b
     Example:
       reproduce plan paper --gpu-memory 24
     """
-    from reproduce.jobs import print_plan
+    from reproduce.display import print_plan
 
-    chosen = _load(space, overrides, models=models, tasks=tasks, strategies=strategies, seeds=seeds)
-    print_plan(chosen, gpu_memory, tflops, as_json)
+    print_plan(space, gpu_memory, tflops, as_json)
+
+
+@main.command(short_help="Download what a space reads, and lock it.")
+@_takes_space
+@_ARTIFACTS
+@_DATA_DIR
+@_ACCEPT
+def fetch(space: SearchSpace, artifacts: Path | None, data_dir: Path | None, accept_inputs: bool) -> None:
+    """Download the models and data of SPACE into the hub's cache, and write inputs.lock.toml.
+
+    Afterwards every command works with HF_HUB_OFFLINE=1. A later run that meets other files refuses.
+
+    \b
+    Example:
+      reproduce fetch paper --models phi-2 --tasks rte,cb
+    """
+    from reproduce.jobs import fetch_space
+
+    fetch_space(space, artifacts or Path("artifacts") / space.name, data_dir, accept_inputs)
+
+
+@main.command(short_help="Check whether this machine can run a space.")
+@_takes_space
+@_ARTIFACTS
+@_DATA_DIR
+def doctor(space: SearchSpace, artifacts: Path | None, data_dir: Path | None) -> None:
+    """Check GPU, driver, memory, shm, disk, hub and models for SPACE; for each problem, what to do.
+
+    Exit status 1 if something would keep the space from running.
+
+    \b
+    Example:
+      reproduce doctor paper
+    """
+    from reproduce.doctor import examine
+
+    sys.exit(examine(space, artifacts or Path("artifacts") / space.name, data_dir))
 
 
 @main.command(short_help="Show what an artifact folder holds.")
@@ -174,7 +223,7 @@ def status(folder: Path, timing: bool) -> None:
     Example:
       reproduce status artifacts/embedded --timing
     """
-    from reproduce.jobs import print_status
+    from reproduce.display import print_status
 
     sys.exit(print_status(folder, timing))
 
@@ -196,13 +245,12 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
 
 @main.command(short_help="Run one trial without Ray.")
 @click.option("--strategy", required=True, help="Such as ALL, LoRA, BOT25, ADT-L50.")
-@click.option("--model", required=True, help="Such as tiny-gemma.")
+@click.option("--model", required=True, help="Such as tiny-gemma, a hub id, or a folder.")
 @click.option("--task", required=True, help="Such as tiny-rte.")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--space", default="embedded", show_default=True, help="Space whose recipe is used.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
-@click.option("--data-dir", type=_PATH, help="Folder with the benchmarks' own files, for the real tasks.")
-@click.option("--model-path", "model_paths", multiple=True, metavar="NAME=DIR", help="A model's local copy.")
+@_with(_MODEL_OPTIONS)
+@_DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the whole trial row as JSON.")
 def trial(
     strategy: str,
@@ -210,10 +258,9 @@ def trial(
     task: str,
     seed: int,
     space: str,
-    overrides: Sequence[str],
     data_dir: Path | None,
-    model_paths: Sequence[str],
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Run one trial in this process, without Ray, and print its row.
 
@@ -222,8 +269,6 @@ def trial(
       reproduce trial --strategy BOT25 --model tiny-gemma --task tiny-rte --seed 42
     """
     from reproduce.jobs import run_one
-    from reproduce.search_space import load_space
 
     one = {"models": [model], "tasks": [task], "strategies": [strategy], "seeds": [str(seed)]}
-    chosen = load_space(space, one, _pairs("--set", overrides))
-    sys.exit(run_one(chosen, data_dir, _model_paths(model_paths), as_json))
+    sys.exit(run_one(_load(space, one, options), data_dir, as_json))

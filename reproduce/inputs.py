@@ -1,21 +1,24 @@
-"""What a space reads, found and identified before anything starts: checkpoints, texts, trial specs."""
+"""What a space reads, found, identified and tried before anything starts: checkpoints, texts, trial specs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lfreeze.models import Checkpoint, find_checkpoint
-from lfreeze.tasks import TaskData, load_task
+from lfreeze.models import Checkpoint, ModelCard, find_checkpoint
+from lfreeze.strategy import Strategy
+from lfreeze.tasks import TaskData
+from lfreeze.texts import load_task
 from reproduce.search_space import SearchSpace
 from reproduce.spec import Inputs, TrialSpec
 
 
 @dataclass(frozen=True)
 class SpaceInputs:
-    """The models and tasks of a space, by name."""
+    """The models and tasks of a space, by name; a card names the very commit that its checkpoint is of."""
 
+    cards: Mapping[str, ModelCard]
     checkpoints: Mapping[str, Checkpoint]
     data: Mapping[str, TaskData]
 
@@ -27,23 +30,51 @@ class SpaceInputs:
             tokenizer_hash=checkpoint.tokenizer_hash,
             dataset_id=data.task.dataset_id,
             dataset_fingerprint=data.fingerprint,
+            weights="random" if checkpoint.folder is None else "pretrained",
+            model_revision=checkpoint.revision,
+            dataset_revision=data.revision,
         )
 
 
-def find_inputs(
-    space: SearchSpace, data_dir: Path | None = None, model_paths: Mapping[str, Path] | None = None
-) -> SpaceInputs:
-    """Find every model and read every task of a space.
+def find_inputs(space: SearchSpace, data_dir: Path | None = None) -> SpaceInputs:
+    """Find every model and read every task of a space; what is the hub's and not cached is downloaded.
 
     Raises:
         ModelError, TaskError: one of them is missing or malformed.
+        HubError: the hub does not give one of them.
     """
     recipe = space.recipe
-    checkpoints = {name: find_checkpoint(name, model_paths or {}) for name in space.models}
     data = {
-        name: load_task(name, recipe.max_train_examples, recipe.data_seed, data_dir) for name in space.tasks
+        name: load_task(
+            name, recipe.max_train_examples, recipe.data_seed, data_dir, recipe.max_validation_examples
+        )
+        for name in space.tasks
     }
-    return SpaceInputs(checkpoints, data)
+    checkpoints = {name: find_checkpoint(card) for name, card in space.cards.items()}
+    cards = {
+        name: replace(card, revision=checkpoints[name].revision or card.revision)
+        for name, card in space.cards.items()
+    }
+    return SpaceInputs(cards, checkpoints, data)
+
+
+def try_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
+    """See that every model loads, takes its texts and fits the strategies, without reading a weight.
+
+    The encoded texts stay in the cache, where the trials find them.
+
+    Raises:
+        InputError: what would have failed on the device.
+    """
+    from lfreeze.encoding_cache import encoded
+    from lfreeze.inspection import inspect_model
+
+    strategies = [Strategy.parse(name) for name in space.strategies]
+    for checkpoint in inputs.checkpoints.values():
+        n_labels = max(len(data.task.labels) for data in inputs.data.values())
+        inspect_model(checkpoint, n_labels, strategies, space.recipe)
+        for data in inputs.data.values():
+            encoded(data, checkpoint, space.recipe.max_length)
 
 
 def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:

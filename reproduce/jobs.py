@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shlex
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lfreeze.errors import InputError
-from reproduce.artifacts import Progress, check_folder, prepare_folder, read_progress, writing
-from reproduce.inputs import find_inputs, trial_specs
+from reproduce.artifacts import LOCK_FILE, Progress, check_folder, prepare_folder, read_progress, writing
+from reproduce.display import print_failures
+from reproduce.exits import FAILED, OK
+from reproduce.inputs import find_inputs, trial_specs, try_inputs
+from reproduce.lock import check_lock, write_lock
 from reproduce.search_space import SearchSpace, recipe_values
-
-OK, FAILED = 0, 1
-_LISTED = 20  # missing trials that are named one by one
+from reproduce.shares import fitting_share, parse_share, require_gpu
+from reproduce.spec import TrialSpec
 
 
 def run_space(
@@ -29,19 +29,26 @@ def run_space(
     root: Path,
     *,
     data_dir: Path | None,
-    model_paths: Mapping[str, Path],
     address: str | None,
     gpus_per_trial: str,
     max_concurrent: int | None,
     fail_fast: bool,
+    accept_inputs: bool,
 ) -> int:
     """Run what is missing of a space, then report; the exit status."""
-    share = _parse_share(gpus_per_trial)
-    inputs = find_inputs(space, data_dir, model_paths)
+    share = parse_share(gpus_per_trial)
+    inputs = find_inputs(space, data_dir)
     specs = trial_specs(space, inputs)
+    if not _all_finished(root, specs):
+        share = fitting_share(space, address) if share is None else share
+        require_gpu(share, address)
+        try_inputs(space, inputs)
     check_folder(root)
     with writing(root):
-        prepare_folder(root, specs, recipe_values(space.recipe))
+        if not accept_inputs:
+            check_lock(root, inputs)
+        prepare_folder(root, specs, recipe_values(space.recipe), accept_inputs=accept_inputs)
+        write_lock(root, inputs)
         progress = read_progress(root)
         rows = {row["run_id"]: row for row in progress.rows.select("run_id", "status", "attempt").to_dicts()}
         open_specs = [s for s in specs if rows.get(s.run_id, {}).get("status") != "ok"]
@@ -56,7 +63,9 @@ def run_space(
         )
         from reproduce.sweep import Resources, run_sweep
 
-        gpus = _fitting_share(space) if share is None else share
+        gpus = share or 0.0
+        if space.exclusive and not gpus:
+            max_concurrent = 1
         outcome = run_sweep(
             open_specs,
             inputs,
@@ -66,7 +75,6 @@ def run_space(
             finished_before=finished,
             address=address,
             fail_fast=fail_fast,
-            model_paths=model_paths,
         )
         progress = read_progress(root)
         if progress.table.frame.height:
@@ -75,48 +83,48 @@ def run_space(
     missing = [w for w in progress.missing if w.run_id in asked]
     for problem in outcome.problems:
         print(f"problem: {problem}")
-    _print_failures(progress.failed.filter(pl.col("run_id").is_in(list(asked))))
+    print_failures(progress.failed.filter(pl.col("run_id").is_in(list(asked))))
     if missing:
         print(f"{len(missing)} trials have no result; the same command runs them.")
     return FAILED if outcome.failed or outcome.problems or missing else OK
 
 
-def _parse_share(text: str) -> float | None:
-    """The part of a GPU asked for, or None where it is to be worked out."""
-    if text == "auto":
-        return None
+def _all_finished(root: Path, specs: Sequence[TrialSpec]) -> bool:
     try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < math.inf or (share > 1 and share != int(share)):
-        raise InputError(
-            f"--gpus-per-trial {text!r} is not auto, a share of a GPU, or a whole number of GPUs"
-        )
-    return share
+        rows = read_progress(root).rows
+    except InputError:
+        return False
+    done = set(rows.filter(pl.col("status") == "ok")["run_id"])
+    return all(spec.run_id in done for spec in specs)
 
 
-def _fitting_share(space: SearchSpace) -> float:
-    """The part of the smallest GPU here that fits the space's largest trial; 0 without a GPU."""
-    import torch
+def fetch_space(space: SearchSpace, root: Path, data_dir: Path | None, accept_inputs: bool) -> None:
+    """Download what a space reads, try it, and write the lock beside where its artifacts will be."""
+    inputs = find_inputs(space, data_dir)
+    try_inputs(space, inputs)
+    check_folder(root)
+    with writing(root):
+        if not accept_inputs:
+            check_lock(root, inputs)
+        write_lock(root, inputs)
+    for name, checkpoint in inputs.checkpoints.items():
+        size = sum(path.stat().st_size for path in checkpoint.files) / 1e9
+        print(f"model {name}: {checkpoint.model_id}, {_commit(checkpoint.revision)}, {size:.2f} GB")
+    for name, data in inputs.data.items():
+        sizes = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
+        print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {sizes}")
+    print(f"Lock: {root / LOCK_FILE}")
 
-    from reproduce.planner import largest_share
 
-    if not torch.cuda.is_available():
-        return 0.0
-    memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
-    share = largest_share(space, memory)
-    if share > 1:
-        raise InputError(
-            f"the largest trial of {space.name} needs {share:.1f} times this GPU's {memory / 2**30:.0f} GiB of memory"
-        )
-    return share
+def _commit(revision: str | None) -> str:
+    return f"revision {revision}" if revision else "not from the hub"
 
 
-def run_one(space: SearchSpace, data_dir: Path | None, model_paths: Mapping[str, Path], as_json: bool) -> int:
+def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     """Run the only trial of a space in this process and print its row; the exit status."""
-    inputs = find_inputs(space, data_dir, model_paths)
+    inputs = find_inputs(space, data_dir)
     (spec,) = trial_specs(space, inputs)
+    try_inputs(space, inputs)
     from reproduce.store import trial_frame
     from reproduce.trial import TrialWorker
 
@@ -131,70 +139,6 @@ def run_one(space: SearchSpace, data_dir: Path | None, model_paths: Mapping[str,
                 table.add_row(name, str(value))
         Console().print(table)
     return OK if row["status"] == "ok" else FAILED
-
-
-def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, as_json: bool) -> None:
-    """Print every trial of a space with its predicted cost, and the totals."""
-    from reproduce.planner import GIB, assumptions, plan_space, totals
-    from reproduce.progress import clock
-
-    assumed = assumptions(space, gpu_memory_gib, tflops)
-    trials = plan_space(space, assumed)
-    if as_json:
-        listed = [dataclasses.asdict(t) for t in trials]
-        print(
-            json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": listed}, indent=1)
-        )
-        return
-    table = Table(box=None, header_style="bold")
-    for column in ("model", "task", "strategy"):
-        table.add_column(column, no_wrap=True)
-    for column in ("seed", "frozen", "static GiB", "training GiB", "GPU share", "time"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for t in trials:
-        table.add_row(
-            t.model,
-            t.task,
-            t.strategy,
-            str(t.seed),
-            f"{t.frozen_layers}/{t.n_layers}",
-            f"{t.static_bytes / GIB:.3f}",
-            f"{t.training_bytes / GIB:.3f}",
-            f"{t.gpu_share:.4f}",
-            clock(t.seconds),
-        )
-    Console(width=max(Console().width, 110)).print(table)
-    total = totals(trials)
-    print(
-        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at an assumed "
-        f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak "
-        f"{total['peak_bytes'] / GIB:.2f} GiB; shares are of a GPU with {gpu_memory_gib:g} GiB "
-        "(--gpu-memory). Nothing was started."
-    )
-
-
-def print_status(root: Path, timing: bool) -> int:
-    """Print what a folder holds; status 1 if a trial failed or a file is damaged."""
-    progress = read_progress(root)
-    running = set(progress.running)
-    missing = [w for w in progress.missing if str(w.cell) not in running]
-    print(
-        f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
-        f"{len(missing)} missing, of {len(progress.wanted)}"
-        + ("" if progress.live else "; no sweep is writing to it")
-    )
-    for cell in sorted(running):
-        print(f"  running  {cell}")
-    _print_failures(progress.failed)
-    for damaged in progress.table.damaged:
-        print(f"  damaged  {damaged.path}: {damaged.reason}")
-    for wanted in missing[:_LISTED]:
-        print(f"  missing  {wanted.cell}")
-    if len(missing) > _LISTED:
-        print(f"  missing  ... and {len(missing) - _LISTED} more")
-    if timing:
-        _print_timing(progress)
-    return FAILED if progress.failed.height or progress.table.damaged else OK
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
@@ -217,37 +161,3 @@ def _command_line() -> str:
     """The command as typed, without the folders that would name a person or a machine."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return shlex.join(["reproduce", *words])
-
-
-def _print_failures(failed: pl.DataFrame) -> None:
-    for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
-        cell = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
-        print(f"  {row['status']:7}  {cell}: {row['error_type']}: {row['error_message']}")
-
-
-def _print_timing(progress: Progress) -> None:
-    """Seconds per trial by part; a worker's first trial loads the model and is shown apart."""
-    rows = progress.rows.filter(pl.col("status") == "ok").with_columns(
-        overhead=pl.col("setup_seconds") + pl.col("gap_seconds").fill_null(0.0)
-    )
-    parts = {
-        "training": "train_seconds",
-        "evaluation": "eval_seconds",
-        "set up and clean up": "setup_seconds",
-        "between trials (Ray)": "gap_seconds",
-        "overhead: the last two": "overhead",
-    }
-    for title, first in (("warm trials", False), ("first trials of a worker", True)):
-        chosen = rows.filter((pl.col("worker_trial_index") == 0) == first)
-        if not chosen.height:
-            continue
-        table = Table(title=f"{title}: {chosen.height}", box=None, title_justify="left")
-        table.add_column("seconds per trial")
-        for column in ("median", "mean", "largest"):
-            table.add_column(column, justify="right")
-        for label, column in parts.items():
-            values = chosen[column].drop_nulls().to_list()
-            if values:
-                shown = (statistics.median(values), statistics.mean(values), max(values))
-                table.add_row(label, *(f"{value:.3f}" for value in shown))
-        Console().print(table)

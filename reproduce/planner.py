@@ -9,7 +9,7 @@ from functools import cache
 
 from lfreeze.cost import Cost, strategy_cost
 from lfreeze.errors import InputError
-from lfreeze.models import get_model
+from lfreeze.models import ModelCard
 from lfreeze.recipe import Recipe
 from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
@@ -61,7 +61,8 @@ def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None)
 
 def plan_space(space: SearchSpace, assumed: Assumptions) -> list[PlannedTrial]:
     """Every trial of a space with its predicted cost, in the order of running."""
-    return [_plan(cell, space.recipe, assumed) for cell in space.cells()]
+    shapes = {name: model_shape(card) for name, card in space.cards.items()}
+    return [_plan(cell, shapes[cell.model], space.recipe, assumed) for cell in space.cells()]
 
 
 def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
@@ -78,12 +79,20 @@ def largest_share(space: SearchSpace, gpu_memory_bytes: int) -> float:
     return max(trial.gpu_share for trial in plan_space(space, assumed))
 
 
-def _plan(cell: Cell, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
-    train, evaluation_flops = _cost(cell.model, cell.task, cell.strategy, recipe)
-    shape = _shape(cell.model)
+def model_shape(card: ModelCard) -> ModelShape:
+    """A model's sizes, from its configuration.
+
+    Raises:
+        ShapeError: an architecture without a closed form, or a configuration that lacks a size.
+    """
+    return ModelShape.from_config(card.config)
+
+
+def _plan(cell: Cell, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
+    train, evaluation_flops = _cost(shape, cell.task, cell.strategy, recipe)
     # The adaptive probe trains every layer, so its peak is ALL's.
     adaptive = Strategy.parse(cell.strategy).implementation.adaptive
-    peak = _cost(cell.model, cell.task, "ALL", recipe)[0] if adaptive else train
+    peak = _cost(shape, cell.task, "ALL", recipe)[0] if adaptive else train
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     return PlannedTrial(
         **asdict(cell),
@@ -97,21 +106,15 @@ def _plan(cell: Cell, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
 
 
 @cache
-def _shape(model: str) -> ModelShape:
-    return ModelShape.from_config(get_model(model).config)
-
-
-@cache
-def _cost(model: str, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, float]:
+def _cost(shape: ModelShape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, float]:
     """A training step's cost, and the FLOPs of evaluating the validation split."""
     task = get_task(task_name)
     length = min(recipe.max_length, _TINY_LENGTH if task.tiny else _TYPICAL_LENGTH)
     if recipe.padding == "max_length":
         length = recipe.max_length
-    cost = strategy_cost(
-        _shape(model), Strategy.parse(strategy), recipe, n_labels=len(task.labels), length=length
-    )
-    return cost, cost.forward_flops / recipe.batch_size * task.n_validation
+    cost = strategy_cost(shape, Strategy.parse(strategy), recipe, n_labels=len(task.labels), length=length)
+    n_validation = min(task.n_validation, recipe.max_validation_examples or task.n_validation)
+    return cost, cost.forward_flops / recipe.batch_size * n_validation
 
 
 def totals(trials: Iterable[PlannedTrial]) -> dict[str, float]:

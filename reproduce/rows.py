@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lfreeze.cost import strategy_cost
-from lfreeze.models import get_model
-from lfreeze.shapes import ModelShape
+from lfreeze.models import Checkpoint
+from lfreeze.shapes import ModelShape, ShapeError
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import TaskData
 from lfreeze.training import TrainingRecord
@@ -17,7 +17,8 @@ from reproduce.store import SCHEMA_VERSION, TRIAL_SCHEMA
 
 _NOT_ADAPTIVE = "the strategy is not adaptive"
 _NO_GPU = "no GPU was used"
-_LOCAL = "read from local files, identified by their hash"
+_LOCAL = "not read from the hub; identified by its hash"
+_NO_CLOSED_FORM = "no closed form of this architecture's memory"
 # Why a column of a trial with status ok may be null.
 _REASONS = {
     "ratio": "the strategy has no ratio",
@@ -32,6 +33,10 @@ _REASONS = {
     "switch_step": _NOT_ADAPTIVE,
     "model_revision": _LOCAL,
     "dataset_revision": _LOCAL,
+    **{
+        f"predicted_{part}_bytes": _NO_CLOSED_FORM
+        for part in ("weights", "gradient", "optimiser", "activation", "training")
+    },
     "git_commit": "neither a git checkout nor a wheel built from one",
     "git_dirty": "neither a git checkout nor a wheel built from one",
     "image_digest": "LFREEZE_IMAGE_DIGEST is not set",
@@ -60,16 +65,21 @@ def identity_row(spec: TrialSpec, attempt: int) -> dict[str, Any]:
         "model": spec.cell.model,
         "task": spec.cell.task,
         "seed": spec.cell.seed,
+        "weights": inputs.weights,
         "model_id": inputs.model_id,
+        "model_revision": inputs.model_revision,
         "weights_hash": inputs.weights_hash,
         "tokenizer_hash": inputs.tokenizer_hash,
         "dataset_id": inputs.dataset_id,
+        "dataset_revision": inputs.dataset_revision,
         "dataset_fingerprint": inputs.dataset_fingerprint,
         **{f"recipe_{name}": value for name, value in dataclasses.asdict(spec.recipe).items()},
     }
 
 
-def outcome_row(spec: TrialSpec, record: TrainingRecord, data: TaskData) -> dict[str, Any]:
+def outcome_row(
+    spec: TrialSpec, record: TrainingRecord, checkpoint: Checkpoint, data: TaskData
+) -> dict[str, Any]:
     """The columns of a finished training run."""
     low, middle, high = record.step_quartiles()
     probe = record.probe_memory
@@ -81,6 +91,8 @@ def outcome_row(spec: TrialSpec, record: TrainingRecord, data: TaskData) -> dict
         "majority_accuracy": data.majority_accuracy,
         "label_names": list(data.task.labels),
         "n_train": len(data.train),
+        "n_train_available": data.n_available,
+        "n_validation_available": data.n_validation_available,
         "step_seconds_median": middle,
         "step_seconds_q25": low,
         "step_seconds_q75": high,
@@ -114,7 +126,7 @@ def outcome_row(spec: TrialSpec, record: TrainingRecord, data: TaskData) -> dict
         "optimiser_holds_trainable": proof.optimiser_holds_trainable,
         "layer_changes": list(plan.layer_changes) if plan.layer_changes else None,
         "switch_step": record.switch_step,
-        **_predicted(spec, record, data),
+        **_predicted(spec, record, checkpoint, data),
     }
 
 
@@ -137,9 +149,14 @@ def complete(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "null_reasons": [entry for entry in reasons if entry["reason"]]}
 
 
-def _predicted(spec: TrialSpec, record: TrainingRecord, data: TaskData) -> dict[str, Any]:
+def _predicted(
+    spec: TrialSpec, record: TrainingRecord, checkpoint: Checkpoint, data: TaskData
+) -> dict[str, Any]:
     """The same memory in closed form, at the mean length of the batches that were trained on."""
-    shape = ModelShape.from_config(get_model(spec.cell.model).config)
+    try:
+        shape = ModelShape.from_config(checkpoint.config)
+    except ShapeError:
+        return {}
     per_step = sum(s.tokens for s in record.steps) / len(record.steps)
     cost = strategy_cost(
         shape,

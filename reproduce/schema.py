@@ -7,7 +7,7 @@ import polars as pl
 
 from lfreeze.recipe import field_types
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TABLES = ("trials", "steps", "predictions")
 
 _UTC = pl.Datetime("us", "UTC")
@@ -86,6 +86,7 @@ TRIAL_SCHEMA: dict[str, pl.DataType] = {
     # recipe
     **{f"recipe_{name}": _RECIPE_DTYPES.get(t, pl.List(pl.String())) for name, t in field_types().items()},
     # inputs
+    "weights": pl.String(),  # pretrained, or random ones of the true sizes
     "model_id": pl.String(),
     "model_revision": pl.String(),
     "weights_hash": pl.String(),
@@ -94,6 +95,8 @@ TRIAL_SCHEMA: dict[str, pl.DataType] = {
     "dataset_revision": pl.String(),
     "dataset_fingerprint": pl.String(),
     "n_train": pl.Int64(),
+    "n_train_available": pl.Int64(),
+    "n_validation_available": pl.Int64(),
     # provenance
     "git_commit": pl.String(),
     "git_dirty": pl.Boolean(),

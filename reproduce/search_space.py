@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lfreeze.errors import InputError
-from lfreeze.models import get_model
+from lfreeze.model_files import ModelError
+from lfreeze.models import MODELS, ModelCard, get_model, with_folder
 from lfreeze.recipe import Recipe, coerce, field_types
 from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
@@ -19,7 +20,8 @@ from reproduce.spec import Cell, check_probe
 
 _SEED_LIMIT = 2**63
 _AXES = ("models", "tasks", "strategies", "seeds")
-_KEYS = ("extends", "description", *_AXES, "recipe")
+_KEYS = ("extends", "description", "weights", "exclusive", *_AXES, "recipe")
+WEIGHTS = ("pretrained", "random")
 # In a wheel the files lie inside this package, in a checkout beside it.
 _FOLDERS = (Path(__file__).parent / "search_spaces", Path(__file__).parents[1] / "search_spaces")
 
@@ -30,15 +32,25 @@ class SpaceError(InputError):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A validated grid; names are canonical, and the axes' order is the order of the trials."""
+    """A validated grid; names are canonical, and the axes' order is the order of the trials.
+
+    Attributes:
+        cards: where each model comes from, by its name.
+        exclusive: whether a trial must have its device for itself, so that its times count.
+    """
 
     name: str
     description: str
-    models: tuple[str, ...]
+    cards: Mapping[str, ModelCard]
+    exclusive: bool
     tasks: tuple[str, ...]
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     recipe: Recipe
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self.cards)
 
     def cells(self) -> list[Cell]:
         """All cells; a model and task stay together, so that a worker seldom changes its model."""
@@ -57,9 +69,20 @@ def space_names() -> list[str]:
 
 
 def load_space(
-    name: str, narrow: Mapping[str, Sequence[str]] | None = None, overrides: Mapping[str, str] | None = None
+    name: str,
+    narrow: Mapping[str, Sequence[str]] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    model_paths: Mapping[str, Path] | None = None,
+    pad_tokens: Mapping[str, str] | None = None,
+    weights: str | None = None,
 ) -> SearchSpace:
     """Read a space by name or path, replace the axes in ``narrow``, set the recipe values in ``overrides``.
+
+    Args:
+        model_paths: by a model's name, the folder of its local copy.
+        pad_tokens: by a model's name, what pads batches if its tokenizer does not say.
+        weights: ``"pretrained"`` or ``"random"``, instead of what the space says.
 
     Raises:
         SpaceError: no such space, or a file that is not valid.
@@ -88,7 +111,8 @@ def load_space(
     space = SearchSpace(
         name=Path(name).stem,
         description=values.get("description", ""),
-        models=_unique(get_model(m).name for m in values["models"]),
+        cards=_cards(values["models"], model_paths or {}, pad_tokens or {}, _weights(name, values, weights)),
+        exclusive=values.get("exclusive", False),
         tasks=_unique(get_task(t).name for t in values["tasks"]),
         strategies=_unique(Strategy.parse(s).name for s in values["strategies"]),
         seeds=_unique(values["seeds"]),
@@ -109,9 +133,12 @@ def _read(name: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         raise SpaceError(f"search space {name!r}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
-    for key, wanted in (("recipe", dict), ("description", str)):
+    for key, wanted, kind in (
+        ("recipe", dict, "a table"),
+        ("description", str, "text"),
+        ("exclusive", bool, "true or false"),
+    ):
         if not isinstance(values.get(key, wanted()), wanted):
-            kind = "a table" if wanted is dict else "text"
             raise SpaceError(f"search space {name!r}: {key} = {values[key]!r} is not {kind}")
     if "extends" not in values:
         return values
@@ -148,12 +175,57 @@ def _unique(items: Any) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(items))
 
 
+def _weights(name: str, values: Mapping[str, Any], chosen: str | None) -> str:
+    weights = chosen or values.get("weights", WEIGHTS[0])
+    if weights not in WEIGHTS:
+        raise SpaceError(f"search space {name!r}: weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
+    return str(weights)
+
+
+def _cards(
+    texts: Sequence[str], model_paths: Mapping[str, Path], pad_tokens: Mapping[str, str], weights: str
+) -> dict[str, ModelCard]:
+    """The models by name, with what was said of each: a folder, a pad token, random weights."""
+    cards: dict[str, ModelCard] = {}
+    used: set[str | None] = set()
+    for text in dict.fromkeys(text.strip() for text in texts):
+        try:
+            card = get_model(text)
+        except ModelError:
+            # A folder of its own makes any name a model's.
+            if _key(model_paths, text) is None:
+                raise
+            card = ModelCard(text, f"local/{text}")
+        folder, pad = (_key(said, text, card.name, card.model_id) for said in (model_paths, pad_tokens))
+        used |= {folder, pad}
+        card = with_folder(card, model_paths[folder]) if folder else card
+        card = replace(card, pad_token=pad_tokens[pad]) if pad else card
+        card = replace(card, random=weights == "random")
+        if cards.get(card.name, card) != card:
+            raise SpaceError(
+                f"two models are called {card.name!r}: call one otherwise with --model-path NAME=DIR"
+            )
+        cards[card.name] = card
+    for option, said in (("--model-path", model_paths), ("--pad-token", pad_tokens)):
+        for name in said:
+            if name not in used and name.lower() not in MODELS:
+                raise SpaceError(f"{option} {name!r} names no model of the space; it has {', '.join(cards)}")
+    return cards
+
+
+def _key(said: Mapping[str, Any], *names: str) -> str | None:
+    """The key under which something was said of a model that goes by any of these names."""
+    keys = {key.lower(): key for key in said}
+    return next((keys[name.lower()] for name in names if name.lower() in keys), None)
+
+
 def _check_fit(space: SearchSpace) -> None:
-    """Refuse a strategy that freezes no layer or every layer of one of the models."""
+    """Refuse a strategy that freezes no layer or every layer of a model whose layers are known here."""
     for strategy in space.strategies:
         check_probe(strategy, space.recipe)
-        for model in space.models:
-            Strategy.parse(strategy).frozen_count(ModelShape.from_config(get_model(model).config).n_layers)
+        for card in space.cards.values():
+            if card.packaged:
+                Strategy.parse(strategy).frozen_count(ModelShape.from_config(card.config).n_layers)
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:

@@ -16,13 +16,26 @@ NUMERICS = 1
 
 @dataclass(frozen=True)
 class Inputs:
-    """What identifies the model and the data that a trial reads."""
+    """What identifies the model and the data that a trial reads.
+
+    Attributes:
+        weights: ``"pretrained"`` or ``"random"``.
+        model_revision, dataset_revision: the hub's commits, where the files are the hub's.
+    """
 
     model_id: str
     weights_hash: str
     tokenizer_hash: str
     dataset_id: str
     dataset_fingerprint: str
+    weights: str = "pretrained"
+    model_revision: str | None = None
+    dataset_revision: str | None = None
+
+    def identity(self) -> dict[str, str]:
+        """What the numbers depend on: contents, wherever they came from."""
+        names = ("model_id", "weights_hash", "tokenizer_hash", "dataset_id", "dataset_fingerprint")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, order=False)
@@ -61,7 +74,7 @@ class TrialSpec:
             "numerics": NUMERICS,
             "cell": dataclasses.asdict(self.cell),
             "recipe": dataclasses.asdict(self.recipe),
-            "inputs": dataclasses.asdict(self.inputs),
+            "inputs": self.inputs.identity(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -29,7 +29,7 @@ import ray
 from ray import tune
 
 from lfreeze.errors import InputError
-from lfreeze.models import find_checkpoint
+from lfreeze.models import ModelCard, find_checkpoint
 from lfreeze.tasks import TaskData
 from reproduce.artifacts import note_running
 from reproduce.inputs import SpaceInputs
@@ -66,8 +66,8 @@ class Shared:
 
     specs: Mapping[str, TrialSpec]
     attempts: Mapping[str, int]
+    cards: Mapping[str, ModelCard]
     data: Mapping[str, TaskData]
-    model_paths: Mapping[str, Path]
     gpu_share: float | None
     exclusive: bool
 
@@ -101,7 +101,7 @@ class WarmTrial(tune.Trainable):
         spec = shared.specs[run_id]
         result = self._worker.run(
             spec,
-            find_checkpoint(spec.cell.model, shared.model_paths),
+            find_checkpoint(shared.cards[spec.cell.model]),
             shared.data[spec.cell.task],
             attempt=shared.attempts[run_id],
             placement=Placement(shared.gpu_share, shared.exclusive),
@@ -232,7 +232,6 @@ def run_sweep(
     finished_before: int = 0,
     address: str | None = None,
     fail_fast: bool = False,
-    model_paths: Mapping[str, Path] | None = None,
 ) -> SweepOutcome:
     """Run the given trials and write each one's files as it ends.
 
@@ -256,8 +255,8 @@ def run_sweep(
         shared = Shared(
             specs={spec.run_id: spec for spec in specs},
             attempts=attempts,
+            cards=inputs.cards,
             data=inputs.data,
-            model_paths=model_paths or {},
             gpu_share=resources.gpus or None,
             exclusive=resources.gpus >= 1 or concurrency == 1 or len(specs) == 1,
         )

@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# Set before torch is imported: its profiler otherwise logs each start, stop and allocation.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
 import torch
 
-from lfreeze.encoding import EncodedTask, encode_task
+from lfreeze.encoding import EncodedTask
+from lfreeze.encoding_cache import encoded
 from lfreeze.errors import InputError
-from lfreeze.loading import ATTENTION, BaseModel, load_tokenizer
+from lfreeze.loading import ATTENTION, BaseModel
 from lfreeze.models import Checkpoint
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import TaskData
@@ -80,7 +76,7 @@ class TrialWorker:
             row |= {"gpu_share": placement.gpu_share, "exclusive": placement.exclusive}
             row["attention_implementation"] = ATTENTION
             record = self._train(spec, checkpoint, data)
-            row |= outcome_row(spec, record, data)
+            row |= outcome_row(spec, record, checkpoint, data)
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
             row |= failure_row(status, type(error).__name__, _describe(error))
@@ -123,7 +119,7 @@ class TrialWorker:
     def _encode(self, spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> EncodedTask:
         key = (checkpoint.tokenizer_hash, data.fingerprint, spec.recipe.max_length)
         if key not in self._encoded:
-            self._encoded[key] = encode_task(data, load_tokenizer(checkpoint), spec.recipe.max_length)
+            self._encoded[key] = encoded(data, checkpoint, spec.recipe.max_length)
             while len(self._encoded) > _KEPT_ENCODINGS:
                 self._encoded.popitem(last=False)
         return self._encoded[key]

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+# Nothing here may depend on, or change, what the user's caches and the network hold.
+os.environ["LFREEZE_CACHE"] = tempfile.mkdtemp(prefix="lfreeze-tests-")
+os.environ["HF_HOME"] = os.environ["LFREEZE_CACHE"] + "/hub"
+os.environ["HF_HUB_OFFLINE"] = "1"
 # As in a trial's own process; both are read when torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -19,8 +26,10 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+def _process() -> Iterator[None]:
     torch.set_num_threads(1)
+    yield
+    shutil.rmtree(os.environ["LFREEZE_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture

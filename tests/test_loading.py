@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lfreeze.loading import BaseModel, load_tokenizer
-from lfreeze.models import MODELS, ModelError, find_checkpoint
+from lfreeze.model_files import ModelError
+from lfreeze.models import MODELS, Checkpoint, find_checkpoint, with_folder
 from lfreeze.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -23,8 +24,12 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(MODELS["tiny-gemma"].config_file.parent, tmp_path / "model"))
 
 
+def found(folder: Path) -> Checkpoint:
+    return find_checkpoint(with_folder(MODELS["tiny-gemma"], folder))
+
+
 def load(folder: Path, recipe: Recipe) -> BaseModel:
-    return BaseModel(find_checkpoint("tiny-gemma", {"tiny-gemma": folder}), 3, recipe, CPU)
+    return BaseModel(found(folder), 3, recipe, CPU)
 
 
 def test_reset_gives_back_every_bit(copy: Path, recipe: Recipe) -> None:
@@ -73,7 +78,9 @@ def test_a_tensor_of_another_shape_is_refused(copy: Path, recipe: Recipe) -> Non
     tensors = load_file(copy / "model.safetensors")
     tensors["model.norm.weight"] = torch.zeros(3)
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="does not load"):
+    with pytest.raises(
+        ModelError, match=r"norm\.weight has the shape \(3,\), its configuration asks for \(64,\)"
+    ):
         load(copy, recipe)
 
 
@@ -81,7 +88,7 @@ def test_missing_files_are_named(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
     (copy / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match=r"lacks the file tokenizer\.json"):
-        find_checkpoint("tiny-gemma", {"tiny-gemma": copy})
+        found(copy)
 
 
 def test_a_tokenizer_without_a_pad_token_is_refused(copy: Path) -> None:
@@ -90,4 +97,4 @@ def test_a_tokenizer_without_a_pad_token_is_refused(copy: Path) -> None:
     values.pop("pad_token")
     file.write_text(json.dumps(values))
     with pytest.raises(ModelError, match="has no pad token"):
-        load_tokenizer(find_checkpoint("tiny-gemma", {"tiny-gemma": copy}))
+        load_tokenizer(found(copy))

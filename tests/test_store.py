@@ -108,7 +108,7 @@ def _other_version(path: Path) -> None:
         (_truncate, "cut short"),
         (lambda path: path.write_bytes(b""), "cut short"),
         (lambda path: path.write_bytes(b"PAR1 nonsense PAR1"), ""),
-        (_other_version, "schema version is 99, this program reads 1"),
+        (_other_version, "schema version is 99, this program reads 2"),
     ],
 )
 def test_a_damaged_file_is_named_and_the_others_read(tmp_path: Path, damage: Any, reason: str) -> None:

@@ -1,0 +1,125 @@
+"""The files of a model's folder: which of them hold the weights and the tokenizer, and their hashes.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lfreeze.errors import InputError
+
+_SHARD_INDEX = ".index.json"
+# By preference; with the suffix of an index, the shards where one file does not hold everything.
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_TOKENIZER_FILES = re.compile(
+    r".*token.*\.(json|txt)|.*\.model|vocab\.(json|txt)|merges\.txt|chat_template.*"
+)
+
+
+class ModelError(InputError):
+    """A model that cannot be used; the message names it and what is accepted."""
+
+
+def read_config(name: str, path: Path) -> dict[str, object]:
+    """A ``config.json`` as data.
+
+    Raises:
+        ModelError: it is missing or is not a JSON object.
+    """
+    try:
+        loaded = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"model {name}: {path.parent} lacks the file {path.name}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ModelError(f"model {name}: {path} is not JSON") from None
+    if not isinstance(loaded, dict):
+        raise ModelError(f"model {name}: {path} is not a JSON object")
+    return loaded
+
+
+def weight_files(name: str, folder: Path) -> tuple[Path, ...]:
+    """The files that hold a model's weights, as the transformers library chooses them.
+
+    Raises:
+        ModelError: a shard that the index lists is not there, or the index is not one.
+    """
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    chosen = _chosen_weights(present)
+    if not chosen or not chosen.endswith(_SHARD_INDEX):
+        return (folder / chosen,) if chosen else ()
+    shards = _shards(name, folder / chosen)
+    for shard in shards:
+        if shard not in present:
+            raise ModelError(f"model {name}: {folder} lacks the file {shard}, which {chosen} lists")
+    return tuple(folder / shard for shard in shards)
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The files that a tokenizer is made of, sorted."""
+    return tuple(sorted(p for p in folder.iterdir() if _TOKENIZER_FILES.fullmatch(p.name)))
+
+
+def _chosen_weights(names: set[str]) -> str:
+    for name in _WEIGHT_FILES:
+        for candidate in (name, name + _SHARD_INDEX):
+            if candidate in names:
+                return candidate
+    return ""
+
+
+def _shards(name: str, index: Path) -> list[str]:
+    listed = read_config(name, index).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(v, str) for v in listed.values()):
+        raise ModelError(f"model {name}: {index} lists no shards")
+    return sorted(set(listed.values()))
+
+
+def needed_files(names: Sequence[str]) -> list[str]:
+    """Of a repository's files, those to download: configuration, tokenizer, and one format of weights."""
+    top = {name for name in names if "/" not in name}
+    stem = _chosen_weights(top).removesuffix(_SHARD_INDEX)
+    start, suffix = stem.rsplit(".", 1) if stem else ("", "")
+    shard = re.compile(rf"{re.escape(start)}(-\d+-of-\d+)?\.{suffix}({re.escape(_SHARD_INDEX)})?")
+    return sorted(
+        name
+        for name in top
+        if name == "config.json" or _TOKENIZER_FILES.fullmatch(name) or (stem and shard.fullmatch(name))
+    )
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a configuration, all weights and a tokenizer."""
+    try:
+        return (folder / "config.json").is_file() and bool(
+            weight_files("", folder) and tokenizer_files(folder)
+        )
+    except ModelError:
+        return False
+
+
+def tokenizer_hash(folder: Path, pad_token: str | None) -> str:
+    """SHA-256 of the tokenizer's files and of the pad token that is used where they name none."""
+    files = hash_files(tokenizer_files(folder))
+    return files if pad_token is None else hashlib.sha256(f"{files} {pad_token}".encode()).hexdigest()
+
+
+@functools.cache
+def hash_files(files: tuple[Path, ...]) -> str:
+    """SHA-256 of the files' hashes, in order."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(bytes.fromhex(file_hash(path)))
+    return digest.hexdigest()
+
+
+@functools.cache
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
