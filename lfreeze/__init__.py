@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lfreeze.adaptive import AdaptiveFreezing
+    from lfreeze.callback import FreezeCallback
     from lfreeze.freezing import FreezePlan, freeze
     from lfreeze.recipe import Recipe
     from lfreeze.strategy import PAPER_STRATEGIES, Strategy, StrategyError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAPER_STRATEGIES",
     "AdaptiveFreezing",
+    "FreezeCallback",
     "FreezePlan",
     "Recipe",
     "Strategy",
@@ -26,6 +28,7 @@ __all__ = [
 
 _HOMES = {
     "AdaptiveFreezing": "adaptive",
+    "FreezeCallback": "callback",
     "FreezePlan": "freezing",
     "freeze": "freezing",
     "Recipe": "recipe",

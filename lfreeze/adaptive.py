@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from lfreeze.blocks import model_parts
-from lfreeze.freezing import FreezeOptions, FreezePlan, prepare, set_trainable, sync_optimizer
+from lfreeze.freezing import (
+    FreezeOptions,
+    FreezePlan,
+    as_strategy,
+    parse_options,
+    prepare,
+    set_trainable,
+    sync_optimizer,
+)
 from lfreeze.strategy import Strategy, StrategyError
 
 
@@ -16,6 +24,10 @@ class AdaptiveSwitch:
     """Trains every layer for the probe steps, then freezes those with the smallest or largest change.
 
     The snapshot of the layers stays on the CPU, so that it takes no device memory.
+
+    Attributes:
+        before: by layer, each parameter as it was before the first step.
+        steps: optimiser steps taken so far.
 
     Args:
         model: the model; what trains during the probe must be set already.
@@ -30,8 +42,8 @@ class AdaptiveSwitch:
         self._model, self._strategy, self._options, self._largest = model, strategy, options, largest
         self._layers = model_parts(model).layers
         self._count = strategy.frozen_count(len(self._layers))
-        self._before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
-        self._steps = 0
+        self.before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
+        self.steps = 0
 
     def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
         """Count an optimiser step; at the last of the probe, select, freeze and release.
@@ -39,12 +51,12 @@ class AdaptiveSwitch:
         Every gradient is dropped before freezing, so that none is left over to move a frozen
         weight. Parameters that go on training keep their optimiser state.
         """
-        self._steps += 1
-        if self._steps != self._options.probe_steps:
+        self.steps += 1
+        if self.steps != self._options.probe_steps:
             return None
         optimizer.zero_grad(set_to_none=True)
-        changes = layer_changes(self._layers, self._before)
-        self._before = []
+        changes = layer_changes(self._layers, self.before)
+        self.before = []
         order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
         frozen = tuple(sorted(order[: self._count]))
         plan = set_trainable(self._model, self._strategy, frozen, self._options)
@@ -70,18 +82,29 @@ class AdaptiveFreezing:
     """
 
     def __init__(self, model: nn.Module, strategy: str | Strategy, **options: object):
-        strategy = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
-        parsed = FreezeOptions(**options)  # type: ignore[arg-type]
+        strategy = as_strategy(strategy)
+        parsed = parse_options(options)
         if not strategy.implementation.adaptive:
             raise StrategyError(
                 f"strategy {strategy.name} is not adaptive: use freeze(model, {strategy.name!r})"
             )
+        self._model = model
         self.plan = prepare(model, strategy, parsed)
         self._controller = strategy.implementation.controller(model, strategy, parsed)
 
     def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
-        """Call after ``optimizer.step()``; the new plan at the switch, else None."""
+        """Call after ``optimizer.step()``; the new plan at the switch, else None.
+
+        Raises:
+            StrategyError: the optimiser lacks parameters that train.
+        """
         assert self._controller is not None
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not held >= {id(p) for p in self._model.parameters() if p.requires_grad}:
+            raise StrategyError(
+                f"the optimiser lacks parameters that {self.plan.strategy} trains: "
+                "make it after AdaptiveFreezing, from model.parameters()"
+            )
         plan = self._controller.step(optimizer)
         self.plan = plan or self.plan
         return plan

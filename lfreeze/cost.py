@@ -189,13 +189,15 @@ def _saved_per_token(shape: ModelShape, trains: bool, precision: str) -> int:
     norms = 1 if shape.parallel else 2
     # Shared key-value heads are repeated to the number of heads before attention reads them.
     kept = norms * hidden * residual + 4 * wide * compute + 4 * shape.n_heads
-    # Phi's activation is written out in elementary functions, each of which keeps its own input.
-    kept += (3 if shape.gated else 4) * inner * compute
-    if shape.parallel:
-        kept += 2 * hidden * residual + 8  # dropout's masks, and a layer norm's two statistics
+    kept += shape.activation_copies * inner * compute
+    layer_norm = shape.final_norm_vectors == 2
+    if layer_norm:
+        kept += 2 * hidden * residual + 8 * norms  # dropout's masks, and a layer norm's two statistics
     if trains:
-        kept += norms * hidden * compute + inner * compute
-        kept += 0 if shape.parallel else norms * hidden * residual
+        kept += norms * hidden * compute
+        # What ReLU keeps is its result, which is the next linear map's input.
+        kept += 0 if shape.activation_copies == 1 else inner * compute
+        kept += 0 if layer_norm else norms * hidden * residual
     return kept
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -37,6 +38,36 @@ class FreezeOptions:
     def __post_init__(self) -> None:
         if self.freeze_embeddings not in ("auto", "yes", "no"):
             raise StrategyError(f"freeze_embeddings = {self.freeze_embeddings!r} is not one of auto, yes, no")
+        for name in ("probe_steps", "lora_rank", "lora_alpha"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise StrategyError(f"{name} = {value!r} is not a whole number above 0")
+
+
+def parse_options(options: Mapping[str, Any]) -> FreezeOptions:
+    """Keyword arguments as ``FreezeOptions``.
+
+    Raises:
+        StrategyError: one of them is unknown or has a value that cannot be used.
+    """
+    known = [f.name for f in dataclasses.fields(FreezeOptions)]
+    for name in options:
+        if name not in known:
+            raise StrategyError(f"unknown option {name!r}; known are {', '.join(known)}")
+    return FreezeOptions(**options)
+
+
+def as_strategy(strategy: str | Strategy) -> Strategy:
+    """A strategy, or its name, as a strategy.
+
+    Raises:
+        StrategyError: it is neither, or no strategy has this name.
+    """
+    if isinstance(strategy, str):
+        return Strategy.parse(strategy)
+    if not isinstance(strategy, Strategy):
+        raise StrategyError(f"a strategy is a name such as 'BOT50', not {strategy!r}")
+    return strategy
 
 
 class Controller(Protocol):
@@ -91,17 +122,20 @@ def freeze(model: nn.Module, strategy: str | Strategy, **options: object) -> Fre
         StrategyError: an unknown strategy, one that does not fit the model, one that selects its
             layers during training (use ``AdaptiveFreezing``), or a sharded model.
     """
-    strategy = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
+    if not isinstance(model, nn.Module):
+        raise StrategyError(f"freeze takes a model (torch.nn.Module), not {model!r}")
+    strategy = as_strategy(strategy)
     if strategy.implementation.adaptive:
         raise StrategyError(
             f"strategy {strategy.name} selects its layers during training: "
             f"use AdaptiveFreezing(model, {strategy.name!r}) and call its step(optimizer) after each optimizer.step()"
         )
-    return prepare(model, strategy, FreezeOptions(**options))  # type: ignore[arg-type]
+    return prepare(model, strategy, parse_options(options))
 
 
 def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
     """Set what trains from the start: what the strategy's kind sets itself, or else the layers it selects."""
+    _refuse_sharded(model)
     _refuse_adapters(model)
     plan = strategy.implementation.prepare(model, strategy, options)
     if plan is not None:
@@ -117,7 +151,6 @@ def set_trainable(
 
     The final norm and the head always train. Gradients of what is frozen are dropped.
     """
-    _refuse_sharded(model)
     parts = model_parts(model)
     automatic = strategy.implementation.freezes_embeddings
     frozen_embeddings = options.freeze_embeddings == "yes" or (

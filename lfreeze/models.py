@@ -107,23 +107,23 @@ class Checkpoint:
         return (self.config_file, *weights, *tokenizer_files(self.tokenizer_folder))
 
 
-def _paper(name: str, model_id: str, revision: str = "main", pad_token: str | None = None) -> ModelCard:
+def _packaged(name: str, model_id: str, revision: str = "main", pad_token: str | None = None) -> ModelCard:
     return ModelCard(name, model_id, revision, packaged=f"configs/{name}.json", pad_token=pad_token)
 
 
 MODELS: dict[str, ModelCard] = {
     card.name: card
     for card in (
-        _paper("gemma-2b", "google/gemma-2b", "9cf48e52b224239de00d483ec8eb84fb8d0f3a3a"),
-        _paper("phi-2", "microsoft/phi-2", "ef382358ec9e382308935a992d908de099b64c23", pad_token=EOS),
-        _paper("minicpm-2b-128k", "openbmb/MiniCPM-2B-128k", pad_token=EOS),
-        ModelCard(
+        _packaged("gemma-2b", "google/gemma-2b", "9cf48e52b224239de00d483ec8eb84fb8d0f3a3a"),
+        _packaged("phi-2", "microsoft/phi-2", "ef382358ec9e382308935a992d908de099b64c23", pad_token=EOS),
+        _packaged("minicpm-2b-128k", "openbmb/MiniCPM-2B-128k", pad_token=EOS),
+        _packaged(
             "smollm2-135m",
             "HuggingFaceTB/SmolLM2-135M",
             "93efa2f097d58c2a74874c7e644dbc9b0cee75a2",
             pad_token=EOS,
         ),
-        ModelCard("opt-125m", "facebook/opt-125m", "27dcfa74d334bc871f3234de431e71c6eeba5dd6"),
+        _packaged("opt-125m", "facebook/opt-125m", "27dcfa74d334bc871f3234de431e71c6eeba5dd6"),
         *(
             ModelCard(name, f"lfreeze.tiny/{name}", packaged=f"tiny/weights/{name}")
             for name in ("tiny-gemma", "tiny-phi", "tiny-minicpm")

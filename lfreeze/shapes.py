@@ -22,7 +22,9 @@ class ModelShape:
         norm_vectors: of one layer, vectors of the hidden size that norms hold.
         final_norm_vectors: the same for the final norm.
         gated: whether the MLP multiplies a gate with its other half.
+        positions: rows of a table of learned positions; 0 where positions are rotations.
         parallel: whether attention and MLP share one norm and one residual sum.
+        activation_copies: vectors of the inner size that autograd keeps for the activation and the gate.
     """
 
     n_layers: int
@@ -32,11 +34,13 @@ class ModelShape:
     n_kv_heads: int
     head_dim: int
     vocab_size: int
+    positions: int
     linears: tuple[tuple[str, int, int, bool], ...]
     norm_vectors: int
     final_norm_vectors: int
     gated: bool
     parallel: bool
+    activation_copies: int
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
@@ -46,21 +50,16 @@ class ModelShape:
             ShapeError: an architecture whose layers are not described here, or a size is missing.
         """
         kind = config.get("model_type")
-        for name in (
-            "hidden_size",
-            "intermediate_size",
-            "num_attention_heads",
-            "num_hidden_layers",
-            "vocab_size",
-        ):
+        inner_name = "ffn_dim" if kind == "opt" else "intermediate_size"
+        for name in ("hidden_size", inner_name, "num_attention_heads", "num_hidden_layers", "vocab_size"):
             if kind in _ARCHITECTURES and type(config.get(name)) is not int:
                 raise ShapeError(
                     f"a configuration of model_type {kind!r} needs {name}, not {config.get(name)!r}"
                 )
         if kind not in _ARCHITECTURES:
             raise ShapeError(f"no closed form for model_type {kind!r}; known are {', '.join(_ARCHITECTURES)}")
-        gated, parallel, norm_size, biased = _ARCHITECTURES[kind]
-        hidden, inner = config["hidden_size"], config["intermediate_size"]
+        gated, parallel, norm_size, biased, copies = _ARCHITECTURES[kind]
+        hidden, inner = config["hidden_size"], config[inner_name]
         heads = config["num_attention_heads"]
         kv_heads = config.get("num_key_value_heads") or heads
         dim = config.get("head_dim") or hidden // heads
@@ -80,11 +79,14 @@ class ModelShape:
             n_kv_heads=kv_heads,
             head_dim=dim,
             vocab_size=config["vocab_size"],
+            # OPT's table of learned positions starts with two rows that no token has.
+            positions=config.get("max_position_embeddings", 2048) + 2 if kind == "opt" else 0,
             linears=tuple((name, a, b, name in biases) for name, a, b in attention + mlp),
             norm_vectors=norm_size * (1 if parallel else 2),
             final_norm_vectors=norm_size,
             gated=gated,
             parallel=parallel,
+            activation_copies=copies,
         )
 
     @property
@@ -99,7 +101,7 @@ class ModelShape:
 
     @property
     def embedding_parameters(self) -> int:
-        return self.vocab_size * self.hidden_size
+        return (self.vocab_size + self.positions) * self.hidden_size
 
     @property
     def norm_parameters(self) -> int:
@@ -112,13 +114,15 @@ class ModelShape:
         return self.embedding_parameters + layers + self.norm_parameters + self.hidden_size * n_labels
 
 
-# By model_type: gated MLP, parallel block, vectors in a norm, which linear maps have a bias.
+# By model_type: gated MLP, parallel block, vectors in a norm, which linear maps have a bias, and what
+# the activation keeps. Phi's is written out in elementary functions, each of which keeps its own input.
 _ARCHITECTURES = {
-    "gemma": (True, False, 1, "none"),
-    "phi": (False, True, 2, "all"),
-    "minicpm": (True, False, 1, "none"),
-    "granite": (True, False, 1, "none"),
-    "llama": (True, False, 1, "none"),
-    "mistral": (True, False, 1, "none"),
-    "qwen2": (True, False, 1, "qkv"),
+    "gemma": (True, False, 1, "none", 3),
+    "phi": (False, True, 2, "all", 4),
+    "minicpm": (True, False, 1, "none", 3),
+    "granite": (True, False, 1, "none", 3),
+    "llama": (True, False, 1, "none", 3),
+    "mistral": (True, False, 1, "none", 3),
+    "qwen2": (True, False, 1, "qkv", 3),
+    "opt": (False, False, 2, "all", 1),
 }

@@ -15,6 +15,11 @@ from transformers import (
     GemmaForCausalLM,
     GemmaForSequenceClassification,
     GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    OPTForSequenceClassification,
     PhiConfig,
     PhiForCausalLM,
     PhiForSequenceClassification,
@@ -43,6 +48,7 @@ TINY = {
     "gemma": {"hidden_size": 64, "intermediate_size": 200, "num_key_value_heads": 1, "head_dim": 16},
     "phi": {"hidden_size": 64, "intermediate_size": 256, "resid_pdrop": 0.1, "partial_rotary_factor": 0.5},
     "minicpm": {"hidden_size": 64, "intermediate_size": 160, "scale_depth": 1.4, "hidden_act": "silu"},
+    "opt": {"hidden_size": 64, "ffn_dim": 256, "word_embed_proj_dim": 64, "max_position_embeddings": 40},
 }
 
 
@@ -53,6 +59,7 @@ def build(kind: str, attention: str) -> tuple[Any, ModelShape]:
     classes: dict[str, tuple[Callable[..., Any], Any]] = {
         "gemma": (GemmaConfig, GemmaForSequenceClassification),
         "phi": (PhiConfig, PhiForSequenceClassification),
+        "opt": (OPTConfig, OPTForSequenceClassification),
         "minicpm": (lambda **values: granite_config(values), GraniteForSequenceClassification),
     }
     make_config, model_class = classes[kind]
@@ -132,16 +139,23 @@ def test_bytes_are_near_what_is_measured(kind: str, name: str, embeddings: str) 
     assert predicted.training_bytes == pytest.approx(used.training, rel=0.12)
 
 
+PAPER_MODELS = ("gemma-2b", "phi-2", "minicpm-2b-128k")
+
+
 def paper_shape(name: str) -> ModelShape:
     return ModelShape.from_config(MODELS[name].config)
 
 
 def test_the_papers_models_have_their_published_sizes() -> None:
     """Published totals are of the language models: the head differs, and Gemma shares its embeddings."""
-    gemma, phi = paper_shape("gemma-2b"), paper_shape("phi-2")
+    gemma, phi, minicpm = (paper_shape(name) for name in PAPER_MODELS)
     assert gemma.parameters(0) == 2_506_172_416
     assert phi.parameters(0) + phi.vocab_size * (phi.hidden_size + 1) == 2_779_683_840
-    assert [paper_shape(n).n_layers for n in ("gemma-2b", "phi-2", "minicpm-2b-128k")] == [18, 32, 40]
+    # Published as 2.4 billion without embeddings.
+    assert minicpm.parameters(0) - minicpm.embedding_parameters == 2_442_057_984
+    assert [shape.n_layers for shape in (gemma, phi, minicpm)] == [18, 32, 40]
+    assert paper_shape("smollm2-135m").parameters(0) == 134_515_008
+    assert paper_shape("opt-125m").parameters(0) == 125_239_296
 
 
 @pytest.mark.parametrize(
@@ -150,6 +164,8 @@ def test_the_papers_models_have_their_published_sizes() -> None:
         ("gemma-2b", GemmaConfig, GemmaForCausalLM),
         ("phi-2", PhiConfig, PhiForCausalLM),
         ("minicpm-2b-128k", None, GraniteForCausalLM),
+        ("smollm2-135m", LlamaConfig, LlamaForCausalLM),
+        ("opt-125m", OPTConfig, OPTForCausalLM),
     ],
 )
 def test_sizes_agree_with_transformers_on_the_meta_device(
@@ -225,7 +241,7 @@ def test_freezing_more_never_costs_more() -> None:
 
 def test_every_paper_strategy_has_a_cost_on_every_paper_model() -> None:
     recipe = load_space("paper").recipe
-    for model in ("gemma-2b", "phi-2", "minicpm-2b-128k"):
+    for model in PAPER_MODELS:
         shape = paper_shape(model)
         for name in PAPER_STRATEGIES:
             found = strategy_cost(shape, Strategy.parse(name), recipe, n_labels=2, length=96)

@@ -1,0 +1,239 @@
+"""Freezing for ``transformers.Trainer``, and so for the trainers built on it, such as TRL's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from lfreeze.adaptive import AdaptiveSwitch
+from lfreeze.freezing import FreezePlan, as_strategy, describe, parse_options, prepare, set_trainable
+from lfreeze.proof import fingerprint
+from lfreeze.strategy import Strategy, StrategyError
+
+PROBE_FILE = "freeze_probe.safetensors"
+
+# Models by what was set on them before their optimiser was made. Not an attribute of the callback:
+# restore_callback_states_from_checkpoint puts a new callback in the place of the one that set it.
+_prepared: WeakKeyDictionary[nn.Module, FreezePlan] = WeakKeyDictionary()
+
+
+class FreezeCallback(TrainerCallback, ExportableState):
+    """Freezes a Trainer's model by a strategy's name::
+
+        trainer = Trainer(model, args, train_dataset=data, callbacks=[FreezeCallback("BOT50")])
+        trainer.train()
+
+    Static strategies and LoRA are set when the Trainer is made, before it makes its optimiser.
+    Adaptive ones train every layer for ``probe_steps`` optimiser steps, whatever the gradient
+    accumulation, then select and freeze (§3.2 of the paper); a checkpoint saved before that holds the
+    weights to compare with as ``freeze_probe.safetensors``. Training resumed from a checkpoint goes on
+    as it would have without the interruption. A second ``train()`` probes and selects again.
+
+    Attributes:
+        plan: what trains at the moment; None until the Trainer is made.
+
+    Args:
+        strategy: such as ``"BOT50"``, ``"ADT-L50"`` or ``"LoRA"``.
+        options: those of ``lfreeze.freezing.FreezeOptions``.
+
+    Raises:
+        StrategyError: from the constructor for an unknown strategy or option value; from making the
+            Trainer for a strategy that does not fit the model, an optimiser of one's own with other
+            parameters, FSDP, DeepSpeed, or an adaptive strategy in several processes; from ``train()``
+            for a callback added after the Trainer was made, ``model_init``, re-entrant gradient
+            checkpointing over frozen embeddings, training no longer than the probe, or a checkpoint
+            that does not belong to this callback.
+    """
+
+    def __init__(self, strategy: str | Strategy, **options: Any):
+        self._strategy = as_strategy(strategy)
+        # As a restored callback gets it from trainer_state.json.
+        if isinstance(options.get("frozen_dtype"), str):
+            options["frozen_dtype"] = getattr(torch, options["frozen_dtype"].removeprefix("torch."))
+        self._given, self._options = options, parse_options(options)
+        self._switch: AdaptiveSwitch | None = None
+        self.plan: FreezePlan | None = None
+        self.selected: dict[str, list[Any]] | None = None
+        self.probe: dict[str, Any] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """For trainer_state.json: how this callback was made, and how far its selection is."""
+        options = {k: str(v) if isinstance(v, torch.dtype) else v for k, v in self._given.items()}
+        return {
+            "args": {"strategy": self._strategy.name, **options},
+            "attributes": {"selected": self.selected, "probe": self.probe},
+        }
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model, optimizer, name = kwargs["model"], kwargs.get("optimizer"), self._strategy.name
+        for sharding, asked in (("FSDP", args.fsdp), ("DeepSpeed", args.deepspeed)):
+            # The variable is what accelerate launch sets.
+            if asked or os.environ.get(f"ACCELERATE_USE_{sharding.upper()}", "").lower() == "true":
+                raise StrategyError(f"FreezeCallback does not support {sharding}: train the model unsharded")
+        if self._strategy.implementation.adaptive and args.world_size > 1:
+            raise StrategyError(f"strategy {name} can freeze in one process only, not in {args.world_size}")
+        self.plan = _prepared[model] = prepare(model, self._strategy, self._options)
+        self._strategy.frozen_count(self.plan.n_layers)
+        _release_inputs(model)
+        if optimizer is not None:
+            self._require_trainable(model, optimizer)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model, optimizer, strategy = kwargs["model"], kwargs["optimizer"], self._strategy
+        before = _prepared.get(model)
+        if before is None or before.strategy != strategy.name:
+            raise StrategyError(
+                f"FreezeCallback({strategy.name!r}) came after the optimiser of this model: pass FreezeCallback in "
+                "callbacks=[...] when making the Trainer, and pass it a model, not model_init"
+            )
+        if self._options.frozen_dtype is not None and self.plan and self.plan.layer_changes is not None:
+            raise StrategyError(
+                f"strategy {strategy.name} has frozen layers in {self._options.frozen_dtype}, which cannot train "
+                "again: load the model anew for another train()"
+            )
+        adaptive = strategy.implementation.adaptive
+        self.plan = prepare(model, strategy, self._options) if adaptive else describe(model, strategy)
+        if self.plan != before:
+            raise StrategyError(f"something changed what trains after {strategy.name} had set it")
+        self._require_trainable(model, optimizer)
+        if self.plan.embeddings_frozen and _is_reentrant(model):
+            raise StrategyError(
+                "re-entrant gradient checkpointing gives no gradient to layers above frozen embeddings: "
+                'set gradient_checkpointing_kwargs={"use_reentrant": False}'
+            )
+        _release_inputs(model)
+        saved = self._saved(state) if state.global_step else {"selected": None, "probe": None}
+        self.selected, self.probe = saved["selected"], saved["probe"]
+        self._switch = None
+        if self.selected:
+            plan = set_trainable(model, strategy, self.selected["layers"], self._options)
+            self.plan = replace(plan, layer_changes=tuple(self.selected["changes"]))
+        else:
+            self._begin_probe(args, state, model)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._switch is None:
+            return
+        optimizer = kwargs["optimizer"]
+        groups = [list(group["params"]) for group in optimizer.param_groups]
+        plan = self._switch.step(optimizer)
+        if plan is None:
+            return
+        assert plan.layer_changes is not None
+        # What froze stays listed, but has neither gradient nor state: optimisers pass over parameters
+        # without gradient, and a resumed run loads its state into an optimiser that lists all of them.
+        for group, parameters in zip(optimizer.param_groups, groups, strict=True):
+            group["params"] = parameters
+        self.plan, self._switch, self.probe = plan, None, None
+        self.selected = {"layers": list(plan.frozen_layers), "changes": list(plan.layer_changes)}
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._switch is not None and args.should_save:
+            save_file(_named(self._switch.before), _checkpoint(args.output_dir, state) / PROBE_FILE)
+
+    def _begin_probe(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
+        """Take the snapshot to compare with; a resumed run reads the one of its first step."""
+        switch = self._strategy.implementation.controller(model, self._strategy, self._options)
+        if switch is None:
+            return
+        if not isinstance(switch, AdaptiveSwitch):
+            raise StrategyError(
+                f"FreezeCallback cannot do {self._strategy.name}: train it in a loop of yours"
+            )
+        steps = self._options.probe_steps
+        if not 0 < steps < state.max_steps:
+            raise StrategyError(
+                f"strategy {self._strategy.name} freezes after probe_steps = {steps}; "
+                f"it must be between 1 and {state.max_steps - 1}, one less than the steps of this training"
+            )
+        if state.global_step:
+            switch.before, switch.steps = self._read_probe(args, state, switch.before), state.global_step
+        else:
+            self.probe = {"output_dir": args.output_dir, "fingerprint": _fingerprint(_named(switch.before))}
+        self._switch = switch
+
+    def _read_probe(
+        self, args: TrainingArguments, state: TrainerState, like: list[list[torch.Tensor]]
+    ) -> list[list[torch.Tensor]]:
+        """The snapshot in the checkpoint, whose folder Trainer does not tell: recognised by its fingerprint."""
+        assert self.probe is not None
+        folders = [_checkpoint(folder, state) for folder in (args.output_dir, self.probe["output_dir"])]
+        if isinstance(args.resume_from_checkpoint, str):
+            folders.append(Path(args.resume_from_checkpoint))
+        for path in [folder / PROBE_FILE for folder in folders if (folder / PROBE_FILE).is_file()]:
+            tensors = load_file(path)
+            if _fingerprint(tensors) == self.probe["fingerprint"]:
+                return [[tensors[f"{i}.{j}"] for j in range(len(layer))] for i, layer in enumerate(like)]
+        raise StrategyError(
+            f"cannot resume {self._strategy.name} during its probe: this checkpoint's {PROBE_FILE} is not in "
+            f"{' or '.join(map(str, dict.fromkeys(folders)))}; "
+            "name its folder in TrainingArguments(resume_from_checkpoint=...) too"
+        )
+
+    def _saved(self, state: TrainerState) -> dict[str, Any]:
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if saved is None:
+            raise StrategyError("the checkpoint was saved without FreezeCallback: resume it without")
+        own = json.loads(json.dumps(self.state()["args"]))
+        if saved["args"] != own:
+            raise StrategyError(f"the checkpoint was trained with FreezeCallback {saved['args']}, not {own}")
+        return saved["attributes"]
+
+    def _require_trainable(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse an optimiser that holds other parameters than those that train."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if held != {id(p) for p in model.parameters() if p.requires_grad}:
+            raise StrategyError(
+                f"the optimiser holds other parameters than those that {self._strategy.name} trains: "
+                "let the Trainer make it"
+            )
+
+
+def _release_inputs(model: Any) -> None:
+    """Undo enable_input_require_grads, which draws the backward pass through every frozen layer.
+
+    Gradient checkpointing turns it on; only its re-entrant variant needs it.
+    """
+    if hasattr(model, "disable_input_require_grads"):
+        model.disable_input_require_grads()
+
+
+def _is_reentrant(model: nn.Module) -> bool:
+    functions = [
+        getattr(module, "_gradient_checkpointing_func", None)
+        for module in model.modules()
+        if getattr(module, "gradient_checkpointing", False)
+    ]
+    # Unset, torch takes the re-entrant variant.
+    return any(getattr(f, "keywords", {}).get("use_reentrant") is not False for f in functions)
+
+
+def _checkpoint(output_dir: str, state: TrainerState) -> Path:
+    return Path(output_dir) / f"checkpoint-{state.global_step}"
+
+
+def _named(layers: Iterable[Iterable[torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {f"{i}.{j}": t.contiguous() for i, layer in enumerate(layers) for j, t in enumerate(layer)}
+
+
+def _fingerprint(tensors: dict[str, torch.Tensor]) -> str:
+    return f"{sum(fingerprint(t) for t in tensors.values()) % (1 << 64):016x}"
