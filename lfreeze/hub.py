@@ -6,19 +6,25 @@ holds now. ``HF_HUB_OFFLINE=1`` and a hub that does not answer leave what is cac
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lfreeze.errors import InputError
 
 _LOCAL = {"model": "--model-path", "dataset": "--data-dir"}
+_TIMEOUT = 30.0  # seconds for an answer of the hub, not for a download
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubError(InputError):
     """The hub does not give a file; the message says which, why, and what to do."""
+
+
+class NothingThereError(HubError):
+    """A repository that can be read, but holds none of the files that are needed."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,6 @@ def config_file(repo_id: str, revision: str) -> Path:
         return [name for name in names if name == "config.json"]
 
     found = snapshot(repo_id, revision, wanted, lambda folder: (folder / "config.json").is_file())
-    if not (found.folder / "config.json").is_file():
-        raise HubError(f"the model {repo_id} has no file config.json on the hub")
     return found.folder / "config.json"
 
 
@@ -73,6 +77,7 @@ def snapshot(
         reader: who asks, for the message of an error.
 
     Raises:
+        NothingThereError: the repository holds no file that ``choose`` takes.
         HubError: the repository is gated or unknown, the revision is unknown, or a file is neither
             cached nor to be had.
     """
@@ -83,6 +88,8 @@ def snapshot(
         return cached
     try:
         return _download(repo_id, revision, choose, kind)
+    except NothingThereError:
+        raise
     # What fails on the way to the hub has many types, which differ between the library's versions.
     except Exception as error:
         explained = _explain(error, repo_id, revision, kind)
@@ -126,7 +133,9 @@ def outlook(
     if found is not None and complete(found.folder):
         return Outlook(cached=True)
     try:
-        info = HfApi().repo_info(repo_id, revision=revision, repo_type=kind, files_metadata=True)
+        info = HfApi().repo_info(
+            repo_id, revision=revision, repo_type=kind, files_metadata=True, timeout=_TIMEOUT
+        )
         sizes = {sibling.rfilename: sibling.size for sibling in info.siblings or ()}
         names = list(choose(list(sizes)))
         for name in names[:1]:
@@ -156,19 +165,31 @@ def _cached(repo_id: str, revision: str, kind: str) -> Snapshot | None:
 def _download(
     repo_id: str, revision: str, choose: Callable[[Sequence[str]], Sequence[str]], kind: str
 ) -> Snapshot:
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
 
-    info = HfApi().repo_info(repo_id, revision=revision, repo_type=kind)
-    names = choose([sibling.rfilename for sibling in info.siblings or ()])
-    for name in names:
-        hf_hub_download(repo_id, name, repo_type=kind, revision=info.sha)
-    if names and not _COMMIT.fullmatch(revision):
-        # Notes in the cache which commit the branch is at, for work without a network.
-        hf_hub_download(repo_id, names[0], repo_type=kind, revision=revision)
-    folder = snapshot_download(
-        repo_id, repo_type=kind, revision=info.sha, local_files_only=True, allow_patterns=list(names)
-    )
-    return Snapshot(Path(folder), str(info.sha))
+    with _quiet():
+        info = HfApi().repo_info(repo_id, revision=revision, repo_type=kind, timeout=_TIMEOUT)
+        names = choose([sibling.rfilename for sibling in info.siblings or ()])
+        if not names:
+            raise NothingThereError(f"the {kind} {repo_id} has none of the files that are needed on the hub")
+        paths = [hf_hub_download(repo_id, name, repo_type=kind, revision=info.sha) for name in names]
+        if not _COMMIT.fullmatch(revision):
+            # Notes in the cache which commit the branch is at, for work without a network.
+            hf_hub_download(repo_id, names[0], repo_type=kind, revision=revision)
+    return Snapshot(Path(paths[0]).parents[names[0].count("/")], str(info.sha))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without remarks on every retry: what fails in the end is told in one sentence."""
+    from huggingface_hub.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _explain(error: Exception, repo_id: str, revision: str, kind: str) -> str:

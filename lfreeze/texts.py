@@ -112,17 +112,19 @@ def _hosted(task: Task) -> tuple[str, tuple[dict[str, Path], dict[str, Path]]]:
     source = task.hosted
 
     choose, complete = _chooser(source)
+    first: hub.HubError | None = None
     for revision in (source.revision, _CONVERTED):
-        found = hub.snapshot(
-            source.repo_id, revision, choose, complete, kind="dataset", reader=f"task {task.name}"
-        )
-        if complete(found.folder):
+        try:
+            found = hub.snapshot(
+                source.repo_id, revision, choose, complete, kind="dataset", reader=f"task {task.name}"
+            )
             break
+        except hub.HubError as error:
+            # What is wrong with the dataset itself matters more than what is wrong with its copy.
+            first = first or error
     else:
-        raise hub.HubError(
-            f"task {task.name}: the dataset {source.repo_id} has no Parquet files of {source.config} for "
-            f"{' and '.join(source.splits)} on the hub"
-        )
+        assert first is not None
+        raise first
     present = [str(path.relative_to(found.folder)) for path in found.folder.rglob("*.parquet")]
     train, validation = (
         {name: found.folder / name for name in _parquet_names(source.config, split, present)}
