@@ -33,10 +33,7 @@ _REASONS = {
     "switch_step": _NOT_ADAPTIVE,
     "model_revision": _LOCAL,
     "dataset_revision": _LOCAL,
-    **{
-        f"predicted_{part}_bytes": _NO_CLOSED_FORM
-        for part in ("weights", "gradient", "optimiser", "activation", "training")
-    },
+    **{name: _NO_CLOSED_FORM for name in TRIAL_SCHEMA if name.startswith("predicted_")},
     "git_commit": "neither a git checkout nor a wheel built from one",
     "git_dirty": "neither a git checkout nor a wheel built from one",
     "image_digest": "LFREEZE_IMAGE_DIGEST is not set",
@@ -171,4 +168,5 @@ def _predicted(
         "predicted_optimiser_bytes": cost.optimiser_bytes,
         "predicted_activation_bytes": cost.activation_bytes,
         "predicted_training_bytes": cost.training_bytes,
+        "predicted_step_flops": cost.forward_flops + cost.backward_flops,
     }

@@ -70,6 +70,7 @@ TRIAL_SCHEMA: dict[str, pl.DataType] = {
     "predicted_optimiser_bytes": pl.Int64(),
     "predicted_activation_bytes": pl.Int64(),
     "predicted_training_bytes": pl.Int64(),
+    "predicted_step_flops": pl.Int64(),  # forward and backward, of one optimiser step
     # freezing; layers counted from 0
     "n_layers": pl.Int64(),
     "frozen_layers": pl.List(pl.Int64()),

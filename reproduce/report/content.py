@@ -63,8 +63,10 @@ def _tables(found: Collected) -> list[layout.Table]:
     trials, built = found.trials, []
     if found.ok:
         built += [
+            layout.tasks_layout(tables.table_tasks(trials)),
             layout.accuracy_layout(tables.table_accuracy(trials)),
             layout.efficiency_layout(tables.table_efficiency(trials)),
+            layout.predictions_layout(tables.table_predictions(trials)),
             layout.ranking_layout(tables.table_ranking(trials)),
         ]
     built.append(layout.problems_layout(tables.table_problems(trials, found.damaged, found.missing)))

@@ -117,6 +117,12 @@ def notices(found: Collected) -> list[str]:
             "this package: "
             "their numbers are evidence that the machinery works, not for or against the paper."
         )
+    random = sorted(set(trials.filter(pl.col("weights") == "random")["model"]))
+    if random:
+        texts.append(
+            f"Random weights ({listed(random)}): speed and memory do not depend on them, but accuracies say "
+            "nothing here, nor do rankings."
+        )
     shared = shared_experiments(trials)
     if shared:
         pairs = listed([f"{model} · {task}" for model, task in shared])

@@ -70,6 +70,65 @@ def escape_markdown(text: str) -> str:
     return " ".join(escaped.split())
 
 
+def tasks_layout(frame: pl.DataFrame) -> Table:
+    def labels(row: Row) -> str:
+        return ", ".join(row["label_names"])
+
+    columns = (
+        _word("task"),
+        Column("labels", labels, numeric=False),
+        _plain("training, used", "n_train", "{:,}".format),
+        _plain("training, loaded", "n_train_available", "{:,}".format),
+        _plain("training, official", "benchmark_train", "{:,}".format),
+        _plain("training, paper", "paper_train", "{:,}".format),
+        _plain("validation, used", "n_validation", "{:,}".format),
+        _plain("validation, loaded", "n_validation_available", "{:,}".format),
+        _plain("validation, official and paper", "benchmark_validation", "{:,}".format),
+    )
+    note = (
+        "Examples of each task: used by the trials, in the splits as loaded, in the benchmark's official "
+        "release, and by the paper's rule (at most 3,200 training examples, the whole validation split; for "
+        "MNLI the matched one). A tiny task is generated and has no official size."
+    )
+    return Table("tasks", "Table 1. Tasks", note, frame, columns)
+
+
+def predictions_layout(frame: pl.DataFrame) -> Table:
+    most = frame["training_bytes"].max()
+    unit, size = memory_unit(most if isinstance(most, float) else None)
+
+    def depth(name: str) -> Callable[[Row], str]:
+        return lambda row: f"{row[name]:g} of {row['n_layers']:g}"
+
+    def ratio(name: str) -> Callable[[Row], str]:
+        return lambda row: NONE if row[name] is None else number(row[name], 3)
+
+    def time(row: Row) -> str:
+        return ratio("measured_time_ratio")(row) + (" ▲" if row["exclusive"] is False else "")
+
+    columns = (
+        _word("model"),
+        _word("task"),
+        _word("strategy"),
+        _plain(f"training memory, {unit}", "training_bytes", lambda v: number(v, 2, 1 / size)),
+        _plain(f"predicted, {unit}", "predicted_training_bytes", lambda v: number(v, 2, 1 / size)),
+        _plain("measured / predicted", "memory_measured_over_predicted", lambda v: number(v, 3)),
+        Column("backward depth", depth("backward_depth"), value=lambda row: row["backward_depth"]),
+        Column(
+            "predicted depth", depth("planned_backward_depth"), value=lambda r: r["planned_backward_depth"]
+        ),
+        Column("step time / ALL's", time, value=lambda row: row["measured_time_ratio"]),
+        Column("predicted (FLOPs)", ratio("predicted_time_ratio"), value=lambda r: r["predicted_time_ratio"]),
+        _plain("n", "n", str),
+    )
+    note = (
+        "What closed forms predict from the model's sizes alone, beside what was measured. The predicted "
+        "time counts floating-point operations, the least that a strategy could take on a device that is "
+        "always busy; memory-bound work, such as the optimiser's, comes on top. ▲ the device was shared."
+    )
+    return Table("predictions", "Predicted and measured", note, frame, columns)
+
+
 def accuracy_layout(frame: pl.DataFrame) -> Table:
     tasks = [name.removesuffix(" mean") for name in frame.columns if name.endswith(" mean")]
     note = "Validation accuracy in percent: mean ± sample standard deviation over seeds, n in brackets."

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from reproduce.report.order import in_order
+from lfreeze.tasks import TASKS
+from reproduce.report.order import BASELINE, in_order
 from reproduce.report.statistics import EXPERIMENT, accuracy, distinct_trials, efficiency, ranking
 
 _TRIALS = (
@@ -27,6 +28,18 @@ _TRIALS = (
     "attempt",
     "run_id",
 )
+# §4.1: at most so many training examples, chosen at random.
+PAPER_TRAIN = 3200
+_SIZES = ("n_train", "n_train_available", "n_validation", "n_validation_available")
+_PREDICTED = (
+    "training_bytes",
+    "predicted_training_bytes",
+    "backward_depth",
+    "planned_backward_depth",
+    "n_layers",
+    "seconds_per_10_steps",
+    "predicted_step_flops",
+)
 PROBLEM_SCHEMA = {
     "problem": pl.String(),
     "model": pl.String(),
@@ -36,6 +49,44 @@ PROBLEM_SCHEMA = {
     "reason": pl.String(),
 }
 MAJORITY = "majority class"
+
+
+def table_tasks(trials: pl.DataFrame) -> pl.DataFrame:
+    """Table 1: each task's sizes as loaded, beside the benchmark's own and the paper's (§4.1)."""
+    found = (
+        trials.filter(pl.col("status") == "ok")
+        .select("task", "label_names", *_SIZES)
+        .unique()
+        .sort("task", *_SIZES)
+    )
+    known = [TASKS.get(name) for name in found["task"]]
+    official = [None if task is None or task.tiny else task for task in known]
+    return found.with_columns(
+        pl.Series("benchmark_train", [t and t.n_train for t in official], pl.Int64),
+        pl.Series("benchmark_validation", [t and t.n_validation for t in official], pl.Int64),
+        pl.Series("paper_train", [t and min(t.n_train, PAPER_TRAIN) for t in official], pl.Int64),
+    )
+
+
+def table_predictions(trials: pl.DataFrame) -> pl.DataFrame:
+    """The closed forms of ``lfreeze.cost`` beside what was measured, by model, task and strategy.
+
+    Medians over seeds; times and FLOPs as fractions of ALL's in the same model and task.
+    """
+    medians = (
+        trials.filter((pl.col("status") == "ok") & pl.col("predicted_step_flops").is_not_null())
+        .group_by(*EXPERIMENT, "strategy")
+        .agg(pl.col(*_PREDICTED).median(), exclusive=pl.col("exclusive").all(), n=pl.len())
+    )
+    baseline = medians.filter(pl.col("strategy") == BASELINE).select(
+        *EXPERIMENT, all_flops="predicted_step_flops", all_seconds="seconds_per_10_steps"
+    )
+    joined = medians.join(baseline, on=list(EXPERIMENT), how="left").with_columns(
+        memory_measured_over_predicted=pl.col("training_bytes") / pl.col("predicted_training_bytes"),
+        predicted_time_ratio=pl.col("predicted_step_flops") / pl.col("all_flops"),
+        measured_time_ratio=pl.col("seconds_per_10_steps") / pl.col("all_seconds"),
+    )
+    return in_order(joined.drop("all_flops", "all_seconds", "predicted_step_flops", "seconds_per_10_steps"))
 
 
 def table_accuracy(trials: pl.DataFrame) -> pl.DataFrame:

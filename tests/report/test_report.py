@@ -87,7 +87,9 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_file_is_written(whole: Path) -> None:
     figures = {f"figure_{n}.{kind}" for n in (3, 4, 5, 6) for kind in ("png", "svg")}
     assert {path.name for path in (whole / "figures").iterdir()} == figures
-    tables = {f"{name}.csv" for name in ("accuracy", "efficiency", "ranking", "trials")}
+    tables = {
+        f"{name}.csv" for name in ("tasks", "accuracy", "efficiency", "predictions", "ranking", "trials")
+    }
     assert {path.name for path in (whole / "tables").iterdir()} == tables
     assert pl.read_csv(whole / "tables" / "trials.csv").height == 72
 
