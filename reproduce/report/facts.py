@@ -66,7 +66,8 @@ def headline(found: Collected) -> str:
 def findings(found: Collected) -> list[str]:
     """The main numbers, one sentence each; none where nothing succeeded."""
     sentences = []
-    scores = ranking(found.trials).head(3)
+    # Random weights have accuracies too, but none that a ranking could mean.
+    scores = ranking(found.trials.filter(pl.col("weights") == "pretrained")).head(3)
     if scores.height > 1:
         best = [
             f"{row['strategy']} ({number(row['score'], 2)}, {n_is(row['n'])})" for row in scores.to_dicts()
@@ -113,9 +114,9 @@ def notices(found: Collected) -> list[str]:
     tiny = [model for model in models if is_tiny(model)]
     if tiny:
         texts.append(
-            f"{'The models are' if tiny == models else listed(tiny) + ' are'} miniatures that come with "
-            "this package: "
-            "their numbers are evidence that the machinery works, not for or against the paper."
+            f"{listed(tiny)} {'is a miniature that comes' if len(tiny) == 1 else 'are miniatures that come'} "
+            "with this package: "
+            "numbers from there are evidence that the machinery works, not for or against the paper."
         )
     random = sorted(set(trials.filter(pl.col("weights") == "random")["model"]))
     if random:
