@@ -173,6 +173,7 @@ def _read_parquet(task: Task, paths: Sequence[Path]) -> list[Example]:
     for path in paths:
         try:
             table = pyarrow.parquet.read_table(path)
+            table.validate(full=True)
         except (OSError, pyarrow.ArrowException) as error:
             raise TaskError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
         _require_label_order(task, path, table.schema.metadata or {})

@@ -16,9 +16,11 @@ from typing import Any
 
 _PACKAGES = (
     "accelerate",
+    "huggingface_hub",
     "numpy",
     "peft",
     "polars",
+    "pyarrow",
     "ray",
     "safetensors",
     "tokenizers",

@@ -128,7 +128,7 @@ def test_one_trial_takes_one_value_of_each_factor() -> None:
 
 
 def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
-    assert "known are embedded, embedded-full, paper" in refused("run", "everything")
+    assert "known are efficiency, embedded, embedded-full, paper, small" in refused("run", "everything")
     assert "not an artifact folder" in refused("status", str(tmp_path))
     assert "not an artifact folder" in refused("report", str(tmp_path))
     (tmp_path / "sweep.json").write_text("[]")
@@ -175,7 +175,7 @@ def test_a_plan_is_printed_for_people() -> None:
 
 def test_every_command_has_help_with_an_example() -> None:
     listed = run("--help").output
-    for command in ("run", "plan", "status", "report", "trial"):
+    for command in ("run", "plan", "status", "report", "trial", "fetch", "doctor"):
         assert f"\n  {command} " in listed
         assert f"reproduce {command}" in run(command, "--help").output.split("Example:")[1]
 

@@ -71,6 +71,7 @@ def asked(hub: HubServer, tmp_path: Path) -> Any:
             "HF_ENDPOINT": hub.endpoint,
             "HF_HOME": str(tmp_path / "hub"),
             "LFREEZE_CACHE": str(tmp_path / "cache"),
+            "NO_PROXY": "127.0.0.1",
             "PYTHONPATH": str(Path(__file__).parents[1]),
             **variables,
         }

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from lfreeze import hub
 from lfreeze.tasks import TASKS, TaskError
 from lfreeze.texts import load_task
 
@@ -141,6 +146,80 @@ def test_json_lines(tmp_path: Path) -> None:
             load_task("cb", 10, 0, tmp_path)
 
 
+def test_a_label_that_training_never_shows(tmp_path: Path) -> None:
+    row = {"premise": "p", "hypothesis": "h", "idx": 0}
+    write(tmp_path / "CB", "train.jsonl", [json.dumps({**row, "label": "neutral"})])
+    write(tmp_path / "CB", "val.jsonl", [json.dumps({**row, "label": "entailment"})])
+    with pytest.raises(
+        TaskError, match="'entailment' is in the validation split, but no training example has it"
+    ):
+        load_task("cb", 10, 0, tmp_path)
+
+
+def _hosted(monkeypatch: pytest.MonkeyPatch, folder: Path, **columns: list[Any]) -> None:
+    """Makes a folder the hub's snapshot of CB."""
+    (folder / "cb").mkdir(exist_ok=True)
+    for split in ("train", "validation"):
+        pl.DataFrame(columns).write_parquet(folder / "cb" / f"{split}-00000-of-00001.parquet")
+    monkeypatch.setattr(hub, "snapshot", lambda *_, **__: hub.Snapshot(folder, "a" * 40))
+
+
+def test_the_hubs_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: dict[str, list[Any]] = {
+        "premise": ['a "b', "c"],
+        "hypothesis": ["d", "e"],
+        "label": [2, 0],
+        "idx": [7, 8],
+    }
+    _hosted(monkeypatch, tmp_path, **rows)
+    data = load_task("cb", 10, 0)
+    assert [(e.example_id, e.first, e.label) for e in data.train] == [("7", 'a "b', 2), ("8", "c", 0)]
+    assert data.revision == "a" * 40
+    for change, message in (
+        ({"label": [-1, 0]}, "unknown label '-1'; accepted are entailment"),
+        ({"label": ["neutral", "so"]}, "unknown label 'so'"),
+        ({"premise": ["a", None]}, "must be text"),
+        ({"idx": [0, 1], "premise": [], "hypothesis": [], "label": []}, "holds no examples"),
+    ):
+        changed = rows | change
+        if not changed["label"]:
+            changed["idx"] = []
+        _hosted(monkeypatch, tmp_path, **changed)
+        with pytest.raises(TaskError, match=message):
+            load_task("cb", 10, 0)
+    (tmp_path / "cb" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(TaskError, match="is not a Parquet file"):
+        load_task("cb", 10, 0)
+
+
+def test_bytes_that_are_not_utf_8_in_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _hosted(monkeypatch, tmp_path, premise=["a"], hypothesis=["b"], label=[0], idx=[0])
+    texts = pa.Array.from_buffers(pa.binary(), 1, pa.array([b"\xff\xfe"]).buffers()).view(pa.string())
+    table = pa.table({"premise": texts, "hypothesis": ["b"], "label": [0], "idx": [0]})
+    pq.write_table(table, tmp_path / "cb" / "train-00000-of-00001.parquet")
+    with pytest.raises(TaskError, match=r"train-00000-of-00001\.parquet is not"):
+        load_task("cb", 10, 0)
+
+
+def test_labels_in_another_order_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _hosted(monkeypatch, tmp_path, premise=["a"], hypothesis=["b"], label=[0], idx=[0])
+    path = tmp_path / "cb" / "train-00000-of-00001.parquet"
+    for names, accepted in (
+        (["entailment", "contradiction", "neutral"], True),
+        (["neutral", "contradiction", "entailment"], False),
+    ):
+        features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+        table = pq.read_table(path).replace_schema_metadata({"huggingface": json.dumps(features)})
+        pq.write_table(table, path)
+        if accepted:
+            assert load_task("cb", 10, 0).train[0].label == 0
+        else:
+            with pytest.raises(
+                TaskError, match="its labels are neutral, contradiction, entailment; task cb needs"
+            ):
+                load_task("cb", 10, 0)
+
+
 @pytest.mark.parametrize("place", ["RTE", "rte", "GLUE/RTE", "glue_data/rte"])
 def test_archives_are_found_however_they_are_spelled(place: str, tmp_path: Path) -> None:
     for name in ("train.tsv", "dev.tsv"):
@@ -152,5 +231,6 @@ def test_official_row_counts(real_data: Path) -> None:
     rte = load_task("rte", 10_000, 0, real_data)
     assert (len(rte.train), len(rte.validation)) == (2_490, 277)
     cb = load_task("cb", 10_000, 0, real_data)
-    assert len(cb.validation) == 56
+    # Of the official 250 training examples the files there hold 64.
+    assert (len(cb.train), len(cb.validation)) == (64, 56)
     assert any('"' in e.first for e in rte.train)

@@ -10,6 +10,7 @@ from reproduce.report.collected import Collected
 from reproduce.report.figure_data import shared_experiments
 from reproduce.report.order import BASELINE, is_tiny, strategies_in_order
 from reproduce.report.statistics import DIGITS, efficiency, ranking
+from reproduce.report.tables import table_tasks
 from reproduce.report.units import listed, n_is, number, plural
 
 _NAMED_SAVINGS = ("BOT25", "BOT50", "LoRA")
@@ -124,6 +125,14 @@ def notices(found: Collected) -> list[str]:
             f"Random weights ({listed(random)}): speed and memory do not depend on them, but accuracies say "
             "nothing here, nor do rankings."
         )
+    for row in table_tasks(trials).drop_nulls("benchmark_train").to_dicts():
+        for split in ("train", "validation"):
+            loaded, official = row[f"n_{split}_available"], row[f"benchmark_{split}"]
+            if loaded != official:
+                name = "training" if split == "train" else split
+                texts.append(
+                    f"The {name} split of {row['task']} has {loaded:,} examples here, officially {official:,}."
+                )
     shared = shared_experiments(trials)
     if shared:
         pairs = listed([f"{model} · {task}" for model, task in shared])

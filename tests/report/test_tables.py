@@ -33,6 +33,16 @@ def test_table_1_stands_beside_the_official_and_the_papers_sizes(tmp_path: Path)
     ]
 
 
+def test_a_split_that_is_not_the_official_one_is_named(tmp_path: Path) -> None:
+    root = write_rows(
+        tmp_path, [trial_row("ALL", "phi-2", "cb", n_train_available=64, n_validation_available=56)]
+    )
+    build([root], root / "report", command=None, missing=[])
+    page = (root / "report" / "report.md").read_text()
+    assert "The training split of cb has 64 examples here, officially 250." in page
+    assert "validation split of cb" not in page
+
+
 def test_predictions_by_hand(tmp_path: Path) -> None:
     fixed = {
         "training_bytes": 50,
