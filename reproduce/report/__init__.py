@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from reproduce.report.collected import collect
 from reproduce.report.content import Content, compose
-from reproduce.report.layout import Table
+from reproduce.report.exports import latex, write_csv
 from reproduce.report.page import markdown_page, render_page
 from reproduce.store import StoreError
 
@@ -68,18 +66,13 @@ def build(
 
 def _write(content: Content, out: Path) -> Path:
     (out / "tables").mkdir(parents=True, exist_ok=True)
-    for stale in (out / "tables").glob("*.csv"):
+    for stale in [*(out / "tables").glob("*.csv"), *(out / "tables").glob("*.tex")]:
         stale.unlink()
     for table in content.tables:
-        _write_csv(table, out / "tables")
+        write_csv(table.frame, out / "tables" / f"{table.name}.csv")
+        if table.name != "trials":
+            (out / "tables" / f"{table.name}.tex").write_text(latex(table), "utf-8")
     page = out / "report.html"
     page.write_text(render_page(content), "utf-8")
     (out / "report.md").write_text(markdown_page(content), "utf-8")
     return page
-
-
-def _write_csv(table: Table, folder: Path) -> None:
-    """The table's plain numbers; lists become numbers with spaces between."""
-    lists = [name for name, dtype in table.frame.schema.items() if dtype.is_nested()]
-    flat = table.frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists)
-    flat.write_csv(folder / f"{table.name}.csv")

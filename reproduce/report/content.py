@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from reproduce.report import figure_data, figures, layout, tables
 from reproduce.report.collected import Collected
+from reproduce.report.exports import write_csv
 from reproduce.report.facts import Check, findings, freeze_proof, headline, notices
 from reproduce.report.origins import Fact, open_questions, origins
 from reproduce.report.style import save
@@ -77,13 +78,15 @@ def _tables(found: Collected) -> list[layout.Table]:
 def _draw_all(trials: pl.DataFrame, folder: Path) -> list[Picture]:
     """Draw the figures for which there is data; a figure of an earlier report does not stay behind."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob("figure_*.png"), *folder.glob("figure_*.svg")]:
-        stale.unlink()
+    for name in _FIGURES:
+        for kind in ("png", "svg", "pdf", "csv"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
     drawn = []
     for name, (title, compute, draw, caption) in _FIGURES.items():
         data = compute(trials)
         if data["n"].sum():
             png, svg = save(draw(data), folder / name)
+            write_csv(data, folder / f"{name}.csv")
             drawn.append(Picture(name, title, caption(trials, data), _alt(title, data), png, svg))
     return drawn
 

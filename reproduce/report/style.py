@@ -109,10 +109,12 @@ def canvas(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write ``stem``.png and ``stem``.svg; the same figure gives the same bytes."""
+    """Write ``stem`` as PNG, SVG and PDF, and return the first two; the same figure gives the same bytes."""
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     with style():
         figure.savefig(png, dpi=150, metadata={"Software": None})
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(svg, metadata=nothing)
+        dated = {"CreationDate": None, "Creator": None, "Producer": None}
+        figure.savefig(stem.with_suffix(".pdf"), metadata=dated)
     return png, svg

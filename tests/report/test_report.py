@@ -85,11 +85,10 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_is_written(whole: Path) -> None:
-    figures = {f"figure_{n}.{kind}" for n in (3, 4, 5, 6) for kind in ("png", "svg")}
+    figures = {f"figure_{n}.{kind}" for n in (3, 4, 5, 6) for kind in ("png", "svg", "pdf", "csv")}
     assert {path.name for path in (whole / "figures").iterdir()} == figures
-    tables = {
-        f"{name}.csv" for name in ("tasks", "accuracy", "efficiency", "predictions", "ranking", "trials")
-    }
+    names = ("tasks", "accuracy", "efficiency", "predictions", "ranking")
+    tables = {f"{name}.{kind}" for name in names for kind in ("csv", "tex")} | {"trials.csv"}
     assert {path.name for path in (whole / "tables").iterdir()} == tables
     assert pl.read_csv(whole / "tables" / "trials.csv").height == 72
 
