@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import transformers
 
-from lfreeze.blocks import model_parts
+from lfreeze.blocks import Parts, model_parts
+from lfreeze.errors import InputError
 from lfreeze.model_files import ModelError
 from lfreeze.quiet import quiet
 
@@ -16,6 +17,18 @@ from lfreeze.quiet import quiet
 _HEADS = {"lm_head", "score", "classifier"}
 # Constants that old versions of the transformers library saved among the weights.
 _CONSTANTS = ("inv_freq", "masked_bias", "position_ids", ".attn.bias", ".attention.bias")
+
+
+def parts_of(name: str, model: Any) -> Parts:
+    """The roles of a model's parts.
+
+    Raises:
+        ModelError: it has no stack of layers, or more than one.
+    """
+    try:
+        return model_parts(model)
+    except InputError as error:
+        raise ModelError(f"model {name}: {error}") from None
 
 
 def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
@@ -27,7 +40,7 @@ def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
     Raises:
         ModelError: it names the first tensor that does not fit.
     """
-    head = {id(p) for p in model_parts(model).head}
+    head = {id(p) for p in parts_of(name, model).head}
     inside = {n for n, p in model.named_parameters() if id(p) not in head}
     for tensor in sorted(set(info["missing_keys"]) & inside):
         raise ModelError(f"model {name}: its checkpoint lacks the tensor {tensor}")

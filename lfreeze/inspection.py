@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from lfreeze.blocks import model_parts
 from lfreeze.errors import InputError
+from lfreeze.fit import parts_of
 from lfreeze.loading import empty_classifier, load
-from lfreeze.model_files import ModelError
 from lfreeze.models import Checkpoint
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
@@ -30,10 +29,7 @@ def inspect_model(
         model = empty_classifier(checkpoint, n_labels, torch.float32, torch.device("meta"))
     else:
         model, _ = load(checkpoint, n_labels, torch.float32, device="meta")
-    try:
-        parts = model_parts(model)
-    except InputError as error:
-        raise ModelError(f"model {checkpoint.name}: {error}") from None
+    parts = parts_of(checkpoint.name, model)
     for strategy in strategies:
         strategy.frozen_count(len(parts.layers))
         if strategy.kind == "LoRA":
