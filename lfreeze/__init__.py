@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lfreeze.adaptive import AdaptiveFreezing
     from lfreeze.callback import FreezeCallback
     from lfreeze.freezing import FreezePlan, freeze
+    from lfreeze.kinds.lora import merge_lora
     from lfreeze.recipe import Recipe
     from lfreeze.strategy import PAPER_STRATEGIES, Strategy, StrategyError
 
@@ -24,6 +25,7 @@ __all__ = [
     "Strategy",
     "StrategyError",
     "freeze",
+    "merge_lora",
 ]
 
 _HOMES = {
@@ -31,6 +33,7 @@ _HOMES = {
     "FreezeCallback": "callback",
     "FreezePlan": "freezing",
     "freeze": "freezing",
+    "merge_lora": "kinds.lora",
     "Recipe": "recipe",
     "PAPER_STRATEGIES": "strategy",
     "Strategy": "strategy",

@@ -42,6 +42,9 @@ class FreezeOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise StrategyError(f"{name} = {value!r} is not a whole number above 0")
+        targets = self.lora_targets
+        if isinstance(targets, str) or not targets or not all(isinstance(t, str) for t in targets):
+            raise StrategyError(f"lora_targets = {targets!r} is not a list of names")
 
 
 def parse_options(options: Mapping[str, Any]) -> FreezeOptions:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lfreeze import freeze
+from lfreeze import freeze, merge_lora
 from lfreeze.blocks import model_parts
 from lfreeze.freezing import FreezePlan, sync_optimizer
 from lfreeze.proof import FreezeProof
@@ -89,9 +91,36 @@ def test_lora_trains_adapters_and_head_and_can_be_undone() -> None:
     assert torch.equal(model(input_ids=ids).logits, before)
 
 
+def test_a_merged_lora_is_saved_and_loaded_like_any_model(tmp_path: Path) -> None:
+    model = build("llama").eval()
+    names = set(dict(model.named_parameters()))
+    freeze(model, "LoRA", lora_dropout=0.0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+    ids = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        merge_lora(model)
+        model.save_pretrained(tmp_path)
+        again = type(model).from_pretrained(tmp_path, dtype=torch.float32).eval()
+        torch.testing.assert_close(again(input_ids=ids).logits, before, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(build("llama").eval()(input_ids=ids).logits, before, atol=1e-3)
+    assert set(dict(again.named_parameters())) == names
+
+
+def test_lora_targets_are_a_list_of_names() -> None:
+    for targets in ("q_proj,v_proj", (), [1]):
+        with pytest.raises(StrategyError, match="is not a list of names"):
+            freeze(build("llama"), "LoRA", lora_targets=targets)
+
+
 def test_lora_on_an_architecture_without_its_targets_says_so() -> None:
     with pytest.raises(StrategyError, match=r"no module named q_proj, v_proj in GPT2.*lora_targets"):
         freeze(build("gpt2"), "LoRA")
+    with pytest.raises(StrategyError, match=r"no module named valu in BertForSequenceClassification"):
+        freeze(build("bert"), "LoRA", lora_targets=("query", "valu"))
     assert freeze(build("gpt2"), "LoRA", lora_targets=("c_attn",)).trainable_parameters > 0
 
 

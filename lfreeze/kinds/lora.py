@@ -25,6 +25,13 @@ class LoRA(Kind):
         from lfreeze.freezing import describe, store_frozen_linears
 
         parts = model_parts(model)
+        names = [f".{name}" for name, _ in model.named_modules()]
+        absent = [t for t in options.lora_targets if not any(name.endswith(f".{t}") for name in names)]
+        if absent:
+            raise StrategyError(
+                f"LoRA finds no module named {', '.join(absent)} in {type(model).__name__}; "
+                "name the attention projections of this architecture with lora_targets"
+            )
         config = LoraConfig(
             r=options.lora_rank,
             lora_alpha=options.lora_alpha,
@@ -33,26 +40,34 @@ class LoRA(Kind):
             # GPT-2's projections keep their weights transposed.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
-        try:
-            inject_adapter_in_model(config, model)
-        except ValueError as error:
-            wanted = ", ".join(options.lora_targets)
-            raise StrategyError(
-                f"LoRA finds no module named {wanted} in {type(model).__name__}; "
-                "name the attention projections of this architecture with lora_targets"
-            ) from error
+        inject_adapter_in_model(config, model)
         for parameter in parts.head:
             parameter.requires_grad_(True)
         store_frozen_linears(parts, options)
         return describe(model, strategy)
 
     def undo(self, model: nn.Module) -> None:
-        from peft.tuners.tuners_utils import BaseTunerLayer
+        _unwrap(model, merge=False)
 
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, BaseTunerLayer):
-                    setattr(parent, name, child.get_base_layer())
-        for leftover in ("peft_config", "active_adapter", "_hf_peft_config_loaded"):
-            if leftover in vars(model):
-                delattr(model, leftover)
+
+def merge_lora(model: nn.Module) -> None:
+    """Add the adapters' products to the weights they adapt, in place, and take the adapters out.
+
+    Call it after training and before saving: a model that holds adapters is saved with tensors
+    that a plain ``from_pretrained`` does not find.
+    """
+    _unwrap(model, merge=True)
+
+
+def _unwrap(model: nn.Module, *, merge: bool) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                if merge:
+                    child.merge()
+                setattr(parent, name, child.get_base_layer())
+    for leftover in ("peft_config", "active_adapter", "_hf_peft_config_loaded"):
+        if leftover in vars(model):
+            delattr(model, leftover)
