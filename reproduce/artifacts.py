@@ -21,7 +21,7 @@ import polars as pl
 from lfreeze.errors import InputError
 from reproduce.schema import TABLES
 from reproduce.spec import Cell, TrialSpec
-from reproduce.store import TrialTable, read_trials, relative_path
+from reproduce.store import PUBLISHED, TrialTable, read_trials, relative_path
 
 _MANIFEST = "sweep.json"
 _RUNNING = "running.json"
@@ -149,11 +149,15 @@ def note_running(root: Path, cells: Iterable[str]) -> None:
 
 
 def read_progress(root: Path) -> Progress:
-    """What the folder holds of what it is asked to hold.
+    """What the folder holds of what it is asked to hold; of published results, all that is there.
 
     Raises:
         ArtifactError: it was not made by a sweep.
     """
+    if not (root / _MANIFEST).is_file() and (root / PUBLISHED).is_file():
+        table = read_trials([root])
+        cells = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()
+        return Progress(tuple(Wanted(Cell(*cell), run_id) for *cell, run_id in cells), table, False, ())
     if not (root / _MANIFEST).is_file():
         raise ArtifactError(f"{root} is not an artifact folder: it has no file {_MANIFEST}")
     manifest = _load_manifest(root)

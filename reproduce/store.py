@@ -23,6 +23,9 @@ import polars as pl
 from lfreeze.errors import InputError
 from reproduce.schema import SCHEMA_VERSION, SCHEMAS, TABLES, TRIAL_SCHEMA
 
+# In a folder of published results: every trial's row in one file, without steps and predictions.
+PUBLISHED = "trials.parquet"
+
 
 class StoreError(InputError):
     """An artifact folder, file or row that breaks the contract; the message says which and how."""
@@ -120,10 +123,10 @@ def read_trials(roots: Iterable[Path]) -> TrialTable:
     """
     frames, damaged = [], []
     for root in roots:
-        if not (root / "trials").is_dir():
+        whole = [root / PUBLISHED] if (root / PUBLISHED).is_file() else []
+        if not whole and not (root / "trials").is_dir():
             raise StoreError(f"{root} is not an artifact folder: it has no folder 'trials'")
         files = sorted((root / "trials").rglob("*.parquet"))
-        whole = []
         for path in files:
             problem = _problem(root, path)
             if problem:

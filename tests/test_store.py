@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from reproduce.artifacts import read_progress
 from reproduce.store import (
     TRIAL_SCHEMA,
     StoreError,
@@ -21,6 +22,7 @@ from reproduce.store import (
     trial_frame,
     write_trial,
 )
+from tests.report import synthetic
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -156,3 +158,17 @@ def test_the_store_needs_no_torch() -> None:
     code = "import sys, reproduce.store; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_published_rows_are_read_without_steps_and_predictions(tmp_path: Path) -> None:
+    rows = [synthetic.trial_row("ALL"), synthetic.trial_row("BOT25")]
+    source = synthetic.write_rows(tmp_path / "source", rows)
+    published = tmp_path / "published"
+    published.mkdir()
+    read_trials([source]).frame.drop("artifacts").write_parquet(published / "trials.parquet")
+    progress = read_progress(published)
+    assert (progress.done, len(progress.wanted), progress.missing) == (2, 2, [])
+    assert set(progress.rows["strategy"]) == {"ALL", "BOT25"}
+    assert scan_table([published], "steps").collect().height == 0
+    (published / "trials.parquet").write_bytes(b"PAR1")
+    assert "trials.parquet" in str(read_progress(published).table.damaged[0].path)
