@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reproduce.report.collected import collect
 from reproduce.report.content import Content, compose
 from reproduce.report.exports import latex, write_csv
 from reproduce.report.page import markdown_page, render_page
-from reproduce.store import StoreError
+from reproduce.report.trial_records import trial_records
+from reproduce.store import StoreError, scan_table
 
 __all__ = ["Summary", "build"]
 
@@ -57,14 +59,14 @@ def build(
     found = collect(roots, missing)
     try:
         content = compose(found, out, command)
-        page = _write(content, out)
+        page = _write(content, trial_records(found.trials, scan_table(roots, "steps")), out)
     except OSError as error:
         raise StoreError(f"the report cannot be written to {out} ({error.strerror or error})") from None
     sentences = (content.headline, *content.findings)
     return Summary(page, found.ok, found.failed, len(found.damaged), len(found.missing), sentences)
 
 
-def _write(content: Content, out: Path) -> Path:
+def _write(content: Content, records: Mapping[str, Any], out: Path) -> Path:
     (out / "tables").mkdir(parents=True, exist_ok=True)
     for stale in [*(out / "tables").glob("*.csv"), *(out / "tables").glob("*.tex")]:
         stale.unlink()
@@ -73,6 +75,6 @@ def _write(content: Content, out: Path) -> Path:
         if table.name != "trials":
             (out / "tables" / f"{table.name}.tex").write_text(latex(table), "utf-8")
     page = out / "report.html"
-    page.write_text(render_page(content), "utf-8")
+    page.write_text(render_page(content, records), "utf-8")
     (out / "report.md").write_text(markdown_page(content), "utf-8")
     return page

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -22,10 +25,39 @@ _NOT_DRAWING = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|
 _IDS = re.compile(r'(\bid="|url\(#|(?:xlink:)?href="#)')
 
 
-def render_page(content: Content) -> str:
-    """The HTML page; every text from a trial is escaped."""
-    drawings = {picture.name: inline_svg(picture) for picture in content.pictures}
-    return _ENVIRONMENT.get_template("template.html.jinja").render(content=content, drawings=drawings)
+def render_page(content: Content, records: Mapping[str, Any] | None = None) -> str:
+    """The HTML page; every text from a trial is escaped.
+
+    Args:
+        records: what to show of a trial that a reader opens (``trial_records``); None: no details.
+    """
+    return _ENVIRONMENT.get_template("template.html.jinja").render(
+        content=content,
+        drawings={picture.name: inline_svg(picture) for picture in content.pictures},
+        about={picture.name: _subjects(picture) for picture in content.pictures},
+        records=records,
+        embedded=None if records is None else embedded_json(records),
+        script=_asset("page.js"),
+    )
+
+
+def embedded_json(data: Mapping[str, Any]) -> Markup:
+    """JSON for the inside of a script element: no text in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _asset(name: str) -> Markup:
+    """A file of this package, as it is."""
+    assert _ENVIRONMENT.loader is not None
+    return Markup(_ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0])
+
+
+def _subjects(picture: Picture) -> dict[str, tuple[str, ...]]:
+    """The models and tasks that a figure is about, where it says so; one without any shows all."""
+    return {name: tuple(getattr(picture, name, ())) for name in ("models", "tasks")}
 
 
 def inline_svg(picture: Picture) -> Markup:
