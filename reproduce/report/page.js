@@ -335,7 +335,7 @@ function lossParts(get) {
   const change = get("switch_step");
   if (typeof change === "number" && change >= first && change <= last) {
     drawing.append(svg("line", {class: "switch", x1: x(change), x2: x(change), y1: top, y2: h - bottom}),
-      svg("text", {x: x(change) + 4, y: h - bottom - 4}, "switch"));
+      svg("text", {x: x(change) + 4, y: top + 14}, "switch"));
   }
   let path = "", pen = "M";
   loss.forEach((value, i) => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 import polars as pl
 import pytest
 
-from reproduce.report import trial_records as records_module
 from reproduce.report.collected import collect
 from reproduce.report.content import Content, compose
 from reproduce.report.layout import trials_layout
@@ -351,7 +351,7 @@ def test_records_are_small_and_complete() -> None:
 
 
 def test_too_many_trials_have_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records_module, "MOST_TRIALS", 1)
+    monkeypatch.setattr(sys.modules[trial_records.__module__], "MOST_TRIALS", 1)
     trials = pl.DataFrame([trial_row("ALL"), trial_row("BOT25")], schema=TRIAL_SCHEMA)
     records = trial_records(trials)
     assert records == {"count": 2, "columns": []}
