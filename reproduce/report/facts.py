@@ -96,22 +96,7 @@ def findings(found: Collected) -> list[str]:
 def notices(found: Collected) -> list[str]:
     """What a reader must know before believing a figure."""
     trials, texts = found.trials, []
-    if found.failed or found.damaged or found.missing:
-        counts = {"failed": found.failed, "damaged": len(found.damaged), "missing": len(found.missing)}
-        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
-        texts.append(
-            f"{found.asked - found.ok:,} of {plural(found.asked, 'trial')} have no result "
-            f"({', '.join(parts)}); "
-            "each is listed with its reason under “Failed and missing trials”."
-        )
     models = sorted(set(trials["model"]))
-    broken = sorted({name for check in freeze_proof(found) for name in check.broken})
-    if broken:
-        texts.append(
-            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their "
-            "strategy asked "
-            "for is not what was trained."
-        )
     tiny = [model for model in models if is_tiny(model)]
     if tiny:
         texts.append(
@@ -124,6 +109,21 @@ def notices(found: Collected) -> list[str]:
         texts.append(
             f"Random weights ({listed(random)}): speed and memory do not depend on them, but accuracies say "
             "nothing here, nor do rankings."
+        )
+    if found.failed or found.damaged or found.missing:
+        counts = {"failed": found.failed, "damaged": len(found.damaged), "missing": len(found.missing)}
+        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        texts.append(
+            f"{found.asked - found.ok:,} of {plural(found.asked, 'trial')} have no result "
+            f"({', '.join(parts)}); "
+            "each is listed with its reason under “Failed and missing trials”."
+        )
+    broken = sorted({name for check in freeze_proof(found) for name in check.broken})
+    if broken:
+        texts.append(
+            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their "
+            "strategy asked "
+            "for is not what was trained."
         )
     for row in table_tasks(trials).drop_nulls("benchmark_train").to_dicts():
         for split in ("train", "validation"):

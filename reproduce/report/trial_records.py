@@ -113,8 +113,12 @@ def _curves(run_ids: Sequence[str], steps: pl.LazyFrame) -> list[dict[str, Any]]
         .group_by("run_id", maintain_order=True)
         .agg("step", "loss", pl.col("width").first())
     )
-    found = {run_id: (step, loss, width) for run_id, step, loss, width in points.collect().iter_rows()}
     none = {"why": "no training step was recorded"}
+    try:
+        found = {run_id: curve for run_id, *curve in points.collect().iter_rows()}
+    except (pl.exceptions.PolarsError, OSError):
+        # One damaged file hides all curves, but not the report.
+        found, none = {}, {"why": "the files of the training steps could not all be read"}
     by_name: dict[str, list[Any]] = {"loss_step": [], "loss": [], "loss_width": []}
     for run_id in run_ids:
         step, loss, steps_each = found.get(run_id, (None, None, None))

@@ -130,9 +130,9 @@ def column(page: Any, index: int) -> list[str]:
     )
 
 
-def count(page: Any) -> str:
-    page.wait_for_timeout(50)
-    return page.inner_text("#trial-filters output")
+def wait_for_count(page: Any, text: str) -> None:
+    output = "document.querySelector('#trial-filters output')"
+    page.wait_for_function(f"text => {output}.textContent === text", arg=text)
 
 
 def screenshot(page: Any, name: str, **options: Any) -> None:
@@ -143,16 +143,16 @@ def screenshot(page: Any, name: str, **options: Any) -> None:
 
 def test_search_and_filters_narrow_the_trials(opened: Opened) -> None:
     page = opened.page
-    assert count(page) == "73 of 73 trials"
+    wait_for_count(page, "73 of 73 trials")
     screenshot(page, "light", full_page=True)
     page.select_option("#trial-filters select[name=model]", "tiny-phi")
     page.select_option("#trial-filters select[name=strategy]", "BOT75")
-    assert count(page) == "6 of 73 trials"
+    wait_for_count(page, "6 of 73 trials")
     assert set(column(page, 1)) == {"BOT75"}
     page.fill("#trial-filters input", "CB 43")
-    assert count(page) == "1 of 73 trials"
+    wait_for_count(page, "1 of 73 trials")
     page.click("#trial-filters button[type=reset]")
-    assert count(page) == "73 of 73 trials"
+    wait_for_count(page, "73 of 73 trials")
     page.select_option("#trial-filters select[name=status]", "oom")
     assert column(page, 1) == ["TOP25"]
 
@@ -218,7 +218,7 @@ def test_a_claim_shows_its_trials(opened: Opened) -> None:
     page.click("a[data-claim=C2]")
     assert set(column(page, 1)) == {"ADT-L50"}
     page.click("#claim button")
-    assert count(page) == "73 of 73 trials"
+    wait_for_count(page, "73 of 73 trials")
     assert page.locator("a[data-claim]").count() == 2
 
 
@@ -231,6 +231,7 @@ def test_figures_are_filtered_and_enlarged_by_keyboard(opened: Opened) -> None:
     page.select_option("#figure-filters select[name=task]", "tiny-cb")
     assert page.locator(visible).count() == 2
     page.click("#figure-filters button[type=reset]")
+    page.locator(visible).nth(3).wait_for()
     sheet = page.locator(".sheet").first
     sheet.focus()
     page.keyboard.press("Enter")
@@ -316,7 +317,7 @@ def test_many_trials_are_drawn_as_one_scrolls(browser: Any, report: Path, tmp_pa
     (tmp_path / "many.html").write_text(html[:start] + html[start:end] * 18 + html[end:], "utf-8")
     opened = open_page(browser, tmp_path / "many.html")
     page = opened.page
-    assert count(page) == "1,314 of 1,314 trials"
+    wait_for_count(page, "1,314 of 1,314 trials")
     assert len(column(page, 1)) == 100
     page.locator(".scroll", has=page.locator("[data-trials]")).evaluate("s => s.scrollTo(0, s.scrollHeight)")
     page.wait_for_function("document.querySelectorAll('[data-trials] tbody tr').length === 200")
@@ -348,6 +349,15 @@ def test_records_are_small_and_complete() -> None:
     assert none == {"why": "no training step was recorded"}
     assert columns["loss_width"]["cells"][0] == 20
     assert "loss" not in {entry["name"] for entry in trial_records(trials)["columns"]}
+
+
+def test_a_damaged_file_of_steps_does_not_stop_the_page(tmp_path: Path) -> None:
+    write_trial(tmp_path, TrialResult(trial_row("ALL"), {"step": [1], "loss": [0.5]}))
+    (steps,) = (tmp_path / "steps").rglob("*.parquet")
+    steps.write_bytes(b"PAR1 neither cut nor whole PAR1")
+    data = trial_records(collect([tmp_path], []).trials, scan_table([tmp_path], "steps"))
+    (cells,) = (entry["cells"] for entry in data["columns"] if entry["name"] == "loss")
+    assert cells == [{"why": "the files of the training steps could not all be read"}]
 
 
 def test_too_many_trials_have_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
