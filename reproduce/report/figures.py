@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 
 from reproduce.report.marks import gauge, place_labels
 from reproduce.report.order import BASELINE, experiments, strategies_in_order
+from reproduce.report.panels import BAR, WARNING, legend, name_bars, no_result, panels
 from reproduce.report.style import (
     INK,
     MUTED,
@@ -26,12 +27,9 @@ from reproduce.report.style import (
 )
 from reproduce.report.units import change, memory_unit, plural
 
-_LEFT, _RIGHT = 0.65, 0.15  # margins of a panel, in inches
 _GAUGE = "Half-disc: filled to the share of parameters that train."
 _SHARED = "▲ Speed was measured while other trials used the same device: compare with care."
 _STATIC = "#e6e8eb"
-_BAR = 0.78  # width of a bar; 1 is the distance between two
-_WARNING = "#9a3412"
 
 
 def figure_3(data: pl.DataFrame) -> Figure:
@@ -39,10 +37,8 @@ def figure_3(data: pl.DataFrame) -> Figure:
     pairs = experiments(data)
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
-    figure, panels = _panels(
-        pairs, bars=len(strategies), height=2.55, below=0.75, title="Validation accuracy"
-    )
-    for (model, task), axes in zip(pairs, panels, strict=True):
+    figure, grid = panels(pairs, bars=len(strategies), height=2.55, below=0.75, title="Validation accuracy")
+    for (model, task), axes in zip(pairs, grid, strict=True):
         rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
         # Values stand in one line above everything else, clear of the horizontal lines.
         top = max([(r["mean"] or 0) + (r["std"] or 0) for r in rows] + [rows[0]["majority"] or 0, 0.5])
@@ -51,13 +47,13 @@ def figure_3(data: pl.DataFrame) -> Figure:
         _reference_lines(axes, rows[0])
         axes.set_ylim(0, 100 * top * 1.17)
         axes.set_ylabel("accuracy, %")
-        _name_bars(axes, [r["strategy"] for r in rows])
+        name_bars(axes, [r["strategy"] for r in rows])
     handles = [
         Line2D([], [], color=INK, linewidth=1.0, label="ALL, mean"),
         Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label="ALL, ± 1 std"),
         Line2D([], [], color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), label="majority class"),
     ]
-    _legend(figure, [*family_handles(strategies), *handles])
+    legend(figure, [*family_handles(strategies), *handles])
     return figure
 
 
@@ -66,14 +62,14 @@ def _accuracy_bar(
 ) -> None:
     name, mean, std = str(row["strategy"]), row["mean"], row["std"]
     if mean is None:
-        _no_result(axes, place, 2.0)
+        no_result(axes, place, 2.0)
         return
     assert isinstance(mean, float)
     spread = std if isinstance(std, float) else 0.0
     axes.bar(
         place,
         100 * mean,
-        _BAR,
+        BAR,
         color=colour(name, families),
         edgecolor=INK,
         linewidth=0.6,
@@ -106,12 +102,12 @@ def figure_4(data: pl.DataFrame) -> Figure:
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
     shared = not data["exclusive"].all()
-    notes = [(_GAUGE, MUTED), *([(_SHARED, _WARNING)] if shared else [])]
+    notes = [(_GAUGE, MUTED), *([(_SHARED, WARNING)] if shared else [])]
     # Few panels have room to keep their labels apart.
     bars, height = (18, 3.8) if len(pairs) <= 4 else (14, 2.9)
     title = "Training speed and accuracy"
-    figure, panels = _panels(pairs, bars=bars, height=height, below=0.55, title=title, notes=notes)
-    for (model, task), axes in zip(pairs, panels, strict=True):
+    figure, grid = panels(pairs, bars=bars, height=height, below=0.55, title=title, notes=notes)
+    for (model, task), axes in zip(pairs, grid, strict=True):
         rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
         points = [(row["seconds"], 100 * row["mean"]) for row in rows]
         _set_limits(axes, points)
@@ -124,7 +120,7 @@ def figure_4(data: pl.DataFrame) -> Figure:
             gauge(axes, x, y, row["trainable_share"] or 0.0, colour(row["strategy"], families))
         place_labels(axes, points, [row["strategy"] for row in rows])
     handles = [Patch(facecolor=colour(f, families), edgecolor=INK, linewidth=0.6, label=f) for f in families]
-    _legend(figure, handles)
+    legend(figure, handles)
     return figure
 
 
@@ -140,14 +136,14 @@ def figure_5(data: pl.DataFrame) -> Figure:
     models = sorted(set(data["model"]))
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
-    figure, panels = _panels(
+    figure, grid = panels(
         [(m, "") for m in models],
         bars=len(strategies),
         height=2.7,
         below=0.75,
         title="Static and training memory",
     )
-    for model, axes in zip(models, panels, strict=True):
+    for model, axes in zip(models, grid, strict=True):
         rows = data.filter(pl.col("model") == model).to_dicts()
         highest = max(_peak(row) for row in rows)
         unit, size = memory_unit(highest)
@@ -155,14 +151,14 @@ def figure_5(data: pl.DataFrame) -> Figure:
             _memory_bar(axes, place, row, families, size, highest)
         axes.set_ylim(0, highest / size * 1.25 or 1)
         axes.set_ylabel(f"memory, {unit}")
-        _name_bars(axes, [r["strategy"] for r in rows])
+        name_bars(axes, [r["strategy"] for r in rows])
     handles: list[Patch | Line2D] = [
         Patch(facecolor=_STATIC, edgecolor=INK, linewidth=0.6, label="static model (grey)"),
         *family_handles(strategies),
     ]
     if data["probe_training"].is_not_null().any():
         handles.append(Line2D([], [], color=INK, linewidth=1.6, label="peak before the switch"))
-    _legend(figure, handles)
+    legend(figure, handles)
     return figure
 
 
@@ -177,22 +173,18 @@ def _memory_bar(
     name = row["strategy"]
     edge: Any = {"edgecolor": INK, "linewidth": 0.6, "zorder": 2}
     if row["training"] is None:
-        _no_result(axes, place, 0.01 * highest / size)
+        no_result(axes, place, 0.01 * highest / size)
         return
     static, training = row["static"] / size, row["training"] / size
-    axes.bar(place, static, _BAR, color=_STATIC, **edge)
-    axes.bar(place, training, _BAR, bottom=static, color=colour(name, families), hatch=hatch(name), **edge)
+    axes.bar(place, static, BAR, color=_STATIC, **edge)
+    axes.bar(place, training, BAR, bottom=static, color=colour(name, families), hatch=hatch(name), **edge)
     if row["probe_training"] is not None:
         peak = static + row["probe_training"] / size
-        axes.plot([place - _BAR / 2, place + _BAR / 2], [peak, peak], color=INK, linewidth=1.6, zorder=4)
+        axes.plot([place - BAR / 2, place + BAR / 2], [peak, peak], color=INK, linewidth=1.6, zorder=4)
     if row["reduction"] is not None and name != BASELINE:
         at = (_peak(row) + 0.02 * highest) / size
         text = change(1 - row["reduction"])
         axes.text(place, at, text, rotation=90, ha="center", va="bottom", fontsize=6.8)
-
-
-def _no_result(axes: Axes, place: int, at: float) -> None:
-    axes.text(place, at, "no result", rotation=90, ha="center", va="bottom", fontsize=7, color=MUTED)
 
 
 def figure_6(data: pl.DataFrame) -> Figure:
@@ -224,64 +216,3 @@ def figure_6(data: pl.DataFrame) -> Figure:
         )
         plain(axes, grid="x")
     return figure
-
-
-def _panels(
-    pairs: Sequence[tuple[str, str]],
-    *,
-    bars: int,
-    height: float,
-    below: float,
-    title: str,
-    notes: Sequence[tuple[str, str]] = (),
-) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel for each pair; ``height`` of a panel and room ``below`` it in inches.
-
-    ``notes`` are lines under the title, each with its colour.
-    """
-    models = {model for model, _ in pairs}
-    columns = min(len(pairs), 3 if len(models) == 3 else 2)
-    rows = -(-len(pairs) // columns)
-    # Pairs come sorted by model: with one column for each model, read them downwards.
-    downwards = columns == len(models) and len(pairs) == rows * columns
-    inner = max(0.245 * bars, 3.0) if columns > 1 else max(0.4 * bars, 4.5)
-    width = columns * (inner + _LEFT + _RIGHT) + 0.1
-    head, foot, title_room = 0.42 + 0.2 * len(notes), 0.5, 0.32
-    step = title_room + height + below
-    total = head + rows * step + foot
-    with style():
-        figure = canvas(width, total)
-        figure.text(0.12 / width, 1 - 0.12 / total, title, fontsize=12, fontweight="bold", va="top")
-        for line, (note, ink) in enumerate(notes):
-            figure.text(
-                0.12 / width, 1 - (0.38 + 0.2 * line) / total, note, fontsize=8.5, color=ink, va="top"
-            )
-        panels = []
-        for place, (model, task) in enumerate(pairs):
-            column, row = divmod(place, rows) if downwards else (place % columns, place // columns)
-            left = column * (inner + _LEFT + _RIGHT) + _LEFT
-            bottom = total - head - (row + 1) * step + below
-            axes = figure.add_axes((left / width, bottom / total, inner / width, height / total))
-            axes.set_title(
-                " · ".join(part for part in (model, task) if part), fontsize=9.5, loc="left", pad=6
-            )
-            panels.append(axes)
-    return figure, panels
-
-
-def _name_bars(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.8)
-    axes.set_xlim(-0.65, len(names) - 0.35)
-    plain(axes, grid="y")
-
-
-def _legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
-    """One legend at the foot of the figure, in as many lines as its width needs."""
-    with style():
-        widths = [0.5 + 0.068 * len(str(handle.get_label())) for handle in handles]
-        lines = next(n for n in range(1, len(handles) + 1) if sum(widths) <= n * figure.get_figwidth() * 0.97)
-        columns = -(-len(handles) // lines)
-        figure.legend(
-            handles=list(handles), loc="lower left", ncols=columns, frameon=False, fontsize=8,
-            bbox_to_anchor=(0.0, 0.0), handlelength=1.6, columnspacing=1.4,
-        )  # fmt: skip

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from reproduce.report.content import Content, Picture
+from reproduce.report.content import Content
 from reproduce.report.layout import escape_markdown
+from reproduce.report.plot import Picture
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("reproduce.report", "."),

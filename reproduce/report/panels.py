@@ -1,0 +1,81 @@
+"""Figures as grids of titled panels, and what panels share: named bars, legends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from reproduce.report.style import MUTED, canvas, plain, style
+
+_LEFT, _RIGHT = 0.65, 0.15  # margins of a panel, in inches
+BAR = 0.78  # width of a bar; 1 is the distance between two
+WARNING = "#9a3412"
+
+
+def panels(
+    pairs: Sequence[tuple[str, str]],
+    *,
+    bars: int,
+    height: float,
+    below: float,
+    title: str,
+    notes: Sequence[tuple[str, str]] = (),
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled panel for each pair; ``height`` of a panel and room ``below`` it in inches.
+
+    ``notes`` are lines under the title, each with its colour.
+    """
+    models = {model for model, _ in pairs}
+    columns = min(len(pairs), 3 if len(models) == 3 else 2)
+    rows = -(-len(pairs) // columns)
+    # Pairs come sorted by model: with one column for each model, read them downwards.
+    downwards = columns == len(models) and len(pairs) == rows * columns
+    inner = max(0.245 * bars, 3.0) if columns > 1 else max(0.4 * bars, 4.5)
+    width = columns * (inner + _LEFT + _RIGHT) + 0.1
+    head, foot, title_room = 0.42 + 0.2 * len(notes), 0.5, 0.32
+    step = title_room + height + below
+    total = head + rows * step + foot
+    with style():
+        figure = canvas(width, total)
+        figure.text(0.12 / width, 1 - 0.12 / total, title, fontsize=12, fontweight="bold", va="top")
+        for line, (note, ink) in enumerate(notes):
+            figure.text(
+                0.12 / width, 1 - (0.38 + 0.2 * line) / total, note, fontsize=8.5, color=ink, va="top"
+            )
+        panels = []
+        for place, (model, task) in enumerate(pairs):
+            column, row = divmod(place, rows) if downwards else (place % columns, place // columns)
+            left = column * (inner + _LEFT + _RIGHT) + _LEFT
+            bottom = total - head - (row + 1) * step + below
+            axes = figure.add_axes((left / width, bottom / total, inner / width, height / total))
+            axes.set_title(
+                " · ".join(part for part in (model, task) if part), fontsize=9.5, loc="left", pad=6
+            )
+            panels.append(axes)
+    return figure, panels
+
+
+def name_bars(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.8)
+    axes.set_xlim(-0.65, len(names) - 0.35)
+    plain(axes, grid="y")
+
+
+def legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
+    """One legend at the foot of the figure, in as many lines as its width needs."""
+    with style():
+        widths = [0.5 + 0.068 * len(str(handle.get_label())) for handle in handles]
+        lines = next(n for n in range(1, len(handles) + 1) if sum(widths) <= n * figure.get_figwidth() * 0.97)
+        columns = -(-len(handles) // lines)
+        figure.legend(
+            handles=list(handles), loc="lower left", ncols=columns, frameon=False, fontsize=8,
+            bbox_to_anchor=(0.0, 0.0), handlelength=1.6, columnspacing=1.4,
+        )  # fmt: skip
+
+
+def no_result(axes: Axes, place: int, at: float) -> None:
+    axes.text(place, at, "no result", rotation=90, ha="center", va="bottom", fontsize=7, color=MUTED)
