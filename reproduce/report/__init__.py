@@ -62,7 +62,7 @@ def build(
         page = _write(content, records_of(found.trials, scan_table(roots, "steps")), out)
     except OSError as error:
         raise StoreError(f"the report cannot be written to {out} ({error.strerror or error})") from None
-    sentences = (content.headline, *content.findings)
+    sentences = (*content.notices, content.headline, *content.findings, content.tally)
     return Summary(page, found.ok, found.failed, len(found.damaged), len(found.missing), sentences)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce.report import layout, tables
+from reproduce.report.claims import Verdict, verdicts
+from reproduce.report.claims_words import Card, card, claims_layout, tally
 from reproduce.report.collected import Collected
 from reproduce.report.facts import Check, findings, freeze_proof, headline, notices
 from reproduce.report.gallery import draw_all
@@ -20,6 +23,8 @@ class Content:
     headline: str
     notices: list[str]
     findings: list[str]
+    tally: str
+    verdicts: list[Card]
     proof: list[Check]
     pictures: list[Picture]
     tables: list[layout.Table]
@@ -30,23 +35,27 @@ class Content:
 def compose(found: Collected, out: Path, command: str | None) -> Content:
     """Compute everything; figures are written to ``out``/figures."""
     trials = found.trials
+    judged = verdicts(trials) if found.ok else []
     return Content(
         headline(found),
         notices(found),
         findings(found),
+        tally(judged),
+        [card(verdict) for verdict in judged],
         freeze_proof(found),
         draw_all(found, out / "figures"),
-        _tables(found),
+        _tables(found, judged),
         origins(trials, command),
         open_questions(trials),
     )
 
 
-def _tables(found: Collected) -> list[layout.Table]:
+def _tables(found: Collected, judged: Sequence[Verdict]) -> list[layout.Table]:
     """The tables that have something to show."""
     trials, built = found.trials, []
     if found.ok:
         built += [
+            claims_layout(judged),
             layout.tasks_layout(tables.table_tasks(trials)),
             layout.accuracy_layout(tables.table_accuracy(trials)),
             layout.efficiency_layout(tables.table_efficiency(trials)),

@@ -8,7 +8,7 @@ import polars as pl
 
 from reproduce.report.collected import Collected
 from reproduce.report.figure_data import shared_experiments
-from reproduce.report.order import BASELINE, is_tiny, strategies_in_order
+from reproduce.report.order import BASELINE, experiments, is_tiny, strategies_in_order
 from reproduce.report.statistics import DIGITS, efficiency, ranking
 from reproduce.report.tables import table_tasks
 from reproduce.report.units import listed, n_is, number, plural
@@ -136,10 +136,10 @@ def notices(found: Collected) -> list[str]:
     shared = shared_experiments(trials)
     if shared:
         pairs = listed([f"{model} · {task}" for model, task in shared])
+        which = "in every experiment" if len(shared) == len(experiments(trials)) else f"for {pairs}"
         texts.append(
-            f"Speed was measured while other trials used the same device (marked ▲: {pairs}). Memory and "
-            "accuracy do "
-            "not depend on that; compare step times with care."
+            f"Speed was measured while other trials used the same device (marked ▲, {which}). Memory and "
+            "accuracy do not depend on that; compare step times with care."
         )
     if trials.height and BASELINE not in set(trials.filter(pl.col("status") == "ok")["strategy"]):
         texts.append(f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be given.")

@@ -168,7 +168,7 @@ function setUpTrials(dialog) {
     const words = form.elements.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     return words.every(word => haystacks.get(row).includes(word))
       && Object.entries(places).every(([name, i]) => [text[i], ""].includes(form.elements[name].value))
-      && (!strategies || strategies.includes(strategy) || strategies.includes(family(strategy)));
+      && (!strategies?.length || strategies.includes(strategy) || strategies.includes(family(strategy)));
   };
   const drawMore = (count = CHUNK) => {
     table.tBodies[0].append(...matching.slice(drawn, drawn + count));
@@ -188,7 +188,7 @@ function setUpTrials(dialog) {
   const showClaim = link => {
     form.reset();
     strategies = link ? JSON.parse(link.dataset.strategies) : null;
-    claim.querySelector("span").textContent = link ? `Trials of claim ${link.dataset.claim}: ${strategies.join(", ")}` : "";
+    claim.querySelector("span").textContent = link ? `Trials of claim ${link.dataset.claim}: ${strategies.join(", ") || "all strategies"}` : "";
   };
 
   for (const [name, i] of Object.entries(places)) fillSelect(form.elements[name], rows.map(row => texts.get(row)[i]));

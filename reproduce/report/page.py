@@ -77,9 +77,16 @@ def inline_svg(picture: Picture) -> Markup:
 
 def markdown_page(content: Content) -> str:
     """The same report as Markdown, with the figures' files beside it."""
-    lines = ["# Layer freezing: report", "", escape_markdown(content.headline), ""]
+    lines = ["# Layer freezing: report", ""]
     lines += [f"> **Note:** {escape_markdown(text)}\n" for text in content.notices]
+    lines += [escape_markdown(content.headline), ""]
     lines += [f"- {escape_markdown(text)}" for text in content.findings]
+    if content.verdicts:
+        lines += ["", "## The paper's claims", "", content.tally, ""]
+        lines += ["| claim | section | statement | verdict | what decides |", "|---|---|---|---|---|"]
+        for claim in content.verdicts:
+            cells = (claim.id, claim.section, claim.statement, f"**{claim.verdict}**", claim.outcome)
+            lines.append(f"| {' | '.join(map(escape_markdown, cells))} |")
     if content.proof:
         lines += ["", "## Was frozen really frozen?", ""]
         lines += [

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from reproduce.report.claims_words import Card, Line
 from reproduce.report.collected import collect
 from reproduce.report.content import Content, compose
 from reproduce.report.layout import trials_layout
@@ -66,16 +67,21 @@ def write_report(
     return page
 
 
+def a_card(name: str, verdict: str, strategies: tuple[str, ...]) -> Card:
+    line = Line(name, "1.0", "0.5 to 1.5", "0.2 to 2.0", "12 / 4", verdict)
+    words = {field.name: name for field in fields(Card)}
+    return Card(**words | {"verdict": verdict, "lines": (line,), "strategies": strategies})  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("page") / "trials"
     rows = grid(("tiny-gemma", "tiny-phi"), strategies=STRATEGIES)
     rows.append(trial_row("TOP25", status="oom", error_type="MemoryError", error_message="2 GiB too many"))
-    claim = {"section": "§4.2", "statement": "BOT25 is as accurate as ALL", "text": "A small gap.", "n": 12}
     verdicts = [
-        {**claim, "id": "C1", "verdict": "supported", "strategies": ["ALL", "BOT25"]},
-        {**claim, "id": "C2", "verdict": "contradicted", "strategies": ["ADT-L"]},
-        {**claim, "id": "C3", "verdict": "inconclusive", "strategies": []},
+        a_card("C1", "supported", ("ALL", "BOT25")),
+        a_card("C2", "contradicted", ("ADT-L",)),
+        a_card("C3", "inconclusive", ()),
     ]
     about = [(["tiny-gemma"], ["tiny-rte"]), (["tiny-phi"], ["tiny-rte"]), ([], []), ([], ["tiny-cb"])]
     return write_report(root, rows, about, verdicts=verdicts)
@@ -211,7 +217,7 @@ def test_a_failed_trial_says_why(opened: Opened) -> None:
 
 def test_a_claim_shows_its_trials(opened: Opened) -> None:
     page = opened.page
-    assert "1 supported, 1 contradicted, 1 inconclusive" in page.inner_text("main")
+    assert "✓" in page.evaluate("getComputedStyle(document.querySelector('.parts .supported')).listStyleType")
     page.click("a[data-claim=C1]")
     assert set(column(page, 1)) == {"ALL", "BOT25"}
     assert "Trials of claim C1" in page.inner_text("#claim")
@@ -219,7 +225,9 @@ def test_a_claim_shows_its_trials(opened: Opened) -> None:
     assert set(column(page, 1)) == {"ADT-L50"}
     page.click("#claim button")
     wait_for_count(page, "73 of 73 trials")
-    assert page.locator("a[data-claim]").count() == 2
+    page.click("a[data-claim=C3]")
+    wait_for_count(page, "73 of 73 trials")
+    assert "all strategies" in page.inner_text("#claim")
 
 
 def test_figures_are_filtered_and_enlarged_by_keyboard(opened: Opened) -> None:
@@ -296,8 +304,7 @@ def test_narrow_screens_scroll_only_inside(browser: Any, report: Path) -> None:
 def test_hostile_names_stay_text(browser: Any, tmp_path: Path) -> None:
     error = {"error_type": HOSTILE, "error_message": HOSTILE}
     rows = [trial_row("ALL", f"m{HOSTILE}"), trial_row("$x$", status="error", **error)]
-    verdict = dict.fromkeys(("id", "section", "statement", "verdict", "text", "n"), HOSTILE)
-    path = write_report(tmp_path / "trials", rows, verdicts=[{**verdict, "strategies": [HOSTILE, "$x$"]}])
+    path = write_report(tmp_path / "trials", rows, verdicts=[a_card(HOSTILE, HOSTILE, (HOSTILE, "$x$"))])
     opened = open_page(browser, path)
     page = opened.page
     assert f"m{HOSTILE}" in column(page, 2)
