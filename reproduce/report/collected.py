@@ -23,12 +23,15 @@ class Collected:
 
     Attributes:
         trials: each run once, in order; failed ones included.
+        runs: the rows of every folder, so that a run that several hold is there several times;
+            ``artifacts`` tells the folders apart.
         damaged: files that could not be read: the trial's factors, as far as the path gives them,
             and ``reason``.
         missing: trials that were asked for and left no row at all.
     """
 
     trials: pl.DataFrame
+    runs: pl.DataFrame
     damaged: tuple[Mapping[str, object], ...]
     missing: tuple[Mapping[str, object], ...]
 
@@ -57,9 +60,14 @@ def collect(roots: Sequence[Path], missing: Sequence[Mapping[str, object]]) -> C
     Raises:
         StoreError: there is no trial at all, not even a damaged or missing one.
     """
-    table = read_trials(roots)
-    trials = distinct_trials(table.frame).with_columns(pl.selectors.float().fill_nan(None))
-    damaged = _without_repeats([_damaged(entry) for entry in table.damaged])
+    tables = [read_trials([root]) for root in roots]
+    named = [
+        table.frame.with_columns(artifacts=pl.lit(name))
+        for table, name in zip(tables, _names(roots), strict=True)
+    ]
+    runs = pl.concat(named).with_columns(pl.selectors.float().fill_nan(None))
+    trials = distinct_trials(runs)
+    damaged = _without_repeats([_damaged(entry) for table in tables for entry in table.damaged])
     known = {tuple(cell) for cell in trials.select(CELL).iter_rows()}
     known |= {tuple(entry[name] for name in CELL) for entry in damaged}
     absent = {tuple(entry[name] for name in CELL): None for entry in missing}
@@ -67,7 +75,16 @@ def collect(roots: Sequence[Path], missing: Sequence[Mapping[str, object]]) -> C
     if not (trials.height or damaged or rest):
         folders = ", ".join(str(root) for root in roots)
         raise StoreError(f"there is nothing to report: {folders or 'no folder'} holds no finished trial")
-    return Collected(trials, tuple(damaged), tuple(rest))
+    return Collected(trials, runs, tuple(damaged), tuple(rest))
+
+
+def _names(roots: Sequence[Path]) -> list[str]:
+    """The folders' own names, numbered where several have the same."""
+    names = [root.resolve().name for root in roots]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[:place].count(name) + 1})"
+        for place, name in enumerate(names)
+    ]
 
 
 def _damaged(entry: Damaged) -> dict[str, object]:

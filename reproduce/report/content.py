@@ -11,6 +11,12 @@ from reproduce.report.claims import Verdict, verdicts
 from reproduce.report.claims_words import Card, card, claims_layout, tally
 from reproduce.report.collected import Collected
 from reproduce.report.facts import Check, findings, freeze_proof, headline, notices
+from reproduce.report.folders import (
+    folders_layout,
+    side_by_side_layout,
+    table_folders,
+    table_side_by_side,
+)
 from reproduce.report.gallery import draw_all
 from reproduce.report.origins import Fact, open_questions, origins
 from reproduce.report.plot import Picture
@@ -61,6 +67,11 @@ def _tables(found: Collected, judged: Sequence[Verdict]) -> list[layout.Table]:
             layout.efficiency_layout(tables.table_efficiency(trials)),
             layout.predictions_layout(tables.table_predictions(trials)),
             layout.ranking_layout(tables.table_ranking(trials)),
+        ]
+    if found.runs["artifacts"].n_unique() > 1:
+        built += [
+            folders_layout(table_folders(found.runs)),
+            side_by_side_layout(table_side_by_side(found.runs)),
         ]
     built.append(layout.problems_layout(tables.table_problems(trials, found.damaged, found.missing)))
     built.append(layout.trials_layout(tables.table_trials(trials)))
