@@ -11,6 +11,7 @@ own, whose peak of resident memory (its drawing processes' included, as a sum) i
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -127,10 +128,16 @@ def write_small(root: Path) -> None:
     """1,275 trials as a sweep leaves them."""
     trials, random = copies(0), np.random.default_rng(0)
     tables = [steps_of(trials, random), predictions_of(trials, random)]
-    steps, predictions = (table.partition_by("run_id", maintain_order=True, include_key=False) for table in tables)
+    steps, predictions = (
+        table.partition_by("run_id", maintain_order=True, include_key=False) for table in tables
+    )
     for row, step, prediction in zip(trials.iter_rows(named=True), steps, predictions, strict=True):
-        write_trial(root, TrialResult(row, step.to_dict(as_series=False), prediction.to_dict(as_series=False)))
-    trials.head(0).write_parquet(root / "trials.parquet")
+        write_trial(
+            root, TrialResult(row, step.to_dict(as_series=False), prediction.to_dict(as_series=False))
+        )
+    listed = trials.select("model", "task", "strategy", "seed", "run_id").to_dicts()
+    manifest = {"space": "benchmark", "recipe": {}, "inputs": {}, "trials": listed}
+    (root / "sweep.json").write_text(json.dumps(manifest), "utf-8")
 
 
 def write_large(root: Path) -> None:

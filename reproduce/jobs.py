@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfreeze.errors import InputError
-from reproduce.artifacts import LOCK_FILE, Progress, check_folder, prepare_folder, read_progress, writing
+from reproduce.artifacts import LOCK_FILE, Wanted, check_folder, prepare_folder, read_progress, writing
 from reproduce.display import print_failures
 from reproduce.exits import FAILED, OK
 from reproduce.inputs import find_inputs, trial_specs, try_inputs
@@ -55,7 +55,10 @@ def run_space(
         finished = len(specs) - len(open_specs)
         if not open_specs:
             print(f"All {len(specs)} trials are finished already; nothing to run.")
-            _report({root: progress}, root / "report", only_if_missing=True)
+            if (root / "report" / "report.html").is_file():
+                print(f"Report: {root / 'report' / 'report.html'}")
+            else:
+                _report([root], progress.missing, root / "report")
             return OK
         print(
             f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
@@ -78,7 +81,7 @@ def run_space(
         )
         progress = read_progress(root)
         if progress.table.frame.height:
-            _report({root: progress}, root / "report")
+            _report([root], progress.missing, root / "report")
     asked = {s.run_id for s in specs}
     missing = [w for w in progress.missing if w.run_id in asked]
     for problem in outcome.problems:
@@ -142,19 +145,18 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
-    _report({root: read_progress(root) for root in roots}, out)
+    # A folder's rows may be many: only what is missing of them is kept.
+    _report(roots, [wanted for root in roots for wanted in read_progress(root).missing], out)
 
 
-def _report(folders: Mapping[Path, Progress], out: Path, *, only_if_missing: bool = False) -> None:
+def _report(roots: Sequence[Path], missing: Sequence[Wanted], out: Path) -> None:
     from reproduce.report import build
 
-    page = out / "report.html"
-    if not (only_if_missing and page.is_file()):
-        missing = [dataclasses.asdict(w.cell) for progress in folders.values() for w in progress.missing]
-        summary = build(list(folders), out, command=_command_line(), missing=missing)
-        for sentence in summary.headlines:
-            print(sentence)
-    print(f"Report: {page}")
+    cells = [dataclasses.asdict(wanted.cell) for wanted in missing]
+    summary = build(roots, out, command=_command_line(), missing=cells)
+    for sentence in summary.headlines:
+        print(sentence)
+    print(f"Report: {summary.page}")
 
 
 def _command_line() -> str:

@@ -1,25 +1,20 @@
-"""All figures of the report: drawn, in several processes where that pays, and written as files."""
+"""All figures of the report: which there are, their files, what is said of each."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import polars as pl
 
 from reproduce.report import paper_plots
 from reproduce.report.collected import Collected
+from reproduce.report.drawing import draw_jobs
 from reproduce.report.exports import write_csv
-from reproduce.report.plot import Draw, Picture, Plot
-from reproduce.report.style import save
+from reproduce.report.plot import Picture, Plot
 from reproduce.report.units import plural
 
 PLOTS: tuple[Plot, ...] = (*paper_plots.PLOTS,)
 _KINDS = ("png", "svg", "pdf", "csv")
-# Rows to draw from which further processes, each a second in starting, save time.
-_MANY = 500
 
 
 def draw_all(found: Collected, folder: Path) -> list[Picture]:
@@ -32,7 +27,7 @@ def draw_all(found: Collected, folder: Path) -> list[Picture]:
     drawn = [(plot, data) for plot, data in computed if data["n"].sum()]
     for plot, data in drawn:
         write_csv(data, folder / f"{plot.name}.csv")
-    _draw([(plot.draw, data, folder / plot.name) for plot, data in drawn])
+    draw_jobs([(plot.draw, data, folder / plot.name) for plot, data in drawn])
     return [
         Picture(
             plot.name, plot.title, plot.caption(found, data), _alt(plot.title, data),
@@ -40,24 +35,6 @@ def draw_all(found: Collected, folder: Path) -> list[Picture]:
         )
         for plot, data in drawn
     ]  # fmt: skip
-
-
-def _draw(jobs: list[tuple[Draw, pl.DataFrame, Path]]) -> None:
-    workers = min(os.cpu_count() or 1, len(jobs))
-    if workers < 2 or sum(data.height for _, data, _ in jobs) < _MANY:
-        for job in jobs:
-            _draw_one(*job)
-        return
-    # Polars' threads do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        # The largest first, so that no process is left alone with it.
-        waiting = [pool.submit(_draw_one, *job) for job in sorted(jobs, key=lambda job: -job[1].height)]
-        for one in waiting:
-            one.result()
-
-
-def _draw_one(draw: Draw, data: pl.DataFrame, stem: Path) -> None:
-    save(draw(data), stem)
 
 
 def _alt(title: str, data: pl.DataFrame) -> str:

@@ -20,6 +20,8 @@ from reproduce.report.statistics import DIGITS, EXPERIMENT, successful
 
 LEVEL = 0.95
 REPETITIONS = 10_000
+# Of a block with very many seeds fewer repetitions do: each then says more.
+_MOST_DRAWS, _FEWEST_REPETITIONS = 500_000, 1000
 _MOST_FLIPPED = 15  # 2 to the power of so many sums are quickly made
 _SEED = 20_250_101  # of the generator that a report's intervals are drawn with
 
@@ -60,6 +62,12 @@ def blocks_of(cells: pl.DataFrame, column: str = "validation_accuracy") -> tuple
     return names, blocks
 
 
+def repetitions_for(blocks: Sequence[Array]) -> int:
+    """How often to resample blocks of this many seeds."""
+    seeds = max((len(values) for values in blocks), default=1)
+    return max(_FEWEST_REPETITIONS, min(REPETITIONS, _MOST_DRAWS // max(seeds, 1)))
+
+
 def resampled_means(values: Array, random: np.random.Generator, repetitions: int = REPETITIONS) -> Array:
     """Bootstrap means of one block, [repetitions, K] from [n, K]; the rows are drawn jointly.
 
@@ -81,13 +89,14 @@ def resampled_means(values: Array, random: np.random.Generator, repetitions: int
 
 
 def stratified_bootstrap(
-    blocks: Sequence[Array], random: np.random.Generator, repetitions: int = REPETITIONS
+    blocks: Sequence[Array], random: np.random.Generator, repetitions: int | None = None
 ) -> Array:
     """Bootstrap means over blocks of the blocks' means, [repetitions, K]; each block counts the same.
 
     Args:
         blocks: [n, K] each; a block in which a column has no value at all does not count for it.
     """
+    repetitions = repetitions or repetitions_for(blocks)
     total: Array = np.zeros((repetitions, blocks[0].shape[1]))
     counted: Array = np.zeros(blocks[0].shape[1])
     for values in blocks:
@@ -210,7 +219,7 @@ def _compare(
 
 
 def ranking_samples(
-    trials: pl.DataFrame, random: np.random.Generator | None = None, repetitions: int = REPETITIONS
+    trials: pl.DataFrame, random: np.random.Generator | None = None, repetitions: int | None = None
 ) -> tuple[list[str], Array]:
     """Bootstrap ranking scores (§4.6), [repetitions, K], seeds resampled within each block.
 
@@ -218,6 +227,7 @@ def ranking_samples(
     """
     names, blocks = blocks_of(successful(trials))
     random = random or generator()
+    repetitions = repetitions or repetitions_for([block.values for block in blocks])
     total, counted = np.zeros((repetitions, len(names))), np.zeros(len(names))
     for block in blocks:
         present = (~np.isnan(block.values)).any(0)

@@ -12,6 +12,7 @@ from reproduce.report.tables import MAJORITY
 from reproduce.report.units import NONE, change, memory_unit, number, percent, seconds
 
 Row = Mapping[str, Any]
+MOST_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,17 @@ class Table:
 
     @property
     def rows(self) -> list[list[Cell]]:
-        return [[_cell(column, row) for column in self.columns] for row in self.frame.iter_rows(named=True)]
+        """At most ``MOST_ROWS``."""
+        shown = self.frame.head(MOST_ROWS).iter_rows(named=True)
+        return [[_cell(column, row) for column in self.columns] for row in shown]
+
+    @property
+    def whole_note(self) -> str:
+        """The note, and how much of the table is not shown."""
+        if self.frame.height <= MOST_ROWS:
+            return self.note
+        rest = f"The first {MOST_ROWS:,} of {self.frame.height:,} rows; all are in tables/{self.name}.csv."
+        return f"{self.note} {rest}"
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown."""

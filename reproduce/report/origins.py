@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,10 +131,12 @@ def _distinct(trials: pl.DataFrame, column: str) -> tuple[str, ...]:
     if column not in trials.columns:
         return (NONE,)
     series = trials[column]
-    counts = Counter(_text(column, value) for value in series.to_list() if value is not None)
-    if not counts:
+    # The most frequent first, in a tie the first met.
+    counts = series.drop_nulls().to_frame("value").group_by("value", maintain_order=True).len()
+    if not counts.height:
         return (_reason(trials, column),)
-    texts = [text for text, _ in counts.most_common()]
+    values = counts.sort("len", descending=True, maintain_order=True)["value"]
+    texts = list(dict.fromkeys(_text(column, value) for value in values.to_list()))
     return (*texts[: _MOST - 1], f"and {len(texts) - _MOST + 1} more") if len(texts) > _MOST else tuple(texts)
 
 

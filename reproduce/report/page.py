@@ -97,7 +97,7 @@ def markdown_page(content: Content) -> str:
         lines += ["", f"## {_figure_title(picture)}", "", f"![{picture.alt}](figures/{picture.png.name})"]
         lines += ["", escape_markdown(picture.caption)]
     for table in content.tables:
-        lines += ["", f"## {table.title}", "", escape_markdown(table.note), "", table.markdown()]
+        lines += ["", f"## {table.title}", "", escape_markdown(table.whole_note), "", table.markdown()]
     lines += ["", "## What the paper leaves open", "", "| setting | value | question |", "|---|---|---|"]
     lines += [
         f"| {name} | {escape_markdown(' · '.join(values))} | {question} |"

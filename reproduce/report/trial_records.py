@@ -14,10 +14,11 @@ from typing import Any
 
 import polars as pl
 
+from reproduce.report.layout import MOST_ROWS
 from reproduce.report.statistics import distinct_trials
 from reproduce.schema import STEP_SCHEMA
 
-MOST_TRIALS = 2000
+MOST_TRIALS = MOST_ROWS
 MOST_POINTS = 50
 _DIGITS = 9
 _LOSS_DIGITS = 4
