@@ -187,13 +187,16 @@ def _read_files(paths: Sequence[Path], damaged: list[Damaged]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def scan_table(roots: Iterable[Path], table: str) -> pl.LazyFrame:
-    """The steps or predictions of every finished trial of the given folders, lazily."""
+def scan_table(roots: Iterable[Path], table: str) -> pl.LazyFrame | None:
+    """The steps or predictions of every finished trial of the given folders, lazily; None without any file.
+
+    A published folder holds them in ``<table>.parquet``, if at all.
+    """
     files: list[Path] = []
     for root in roots:
+        if (root / f"{table}.parquet").is_file():
+            files.append(root / f"{table}.parquet")
         for path in sorted((root / "trials").rglob("*.parquet")):
             if _problem(root, path) is None:
                 files.append(root / table / path.relative_to(root / "trials"))
-    if not files:
-        return pl.LazyFrame(schema=SCHEMAS[table])
-    return pl.scan_parquet(files, hive_partitioning=False, glob=False)
+    return pl.scan_parquet(files, hive_partitioning=False, glob=False) if files else None

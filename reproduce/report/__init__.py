@@ -15,7 +15,7 @@ from reproduce.report.content import Content, compose
 from reproduce.report.exports import latex, write_csv
 from reproduce.report.page import markdown_page, render_page
 from reproduce.report.trial_records import trial_records as records_of
-from reproduce.store import StoreError, scan_table
+from reproduce.store import StoreError
 
 __all__ = ["Summary", "build"]
 
@@ -59,7 +59,7 @@ def build(
     found = collect(roots, missing)
     try:
         content = compose(found, out, command)
-        page = _write(content, records_of(found.trials, scan_table(roots, "steps")), out)
+        page = _write(content, records_of(found.trials, found.steps), out)
     except OSError as error:
         raise StoreError(f"the report cannot be written to {out} ({error.strerror or error})") from None
     sentences = (*content.notices, content.headline, *content.findings, content.tally)

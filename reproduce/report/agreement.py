@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from reproduce.report.collected import Collected
 from reproduce.report.inference import holm, mcnemar_p
+from reproduce.report.layout import Column, Table
 from reproduce.report.order import BASELINE, in_order
 from reproduce.report.statistics import EXPERIMENT, successful
+from reproduce.report.units import percent
 
 _ALPHA = 0.05
 _SCHEMA = {
@@ -18,21 +21,18 @@ _SCHEMA = {
 }
 
 
-def prediction_differences(
-    trials: pl.DataFrame, predictions: pl.LazyFrame, against: str = BASELINE
-) -> pl.DataFrame:
+def prediction_differences(found: Collected, against: str = BASELINE) -> pl.DataFrame | None:
     """McNemar's exact test of each trial against that of ``against`` with the same model, task and seed.
 
-    Args:
-        predictions: as ``reproduce.store.scan_table`` gives them.
-
     Returns:
-        By model, task and strategy: n (pairs of trials that predicted the same examples), n_examples
+        None without predictions. By model, task and strategy: n (pairs of trials that predicted the same examples), n_examples
         (over all pairs), only_baseline_right and only_strategy_right (examples that one of the two got
         right), difference (of the accuracies over these examples), least_p_holm (the smallest p-value,
         adjusted over the pairs) and n_significant (pairs whose adjusted p-value is below 0.05).
     """
-    pairs = _pairs(trials, predictions, against)
+    pairs = _pairs(found, against)
+    if pairs is None:
+        return None
     rows = []
     for key, group in pairs.group_by([*EXPERIMENT, "strategy"], maintain_order=True):
         first, second = group["only_baseline_right"], group["only_strategy_right"]
@@ -53,31 +53,63 @@ def prediction_differences(
     return in_order(pl.DataFrame(rows, schema=_SCHEMA))
 
 
-def _pairs(trials: pl.DataFrame, predictions: pl.LazyFrame, against: str) -> pl.DataFrame:
+def _pairs(found: Collected, against: str) -> pl.DataFrame | None:
     """Pairs of trials over the same examples, with the numbers of those on which they disagree."""
-    cells = successful(trials).select(
-        "run_id", "strategy", "n_validation", pl.struct(*EXPERIMENT, "seed").rank("dense").alias("cell")
+    keys = [*EXPERIMENT, "strategy", "seed"]
+    cells = successful(found.trials).select(
+        "run_id", *keys, "n_validation", pl.struct(*EXPERIMENT, "seed").rank("dense").alias("cell")
     )
     is_reference = pl.col("strategy") == against
     known = cells.filter(is_reference).select("cell", expected="n_validation")
-    right = predictions.select(
-        "run_id",
-        # A fixed width in place of text: joins over millions of examples stay small.
-        example=pl.col("example_id").hash(),
-        right=pl.col("label") == pl.col("prediction"),
+
+    def disagreements(predictions: pl.LazyFrame) -> pl.LazyFrame:
+        right = predictions.select(
+            "run_id",
+            # A fixed width in place of text: joins over millions of examples stay small.
+            example=pl.col("example_id").hash(),
+            right=pl.col("label") == pl.col("prediction"),
+        ).join(cells.lazy().select("run_id", "cell", is_reference), on="run_id")
+        mine, theirs = right.filter(~pl.col("strategy")), right.filter(pl.col("strategy"))
+        return (
+            mine.join(theirs.select("cell", "example", reference="right"), on=["cell", "example"])
+            .group_by("run_id")
+            .agg(
+                n=pl.len(),
+                only_baseline_right=(pl.col("reference") & ~pl.col("right")).sum(),
+                only_strategy_right=(~pl.col("reference") & pl.col("right")).sum(),
+            )
+        )
+
+    compared = found.read("predictions", disagreements)
+    if compared is None:
+        return None
+    same = (pl.col("n") == pl.col("n_validation")) & (pl.col("n") == pl.col("expected"))
+    pairs = compared.join(cells, on="run_id").join(known, on="cell").filter(same)
+    return in_order(pairs.select(*keys, "n", "only_baseline_right", "only_strategy_right"))
+
+
+def agreement_layout(frame: pl.DataFrame) -> Table:
+    def word(name: str) -> Column:
+        return Column(name, lambda row: row[name], numeric=False)
+
+    def count(header: str, name: str) -> Column:
+        return Column(header, lambda row: f"{row[name]:,}", value=lambda row: row[name])
+
+    columns = (
+        *map(word, ("model", "task", "strategy")),
+        count("examples", "n_examples"),
+        count(f"only {BASELINE} right", "only_baseline_right"),
+        count("only the strategy right", "only_strategy_right"),
+        Column(
+            "difference, points", lambda row: percent(row["difference"]), value=lambda row: row["difference"]
+        ),
+        Column("smallest p", lambda row: f"{row['least_p_holm']:.2g}", value=lambda row: row["least_p_holm"]),
+        count("pairs with p < 0.05", "n_significant"),
+        count("n pairs", "n"),
     )
-    reference = right.join(cells.lazy().filter(is_reference).select("run_id", "cell"), on="run_id")
-    others = right.join(cells.lazy().filter(~is_reference), on="run_id")
-    joined = others.join(
-        reference.select("cell", "example", reference="right"), on=["cell", "example"]
-    ).group_by("run_id", "cell", "n_validation")
-    found = joined.agg(
-        n=pl.len(),
-        only_baseline_right=(pl.col("reference") & ~pl.col("right")).sum(),
-        only_strategy_right=(~pl.col("reference") & pl.col("right")).sum(),
-    ).collect(engine="streaming")
-    same = found.join(known, on="cell").filter(
-        (pl.col("n") == pl.col("n_validation")) & (pl.col("n") == pl.col("expected"))
+    note = (
+        f"McNemar's exact test of each trial against {BASELINE}'s with the same model, task and seed, on the "
+        "examples that only one of the two got right; p-values adjusted by Holm over the pairs of a row. "
+        "Examples are counted once for each pair."
     )
-    names = trials.select("run_id", *EXPERIMENT, "strategy", "seed").unique("run_id")
-    return in_order(same.select(pl.exclude("cell", "n_validation", "expected")).join(names, on="run_id"))
+    return Table("predictions_compared", "Example by example", note, frame, columns)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
 import polars as pl
 
 from reproduce.report.statistics import CELL, distinct_trials, one_per_cell
-from reproduce.store import Damaged, StoreError, read_trials
+from reproduce.store import Damaged, StoreError, read_trials, scan_table
 
 _FACTOR = re.compile(r"(model|task|strategy)=(.+)")
 _SEED = re.compile(r"seed=(-?\d+)-")
@@ -25,6 +25,8 @@ class Collected:
         trials: each run once, in order; failed ones included.
         runs: the rows of every folder, so that a run that several hold is there several times;
             ``artifacts`` tells the folders apart.
+        steps, predictions: the tables of the finished trials, lazily; None where no folder holds any.
+        unreadable: names of those of the two that turned out to be damaged.
         damaged: files that could not be read: the trial's factors, as far as the path gives them,
             and ``reason``.
         missing: trials that were asked for and left no row at all.
@@ -32,8 +34,22 @@ class Collected:
 
     trials: pl.DataFrame
     runs: pl.DataFrame
+    steps: pl.LazyFrame | None
+    predictions: pl.LazyFrame | None
     damaged: tuple[Mapping[str, object], ...]
     missing: tuple[Mapping[str, object], ...]
+    unreadable: set[str] = field(default_factory=set)
+
+    def read(self, table: str, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame | None:
+        """The answer to a query of ``steps`` or ``predictions``; None without such files, or if one is damaged."""
+        frame: pl.LazyFrame | None = getattr(self, table)
+        if frame is None:
+            return None
+        try:
+            return query(frame).collect(engine="streaming")
+        except (pl.exceptions.PolarsError, OSError):
+            self.unreadable.add(table)
+            return None
 
     @property
     def ok(self) -> int:
@@ -75,7 +91,8 @@ def collect(roots: Sequence[Path], missing: Sequence[Mapping[str, object]]) -> C
     if not (trials.height or damaged or rest):
         folders = ", ".join(str(root) for root in roots)
         raise StoreError(f"there is nothing to report: {folders or 'no folder'} holds no finished trial")
-    return Collected(trials, runs, tuple(damaged), tuple(rest))
+    steps, predictions = (scan_table(roots, name) for name in ("steps", "predictions"))
+    return Collected(trials, runs, steps, predictions, tuple(damaged), tuple(rest))
 
 
 def _names(roots: Sequence[Path]) -> list[str]:

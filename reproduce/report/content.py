@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce.report import layout, tables
+from reproduce.report.agreement import agreement_layout, prediction_differences
 from reproduce.report.claims import Verdict, verdicts
 from reproduce.report.claims_words import Card, card, claims_layout, tally
 from reproduce.report.collected import Collected
@@ -42,6 +43,7 @@ def compose(found: Collected, out: Path, command: str | None) -> Content:
     """Compute everything; figures are written to ``out``/figures."""
     trials = found.trials
     judged = verdicts(trials) if found.ok else []
+    pictures, shown = draw_all(found, out / "figures"), _tables(found, judged)
     return Content(
         headline(found),
         notices(found),
@@ -49,8 +51,8 @@ def compose(found: Collected, out: Path, command: str | None) -> Content:
         tally(judged),
         [card(verdict) for verdict in judged],
         freeze_proof(found),
-        draw_all(found, out / "figures"),
-        _tables(found, judged),
+        pictures,
+        shown,
         origins(trials, command),
         open_questions(trials),
     )
@@ -68,6 +70,8 @@ def _tables(found: Collected, judged: Sequence[Verdict]) -> list[layout.Table]:
             layout.predictions_layout(tables.table_predictions(trials)),
             layout.ranking_layout(tables.table_ranking(trials)),
         ]
+        compared = prediction_differences(found)
+        built += [agreement_layout(compared)] if compared is not None else []
     if found.runs["artifacts"].n_unique() > 1:
         built += [
             folders_layout(table_folders(found.runs)),

@@ -118,6 +118,10 @@ def notices(found: Collected) -> list[str]:
             f"({', '.join(parts)}); "
             "each is listed with its reason under “Failed and missing trials”."
         )
+    if found.unreadable:
+        texts.append(
+            f"Files of {listed(sorted(found.unreadable))} are damaged: what would be made from them is left out."
+        )
     broken = sorted({name for check in freeze_proof(found) for name in check.broken})
     if broken:
         texts.append(

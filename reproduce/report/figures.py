@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from reproduce.report.marks import gauge, place_labels
 from reproduce.report.order import BASELINE, experiments, strategies_in_order
-from reproduce.report.panels import BAR, WARNING, legend, name_bars, no_result, panels
+from reproduce.report.panels import BAR, WARNING, legend, name_bars, no_result, panels, set_limits
 from reproduce.report.style import (
     INK,
     MUTED,
@@ -28,7 +28,7 @@ from reproduce.report.style import (
 from reproduce.report.units import change, memory_unit, plural
 
 _GAUGE = "Half-disc: filled to the share of parameters that train."
-_SHARED = "▲ Speed was measured while other trials used the same device: compare with care."
+SHARED = "▲ Speed was measured while other trials used the same device: compare with care."
 _STATIC = "#e6e8eb"
 
 
@@ -40,21 +40,30 @@ def figure_3(data: pl.DataFrame) -> Figure:
     figure, grid = panels(pairs, bars=len(strategies), height=2.55, below=0.75, title="Validation accuracy")
     for (model, task), axes in zip(pairs, grid, strict=True):
         rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
-        # Values stand in one line above everything else, clear of the horizontal lines.
-        top = max([(r["mean"] or 0) + (r["std"] or 0) for r in rows] + [rows[0]["majority"] or 0, 0.5])
-        for place, row in enumerate(rows):
-            _accuracy_bar(axes, place, row, families, top)
-        _reference_lines(axes, rows[0])
-        axes.set_ylim(0, 100 * top * 1.17)
-        axes.set_ylabel("accuracy, %")
-        name_bars(axes, [r["strategy"] for r in rows])
-    handles = [
+        accuracy_panel(axes, rows, families)
+    legend(figure, [*family_handles(strategies), *reference_handles()])
+    return figure
+
+
+def accuracy_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]) -> None:
+    """One experiment's accuracies as bars, with the lines of ALL and of the majority class."""
+    # Values stand in one line above everything else, clear of the horizontal lines.
+    top = max([(r["mean"] or 0) + (r["std"] or 0) for r in rows] + [rows[0]["majority"] or 0, 0.5])
+    for place, row in enumerate(rows):
+        _accuracy_bar(axes, place, row, families, top)
+    _reference_lines(axes, rows[0])
+    axes.set_ylim(0, 100 * top * 1.17)
+    axes.set_ylabel("accuracy, %")
+    name_bars(axes, [r["strategy"] for r in rows])
+
+
+def reference_handles() -> list[Line2D]:
+    """Legend entries of the lines in an accuracy panel."""
+    return [
         Line2D([], [], color=INK, linewidth=1.0, label="ALL, mean"),
         Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label="ALL, ± 1 std"),
         Line2D([], [], color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), label="majority class"),
     ]
-    legend(figure, [*family_handles(strategies), *handles])
-    return figure
 
 
 def _accuracy_bar(
@@ -102,7 +111,7 @@ def figure_4(data: pl.DataFrame) -> Figure:
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
     shared = not data["exclusive"].all()
-    notes = [(_GAUGE, MUTED), *([(_SHARED, WARNING)] if shared else [])]
+    notes = [(_GAUGE, MUTED), *([(SHARED, WARNING)] if shared else [])]
     # Few panels have room to keep their labels apart.
     bars, height = (18, 3.8) if len(pairs) <= 4 else (14, 2.9)
     title = "Training speed and accuracy"
@@ -110,7 +119,7 @@ def figure_4(data: pl.DataFrame) -> Figure:
     for (model, task), axes in zip(pairs, grid, strict=True):
         rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
         points = [(row["seconds"], 100 * row["mean"]) for row in rows]
-        _set_limits(axes, points)
+        set_limits(axes, points)
         plain(axes, grid="both")
         axes.set_xlabel(
             "seconds per 10 steps" + ("" if all(r["exclusive"] for r in rows) else "  (device shared)")
@@ -122,13 +131,6 @@ def figure_4(data: pl.DataFrame) -> Figure:
     handles = [Patch(facecolor=colour(f, families), edgecolor=INK, linewidth=0.6, label=f) for f in families]
     legend(figure, handles)
     return figure
-
-
-def _set_limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    for values, setter in (([p[0] for p in points], axes.set_xlim), ([p[1] for p in points], axes.set_ylim)):
-        low, high = min(values), max(values)
-        room = 0.16 * (high - low) or 0.1 * abs(high) or 1.0
-        setter(low - room, high + room)
 
 
 def figure_5(data: pl.DataFrame) -> Figure:

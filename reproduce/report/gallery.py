@@ -6,14 +6,16 @@ from pathlib import Path
 
 import polars as pl
 
-from reproduce.report import paper_plots
+from reproduce.report import appendix, effects, loss, paper_plots, selection, tradeoffs
 from reproduce.report.collected import Collected
 from reproduce.report.drawing import draw_jobs
 from reproduce.report.exports import write_csv
 from reproduce.report.plot import Picture, Plot
 from reproduce.report.units import plural
 
-PLOTS: tuple[Plot, ...] = (*paper_plots.PLOTS,)
+PLOTS: tuple[Plot, ...] = (
+    *paper_plots.PLOTS, *appendix.PLOTS, *effects.PLOTS, *tradeoffs.PLOTS, *selection.PLOTS, *loss.PLOTS,
+)  # fmt: skip
 _KINDS = ("png", "svg", "pdf", "csv")
 
 

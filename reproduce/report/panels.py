@@ -24,18 +24,21 @@ def panels(
     below: float,
     title: str,
     notes: Sequence[tuple[str, str]] = (),
+    left: float = _LEFT,
+    columns: int | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel for each pair; ``height`` of a panel and room ``below`` it in inches.
+    """A figure with one titled panel for each pair; ``height`` of a panel and room ``below`` and
+    ``left`` of it in inches.
 
     ``notes`` are lines under the title, each with its colour.
     """
     models = {model for model, _ in pairs}
-    columns = min(len(pairs), 3 if len(models) == 3 else 2)
+    columns = columns or min(len(pairs), 3 if len(models) == 3 else 2)
     rows = -(-len(pairs) // columns)
     # Pairs come sorted by model: with one column for each model, read them downwards.
     downwards = columns == len(models) and len(pairs) == rows * columns
     inner = max(0.245 * bars, 3.0) if columns > 1 else max(0.4 * bars, 4.5)
-    width = columns * (inner + _LEFT + _RIGHT) + 0.1
+    width = columns * (inner + left + _RIGHT) + 0.1
     head, foot, title_room = 0.42 + 0.2 * len(notes), 0.5, 0.32
     step = title_room + height + below
     total = head + rows * step + foot
@@ -49,9 +52,9 @@ def panels(
         panels = []
         for place, (model, task) in enumerate(pairs):
             column, row = divmod(place, rows) if downwards else (place % columns, place // columns)
-            left = column * (inner + _LEFT + _RIGHT) + _LEFT
+            at = column * (inner + left + _RIGHT) + left
             bottom = total - head - (row + 1) * step + below
-            axes = figure.add_axes((left / width, bottom / total, inner / width, height / total))
+            axes = figure.add_axes((at / width, bottom / total, inner / width, height / total))
             axes.set_title(
                 " · ".join(part for part in (model, task) if part), fontsize=9.5, loc="left", pad=6
             )
@@ -79,3 +82,11 @@ def legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
 
 def no_result(axes: Axes, place: int, at: float) -> None:
     axes.text(place, at, "no result", rotation=90, ha="center", va="bottom", fontsize=7, color=MUTED)
+
+
+def set_limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Limits with room around the points for their labels."""
+    for values, setter in (([p[0] for p in points], axes.set_xlim), ([p[1] for p in points], axes.set_ylim)):
+        low, high = min(values), max(values)
+        room = 0.16 * (high - low) or 0.1 * abs(high) or 1.0
+        setter(low - room, high + room)

@@ -25,6 +25,7 @@ _COLOURS = {
     "ADT-L": "#0072b2",
     "ADT-H": "#d55e00",
 }
+_MARKERS = {"ALL": "*", "LoRA": "P", "INT": "D", "BOT": "o", "TOP": "s", "ADT-L": "v", "ADT-H": "^"}
 _OTHER_COLOURS = ("#cc79a7", "#7f5fa8", "#8c6d46", "#3d3d3d")
 # From the lowest ratio up: (below this percentage, hatch).
 _HATCHES = ((30.0, ""), (40.0, "...."), (60.0, "////"), (100.0, "xxxx"))
@@ -76,6 +77,11 @@ def hatch(strategy: str) -> str:
     if percent is None:
         return ""
     return next((mark for limit, mark in _HATCHES if percent < limit), _HATCHES[-1][1])
+
+
+def marker(strategy: str) -> str:
+    """The marker that tells a family without colour."""
+    return _MARKERS.get(family_and_percent(strategy)[0], "d")
 
 
 def families_of(strategies: Iterable[str]) -> list[str]:

@@ -82,11 +82,16 @@ def table_predictions(trials: pl.DataFrame) -> pl.DataFrame:
         *EXPERIMENT, all_flops="predicted_step_flops", all_seconds="seconds_per_10_steps"
     )
     joined = medians.join(baseline, on=list(EXPERIMENT), how="left").with_columns(
-        memory_measured_over_predicted=pl.col("training_bytes") / pl.col("predicted_training_bytes"),
-        predicted_time_ratio=pl.col("predicted_step_flops") / pl.col("all_flops"),
-        measured_time_ratio=pl.col("seconds_per_10_steps") / pl.col("all_seconds"),
+        memory_measured_over_predicted=_over("training_bytes", "predicted_training_bytes"),
+        predicted_time_ratio=_over("predicted_step_flops", "all_flops"),
+        measured_time_ratio=_over("seconds_per_10_steps", "all_seconds"),
     )
     return in_order(joined.drop("all_flops", "all_seconds", "predicted_step_flops", "seconds_per_10_steps"))
+
+
+def _over(column: str, other: str) -> pl.Expr:
+    """A ratio; null where there is nothing to divide by."""
+    return pl.when(pl.col(other) > 0).then(pl.col(column) / pl.col(other))
 
 
 def table_accuracy(trials: pl.DataFrame) -> pl.DataFrame:

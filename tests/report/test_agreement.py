@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from scipy import stats
 
+from reproduce.report import build
 from reproduce.report.agreement import prediction_differences
+from reproduce.report.collected import Collected, collect
 from reproduce.schema import PREDICTION_SCHEMA
+from reproduce.store import TrialResult, write_trial
 from tests.report.synthetic import trial_row
 from tests.report.test_statistics import frame
 
@@ -25,13 +29,20 @@ def predictions(*trials: tuple[dict[str, Any], dict[str, bool]]) -> pl.LazyFrame
     return pl.LazyFrame(rows, schema=PREDICTION_SCHEMA)
 
 
+def compare(rows: list[dict[str, Any]], table: pl.LazyFrame) -> pl.DataFrame:
+    trials = frame(*rows)
+    found = prediction_differences(Collected(trials, trials, None, table, (), ()))
+    assert found is not None
+    return found
+
+
 def test_discordant_examples_by_hand() -> None:
     one, other = trial_row("ALL", n_validation=8), trial_row("BOT25", n_validation=8)
     names = "abcdefgh"
     first = {name: name in "abcdefg" for name in names}
     # In another order: pairs are made by example, not by place.
     second = {name: name in "ah" for name in reversed(names)}
-    (row,) = prediction_differences(frame(one, other), predictions((one, first), (other, second))).to_dicts()
+    (row,) = compare([one, other], predictions((one, first), (other, second))).to_dicts()
     assert (row["strategy"], row["n"], row["n_examples"]) == ("BOT25", 1, 8)
     assert (row["only_baseline_right"], row["only_strategy_right"]) == (6, 1)
     assert row["difference"] == -5 / 8
@@ -49,7 +60,7 @@ def test_seeds_are_paired_and_their_p_values_adjusted() -> None:
             chance = 0.9 if strategy == "ALL" else chance
             known[strategy, seed] = {f"e{i}": source.random() < chance for i in range(200)}
             rows.append((row, known[strategy, seed]))
-    found = prediction_differences(frame(*(row for row, _ in rows)), predictions(*rows)).to_dicts()[0]
+    found = compare([row for row, _ in rows], predictions(*rows)).to_dicts()[0]
     p_values = []
     for seed in (42, 43, 44):
         pairs = [(known["ALL", seed][f"e{i}"], known["TOP50", seed][f"e{i}"]) for i in range(200)]
@@ -64,6 +75,24 @@ def test_only_trials_of_the_same_examples_are_compared() -> None:
     rows = [trial_row(s, seed=seed, n_validation=2) for s in ("ALL", "LoRA") for seed in (42, 43)]
     both, apart = {"a": True, "b": True}, {"a": True, "c": True}
     table = predictions((rows[0], both), (rows[1], both), (rows[2], both), (rows[3], apart))
-    assert prediction_differences(frame(*rows), table)["n"].to_list() == [1]
-    assert prediction_differences(frame(*rows), predictions()).height == 0
-    assert prediction_differences(frame(rows[2]), predictions((rows[2], both))).height == 0
+    assert compare(rows, table)["n"].to_list() == [1]
+    assert compare(rows, predictions()).height == 0
+    assert compare([rows[2]], predictions((rows[2], both))).height == 0
+
+
+def test_damaged_predictions_are_said_and_leave_the_rest(tmp_path: Path) -> None:
+    rows = [trial_row(strategy, n_validation=1) for strategy in ("ALL", "LoRA")]
+    for row in rows:
+        columns = {"example_id": ["a"], "label": [1], "prediction": [1], "logits": [[0.0, 1.0]]}
+        write_trial(tmp_path / "whole", TrialResult(row, {"step": [1], "loss": [0.5]}, columns))
+    assert prediction_differences(collect([tmp_path / "whole"], [])) is not None
+    for table in ("predictions", "steps"):
+        path = next((tmp_path / "whole" / table).rglob("*.parquet"))
+        content = path.read_bytes()
+        # Both ends are those of a Parquet file, what lies between is not.
+        path.write_bytes(content[:4] + bytes(len(content) - 8) + content[-4:])
+    summary = build([tmp_path / "whole"], tmp_path / "out")
+    text = summary.page.read_text("utf-8")
+    assert "Files of predictions and steps are damaged" in text
+    assert "Example by example" not in text
+    assert summary.ok == 2
