@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lfreeze.errors import InputError
-from reproduce.artifacts import LOCK_FILE, Wanted, check_folder, prepare_folder, read_progress, writing
+from reproduce.artifacts import LOCK_FILE, Progress, check_folder, prepare_folder, read_progress, writing
 from reproduce.display import print_failures
 from reproduce.exits import FAILED, OK
 from reproduce.inputs import find_inputs, trial_specs, try_inputs
@@ -58,7 +58,7 @@ def run_space(
             if (root / "report" / "report.html").is_file():
                 print(f"Report: {root / 'report' / 'report.html'}")
             else:
-                _report([root], progress.missing, root / "report")
+                _report({root: progress}, root / "report")
             return OK
         print(
             f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
@@ -81,7 +81,7 @@ def run_space(
         )
         progress = read_progress(root)
         if progress.table.frame.height:
-            _report([root], progress.missing, root / "report")
+            _report({root: progress}, root / "report")
     asked = {s.run_id for s in specs}
     missing = [w for w in progress.missing if w.run_id in asked]
     for problem in outcome.problems:
@@ -145,15 +145,17 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
-    # A folder's rows may be many: only what is missing of them is kept.
-    _report(roots, [wanted for root in roots for wanted in read_progress(root).missing], out)
+    _report({root: read_progress(root) for root in roots}, out)
 
 
-def _report(roots: Sequence[Path], missing: Sequence[Wanted], out: Path) -> None:
+def _report(folders: Mapping[Path, Progress], out: Path) -> None:
     from reproduce.report import build
 
-    cells = [dataclasses.asdict(wanted.cell) for wanted in missing]
-    summary = build(roots, out, command=_command_line(), missing=cells)
+    missing = [
+        dataclasses.asdict(wanted.cell) for progress in folders.values() for wanted in progress.missing
+    ]
+    tables = [progress.table for progress in folders.values()]
+    summary = build(list(folders), out, command=_command_line(), missing=missing, tables=tables)
     for sentence in summary.headlines:
         print(sentence)
     print(f"Report: {summary.page}")

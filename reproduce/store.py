@@ -52,11 +52,14 @@ class Damaged:
 class TrialTable:
     """The trial rows of one or more artifact folders, and the files that could not be read.
 
-    ``frame`` has the columns of ``TRIAL_SCHEMA`` and ``artifacts``, the folder's name.
+    ``frame`` has the columns of ``TRIAL_SCHEMA`` and ``artifacts``, the folder's name; ``steps`` and
+    ``predictions`` are the other files that belong to its trials.
     """
 
     frame: pl.DataFrame
     damaged: tuple[Damaged, ...]
+    steps: tuple[Path, ...] = ()
+    predictions: tuple[Path, ...] = ()
 
 
 def relative_path(model: str, task: str, strategy: str, seed: int, run_id: str) -> Path:
@@ -122,7 +125,10 @@ def read_trials(roots: Iterable[Path]) -> TrialTable:
         StoreError: a folder holds no trials at all, or is not there.
     """
     frames, damaged = [], []
+    others: dict[str, list[Path]] = {"steps": [], "predictions": []}
     for root in roots:
+        for table, paths in others.items():
+            paths += [root / f"{table}.parquet"] if (root / f"{table}.parquet").is_file() else []
         whole = [root / PUBLISHED] if (root / PUBLISHED).is_file() else []
         if not whole and not (root / "trials").is_dir():
             raise StoreError(f"{root} is not an artifact folder: it has no folder 'trials'")
@@ -133,13 +139,15 @@ def read_trials(roots: Iterable[Path]) -> TrialTable:
                 damaged.append(problem)
             else:
                 whole.append(path)
+                for table, paths in others.items():
+                    paths.append(root / table / path.relative_to(root / "trials"))
         if whole:
             frame = _read_files(whole, damaged)
             name = root.resolve().name
             frames.append(frame.with_columns(pl.lit(name).alias("artifacts")))
     schema = {**TRIAL_SCHEMA, "artifacts": pl.String()}
     frame = pl.concat(frames) if frames else pl.DataFrame(schema=schema)
-    return TrialTable(frame, tuple(damaged))
+    return TrialTable(frame, tuple(damaged), *map(tuple, others.values()))
 
 
 def _problem(root: Path, path: Path) -> Damaged | None:
@@ -187,16 +195,7 @@ def _read_files(paths: Sequence[Path], damaged: list[Damaged]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def scan_table(roots: Iterable[Path], table: str) -> pl.LazyFrame | None:
-    """The steps or predictions of every finished trial of the given folders, lazily; None without any file.
-
-    A published folder holds them in ``<table>.parquet``, if at all.
-    """
-    files: list[Path] = []
-    for root in roots:
-        if (root / f"{table}.parquet").is_file():
-            files.append(root / f"{table}.parquet")
-        for path in sorted((root / "trials").rglob("*.parquet")):
-            if _problem(root, path) is None:
-                files.append(root / table / path.relative_to(root / "trials"))
+def scan_table(tables: Iterable[TrialTable], name: str) -> pl.LazyFrame | None:
+    """The steps or predictions of trials that were read, lazily; None without any file."""
+    files = [path for table in tables for path in getattr(table, name)]
     return pl.scan_parquet(files, hive_partitioning=False, glob=False) if files else None

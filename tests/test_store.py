@@ -59,8 +59,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert dict(table.frame.drop("artifacts").schema) == TRIAL_SCHEMA
     stored = table.frame.to_dicts()[0]
     assert (stored["frozen_layers"], stored["validation_accuracy"], stored["seed"]) == ([0, 1], 0.5, 42)
-    assert scan_table([tmp_path], "steps").collect()["loss"].to_list() == [0.5, 0.4]
-    assert scan_table([tmp_path], "predictions").collect()["logits"].to_list() == [[0.25, -1.5]]
+    assert scan_table([read_trials([tmp_path])], "steps").collect()["loss"].to_list() == [0.5, 0.4]
+    assert scan_table([read_trials([tmp_path])], "predictions").collect()["logits"].to_list() == [
+        [0.25, -1.5]
+    ]
 
 
 def test_any_name_is_a_folder() -> None:
@@ -93,7 +95,7 @@ def test_a_trial_is_finished_only_with_all_its_files(tmp_path: Path, table: str)
     found = read_trials([tmp_path])
     assert found.frame["run_id"].to_list() == ["b2"]
     assert [(d.path.parts[-5], d.reason) for d in found.damaged] == [(table, "the file is missing")]
-    assert set(scan_table([tmp_path], "steps").collect()["run_id"]) == {"b2"}
+    assert set(scan_table([read_trials([tmp_path])], "steps").collect()["run_id"]) == {"b2"}
 
 
 def _truncate(path: Path) -> None:
@@ -169,6 +171,6 @@ def test_published_rows_are_read_without_steps_and_predictions(tmp_path: Path) -
     progress = read_progress(published)
     assert (progress.done, len(progress.wanted), progress.missing) == (2, 2, [])
     assert set(progress.rows["strategy"]) == {"ALL", "BOT25"}
-    assert scan_table([published], "steps") is None
+    assert scan_table([read_trials([published])], "steps") is None
     (published / "trials.parquet").write_bytes(b"PAR1")
     assert "trials.parquet" in str(read_progress(published).table.damaged[0].path)

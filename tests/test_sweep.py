@@ -68,8 +68,8 @@ def test_every_trial_has_its_three_files(swept: Path) -> None:
     assert table.frame.height == 6
     assert set(table.frame["status"]) == {"ok"}
     assert table.frame["run_id"].n_unique() == 6
-    steps = scan_table([swept], "steps").collect()
-    predictions = scan_table([swept], "predictions").collect()
+    steps = scan_table([read_trials([swept])], "steps").collect()
+    predictions = scan_table([read_trials([swept])], "predictions").collect()
     assert dict(steps.group_by("run_id").len().iter_rows()) == dict.fromkeys(table.frame["run_id"], 8)
     assert dict(predictions.group_by("run_id").len().iter_rows()) == dict.fromkeys(table.frame["run_id"], 500)
     right = predictions.group_by("run_id").agg(

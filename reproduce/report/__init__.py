@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reproduce.report.collected import collect
 from reproduce.report.content import Content, compose
 from reproduce.report.exports import latex, write_csv
 from reproduce.report.page import markdown_page, render_page
 from reproduce.report.trial_records import trial_records as records_of
-from reproduce.store import StoreError
+from reproduce.store import StoreError, TrialTable
 
 __all__ = ["Summary", "build"]
 
@@ -44,6 +43,7 @@ def build(
     *,
     command: str | None = None,
     missing: Sequence[Mapping[str, object]] = (),
+    tables: Sequence[TrialTable] | None = None,
 ) -> Summary:
     """Write the report of one or more artifact folders into ``out``.
 
@@ -51,30 +51,32 @@ def build(
         command: the command line that produced the trials, for the page.
         missing: trials that were asked for and may have no row, as mappings with model, task,
             strategy and seed. Those that have a row, or a damaged file, are not listed as missing.
+        tables: the folders' trials, if they are read already.
 
     Raises:
         StoreError: a folder is no artifact folder, there is nothing at all to report, or ``out``
             cannot be written.
     """
-    found = collect(roots, missing)
+    found = collect(roots, missing, tables)
     try:
-        content = compose(found, out, command)
-        page = _write(content, records_of(found.trials, found.steps), out)
+        content, drawing = compose(found, out, command)
+        _write_tables(content, out / "tables")
+        records = records_of(found.trials, found.steps)
+        drawing.finish()
+        page = out / "report.html"
+        page.write_text(render_page(content, records), "utf-8")
+        (out / "report.md").write_text(markdown_page(content), "utf-8")
     except OSError as error:
         raise StoreError(f"the report cannot be written to {out} ({error.strerror or error})") from None
     sentences = (*content.notices, content.headline, *content.findings, content.tally)
     return Summary(page, found.ok, found.failed, len(found.damaged), len(found.missing), sentences)
 
 
-def _write(content: Content, records: Mapping[str, Any], out: Path) -> Path:
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    for stale in [*(out / "tables").glob("*.csv"), *(out / "tables").glob("*.tex")]:
+def _write_tables(content: Content, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in [*folder.glob("*.csv"), *folder.glob("*.tex")]:
         stale.unlink()
     for table in content.tables:
-        write_csv(table.frame, out / "tables" / f"{table.name}.csv")
+        write_csv(table.frame, folder / f"{table.name}.csv")
         if table.name != "trials":
-            (out / "tables" / f"{table.name}.tex").write_text(latex(table), "utf-8")
-    page = out / "report.html"
-    page.write_text(render_page(content, records), "utf-8")
-    (out / "report.md").write_text(markdown_page(content), "utf-8")
-    return page
+            (folder / f"{table.name}.tex").write_text(latex(table), "utf-8")

@@ -13,10 +13,10 @@ from reproduce.report.collected import Collected
 from reproduce.report.figure_data import figure_3_data
 from reproduce.report.figures import SHARED, accuracy_panel, reference_handles
 from reproduce.report.order import experiments, in_order, strategies_in_order
-from reproduce.report.panels import BAR, WARNING, legend, name_bars, no_result, panels
+from reproduce.report.panels import WARNING, bars, legend, name_bars, panels, whiskers
 from reproduce.report.plot import Plot, of_trials, runs
 from reproduce.report.statistics import EXPERIMENT, efficiency, speed_trials
-from reproduce.report.style import INK, colour, families_of, family_handles, hatch
+from reproduce.report.style import INK, families_of, family_handles
 from reproduce.report.units import change, seconds
 
 _SPEED = "s per 10 steps"
@@ -80,6 +80,7 @@ def _draw(data: pl.DataFrame, name: str) -> Figure:
         below=0.75,
         title=f"{name}: accuracy and speed",
         notes=[(SHARED, WARNING)] if shared else [],
+        about=[pair for pair in pairs for _ in range(2)],
     )
     for place, (model, task) in enumerate(pairs):
         rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
@@ -92,24 +93,22 @@ def _draw(data: pl.DataFrame, name: str) -> Figure:
 def _speed_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]) -> None:
     """Median step times, whiskers from the fastest to the slowest seed, the change against ALL above."""
     top = max([row["slowest"] or 0 for row in rows]) or 1.0
-    for place, row in enumerate(rows):
+    names = [row["strategy"] for row in rows]
+    bars(axes, names, [row["seconds"] for row in rows], families)
+    timed = [(place, row) for place, row in enumerate(rows) if row["seconds"] is not None]
+    whiskers(
+        axes,
+        [(i, r["seconds"], r["seconds"] - r["fastest"], r["slowest"] - r["seconds"]) for i, r in timed],
+    )
+    for place, row in timed:
         name, median = row["strategy"], row["seconds"]
-        if median is None:
-            no_result(axes, place, 0.02 * top)
-            continue
-        axes.bar(
-            place, median, BAR, color=colour(name, families), hatch=hatch(name), edgecolor=INK,
-            linewidth=0.6, zorder=2,
-        )  # fmt: skip
-        reach = [[median - row["fastest"]], [row["slowest"] - median]]
-        axes.errorbar(place, median, reach, color=INK, capsize=2.2, linewidth=0.9, capthick=0.9, zorder=4)
         text = change(row["time_ratio"]) if name != "ALL" and row["time_ratio"] else seconds(median)
         axes.text(place, 1.03 * top, text, rotation=90, ha="center", va="bottom", fontsize=6.8)
         if name == "ALL":
             axes.axhline(median, color=INK, linewidth=1.0, zorder=3)
     axes.set_ylim(0, 1.3 * top)
     axes.set_ylabel(_SPEED + ("" if all(row["exclusive"] is not False for row in rows) else "  (shared)"))
-    name_bars(axes, [row["strategy"] for row in rows])
+    name_bars(axes, names)
 
 
 def _caption(found: Collected, data: pl.DataFrame) -> str:

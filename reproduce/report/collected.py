@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import polars as pl
 
 from reproduce.report.statistics import CELL, distinct_trials, one_per_cell
-from reproduce.store import Damaged, StoreError, read_trials, scan_table
+from reproduce.store import Damaged, StoreError, TrialTable, read_trials, scan_table
 
 _FACTOR = re.compile(r"(model|task|strategy)=(.+)")
 _SEED = re.compile(r"seed=(-?\d+)-")
@@ -70,13 +70,20 @@ class Collected:
         return self.trials.height - one_per_cell(self.trials).height
 
 
-def collect(roots: Sequence[Path], missing: Sequence[Mapping[str, object]]) -> Collected:
+def collect(
+    roots: Sequence[Path],
+    missing: Sequence[Mapping[str, object]],
+    tables: Sequence[TrialTable] | None = None,
+) -> Collected:
     """Read the folders; a trial is listed as missing only if it is neither finished nor damaged.
+
+    Args:
+        tables: what ``reproduce.store.read_trials`` gave for each folder, if it is read already.
 
     Raises:
         StoreError: there is no trial at all, not even a damaged or missing one.
     """
-    tables = [read_trials([root]) for root in roots]
+    tables = tables or [read_trials([root]) for root in roots]
     named = [
         table.frame.with_columns(artifacts=pl.lit(name))
         for table, name in zip(tables, _names(roots), strict=True)
@@ -91,7 +98,7 @@ def collect(roots: Sequence[Path], missing: Sequence[Mapping[str, object]]) -> C
     if not (trials.height or damaged or rest):
         folders = ", ".join(str(root) for root in roots)
         raise StoreError(f"there is nothing to report: {folders or 'no folder'} holds no finished trial")
-    steps, predictions = (scan_table(roots, name) for name in ("steps", "predictions"))
+    steps, predictions = (scan_table(tables, name) for name in ("steps", "predictions"))
     return Collected(trials, runs, steps, predictions, tuple(damaged), tuple(rest))
 
 

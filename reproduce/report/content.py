@@ -11,6 +11,7 @@ from reproduce.report.agreement import agreement_layout, prediction_differences
 from reproduce.report.claims import Verdict, verdicts
 from reproduce.report.claims_words import Card, card, claims_layout, tally
 from reproduce.report.collected import Collected
+from reproduce.report.drawing import Drawing
 from reproduce.report.facts import Check, findings, freeze_proof, headline, notices
 from reproduce.report.folders import (
     folders_layout,
@@ -18,7 +19,7 @@ from reproduce.report.folders import (
     table_folders,
     table_side_by_side,
 )
-from reproduce.report.gallery import draw_all
+from reproduce.report.gallery import begin_drawing
 from reproduce.report.origins import Fact, open_questions, origins
 from reproduce.report.plot import Picture
 
@@ -39,12 +40,13 @@ class Content:
     open_questions: list[tuple[str, str, tuple[str, ...]]]
 
 
-def compose(found: Collected, out: Path, command: str | None) -> Content:
-    """Compute everything; figures are written to ``out``/figures."""
+def compose(found: Collected, out: Path, command: str | None) -> tuple[Content, Drawing]:
+    """Compute everything; figures are written to ``out``/figures, and are there once the drawing is finished."""
     trials = found.trials
+    drawing, pictures = begin_drawing(found, out / "figures")
     judged = verdicts(trials) if found.ok else []
-    pictures, shown = draw_all(found, out / "figures"), _tables(found, judged)
-    return Content(
+    shown = _tables(found, judged)
+    content = Content(
         headline(found),
         notices(found),
         findings(found),
@@ -56,6 +58,7 @@ def compose(found: Collected, out: Path, command: str | None) -> Content:
         origins(trials, command),
         open_questions(trials),
     )
+    return content, drawing
 
 
 def _tables(found: Collected, judged: Sequence[Verdict]) -> list[layout.Table]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -16,39 +19,66 @@ from reproduce.report.style import save
 
 Job = tuple[Draw, pl.DataFrame, Path]  # how, what, and the files' path without its ending
 
-# Rows to draw from which further processes, each a second in starting, save time.
-_MANY = 500
+_DRAWN = b"drawn\n"
 
 
-def draw_jobs(jobs: Sequence[Job]) -> None:
-    """Draw and write each figure.
+class Drawing:
+    """Figures being drawn and written by other processes while this one goes on.
 
     Processes are started by name, as no fork is safe beside Polars' threads, and as multiprocessing's
     spawn would run a caller's unguarded script again. What one of them could not draw is drawn here.
+
+    Args:
+        apart: whether other processes, each a second in starting, shall draw.
     """
-    workers = min(os.cpu_count() or 1, len(jobs)) if sum(job[1].height for job in jobs) >= _MANY else 1
-    # The largest figures first, each to the pile that has the least.
-    piles: list[list[Job]] = [[] for _ in range(max(workers, 1))]
-    for job in sorted(jobs, key=lambda job: -job[1].height):
-        min(piles, key=lambda pile: sum(data.height for _, data, _ in pile)).append(job)
-    command = [sys.executable, "-m", __name__]
-    started = []
-    for pile in piles[1:]:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        started.append((process, pile))
-        assert process.stdin is not None
-        with process.stdin as pipe:
-            pickle.dump(pile, pipe)
-    _draw(piles[0])
-    for process, pile in started:
-        if process.wait():
-            _draw(pile)
+
+    def __init__(self, apart: bool) -> None:
+        self._mine = threading.local()  # each thread has one process
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, initializer=self._start) if apart else None
+        self._jobs: list[tuple[Job, Future[bool] | None]] = []
+
+    def add(self, job: Job) -> None:
+        """Have one more figure drawn."""
+        self._jobs.append((job, self._threads.submit(self._send, job) if self._threads else None))
+
+    def finish(self) -> None:
+        """Wait until every figure is written."""
+        for job, drawn in self._jobs:
+            if drawn is None or not drawn.result():
+                _draw(job)
+        if self._threads:
+            self._threads.shutdown()
+        for process in self._processes:
+            process.communicate()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", __name__]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._mine.process = process
+        self._processes.append(process)
+
+    def _send(self, job: Job) -> bool:
+        """Whether the thread's process drew the figure."""
+        process = self._mine.process
+        # A process that has ended breaks the pipe.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(pickle.dumps(job))
+            process.stdin.flush()
+        return bool(process.stdout.readline() == _DRAWN)
 
 
-def _draw(jobs: Sequence[Job]) -> None:
-    for draw, data, stem in jobs:
-        save(draw(data), stem)
+def _draw(job: Job) -> None:
+    draw, data, stem = job
+    save(draw(data), stem)
 
 
 if __name__ == "__main__":
-    _draw(pickle.load(sys.stdin.buffer))
+    # Nothing that is drawn outlives the process: collecting garbage would take a tenth of its time.
+    gc.disable()
+    with contextlib.suppress(EOFError):
+        while True:
+            _draw(pickle.load(sys.stdin.buffer))
+            sys.stdout.buffer.write(_DRAWN)
+            sys.stdout.buffer.flush()

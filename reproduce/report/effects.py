@@ -32,6 +32,7 @@ def figure_differences(data: pl.DataFrame) -> Figure:
         height=_ROW * len(names) + 0.2,
         below=0.5,
         title="Accuracy against ALL",
+        about=[("" if model == ALL_MODELS else model, "") for model in models],
     )
     for model, axes in zip(models, grid, strict=True):
         rows = {row["strategy"]: row for row in data.filter(pl.col("model") == model).to_dicts()}
@@ -83,6 +84,7 @@ def figure_sensitivity(data: pl.DataFrame) -> Figure:
         notes=[("▲ Some times were measured on a shared device.", WARNING)] if shared else [],
         left=0.072 * max(map(len, names)) + 0.3,
         columns=1 if len(names) > 12 else 3,
+        about=[("", "")] * len(kinds),
     )
     for (kind, unit), axes in zip(kinds.items(), grid, strict=True):
         for place, row in enumerate(data.to_dicts()):

@@ -13,7 +13,17 @@ from matplotlib.patches import Patch
 
 from reproduce.report.marks import gauge, place_labels
 from reproduce.report.order import BASELINE, experiments, strategies_in_order
-from reproduce.report.panels import BAR, WARNING, legend, name_bars, no_result, panels, set_limits
+from reproduce.report.panels import (
+    BAR,
+    WARNING,
+    bars,
+    legend,
+    name_bars,
+    no_result,
+    panels,
+    set_limits,
+    whiskers,
+)
 from reproduce.report.style import (
     INK,
     MUTED,
@@ -49,12 +59,18 @@ def accuracy_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[st
     """One experiment's accuracies as bars, with the lines of ALL and of the majority class."""
     # Values stand in one line above everything else, clear of the horizontal lines.
     top = max([(r["mean"] or 0) + (r["std"] or 0) for r in rows] + [rows[0]["majority"] or 0, 0.5])
+    names = [row["strategy"] for row in rows]
+    bars(axes, names, [None if row["mean"] is None else 100 * row["mean"] for row in rows], families)
     for place, row in enumerate(rows):
-        _accuracy_bar(axes, place, row, families, top)
+        if row["mean"] is not None:
+            value = f"{100 * row['mean']:.1f}"
+            axes.text(place, 103 * top, value, rotation=90, ha="center", va="bottom", fontsize=6.8, zorder=5)
+    spread = [(place, row["mean"], row["std"]) for place, row in enumerate(rows) if row["std"] is not None]
+    whiskers(axes, [(place, 100 * mean, 100 * std, 100 * std) for place, mean, std in spread])
     _reference_lines(axes, rows[0])
     axes.set_ylim(0, 100 * top * 1.17)
     axes.set_ylabel("accuracy, %")
-    name_bars(axes, [r["strategy"] for r in rows])
+    name_bars(axes, names)
 
 
 def reference_handles() -> list[Line2D]:
@@ -64,34 +80,6 @@ def reference_handles() -> list[Line2D]:
         Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label="ALL, ± 1 std"),
         Line2D([], [], color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), label="majority class"),
     ]
-
-
-def _accuracy_bar(
-    axes: Axes, place: int, row: dict[str, float | str | None], families: list[str], top: float
-) -> None:
-    name, mean, std = str(row["strategy"]), row["mean"], row["std"]
-    if mean is None:
-        no_result(axes, place, 2.0)
-        return
-    assert isinstance(mean, float)
-    spread = std if isinstance(std, float) else 0.0
-    axes.bar(
-        place,
-        100 * mean,
-        BAR,
-        color=colour(name, families),
-        edgecolor=INK,
-        linewidth=0.6,
-        hatch=hatch(name),
-        zorder=2,
-    )
-    if std is not None:
-        axes.errorbar(
-            place, 100 * mean, 100 * spread, color=INK, capsize=2.2, linewidth=0.9, capthick=0.9, zorder=4
-        )
-    axes.text(
-        place, 103 * top, f"{100 * mean:.1f}", rotation=90, ha="center", va="bottom", fontsize=6.8, zorder=5
-    )
 
 
 def _reference_lines(axes: Axes, row: dict[str, float | None]) -> None:

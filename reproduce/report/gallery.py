@@ -8,7 +8,7 @@ import polars as pl
 
 from reproduce.report import appendix, effects, loss, paper_plots, selection, tradeoffs
 from reproduce.report.collected import Collected
-from reproduce.report.drawing import draw_jobs
+from reproduce.report.drawing import Drawing
 from reproduce.report.exports import write_csv
 from reproduce.report.plot import Picture, Plot
 from reproduce.report.units import plural
@@ -17,26 +17,32 @@ PLOTS: tuple[Plot, ...] = (
     *paper_plots.PLOTS, *appendix.PLOTS, *effects.PLOTS, *tradeoffs.PLOTS, *selection.PLOTS, *loss.PLOTS,
 )  # fmt: skip
 _KINDS = ("png", "svg", "pdf", "csv")
+_MANY = 100  # trials from which further processes save time
 
 
-def draw_all(found: Collected, folder: Path) -> list[Picture]:
-    """Draw the figures for which there is data; a figure of an earlier report does not stay behind."""
+def begin_drawing(found: Collected, folder: Path) -> tuple[Drawing, list[Picture]]:
+    """Begin to draw the figures for which there is data; a figure of an earlier report does not stay behind.
+
+    The pictures' files are there once the drawing is finished.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for plot in PLOTS:
         for kind in _KINDS:
             (folder / f"{plot.name}.{kind}").unlink(missing_ok=True)
-    computed = [(plot, plot.compute(found)) for plot in PLOTS]
-    drawn = [(plot, data) for plot, data in computed if data["n"].sum()]
-    for plot, data in drawn:
-        write_csv(data, folder / f"{plot.name}.csv")
-    draw_jobs([(plot.draw, data, folder / plot.name) for plot, data in drawn])
-    return [
-        Picture(
-            plot.name, plot.title, plot.caption(found, data), _alt(plot.title, data),
-            folder / f"{plot.name}.png", folder / f"{plot.name}.svg",
+    drawing = Drawing(apart=found.trials.height >= _MANY)
+    pictures = []
+    for plot in PLOTS:
+        data = plot.compute(found)
+        if not data["n"].sum():
+            continue
+        stem = folder / plot.name
+        drawing.add((plot.draw, data, stem))
+        write_csv(data, stem.with_suffix(".csv"))
+        caption, alt = plot.caption(found, data), _alt(plot.title, data)
+        pictures.append(
+            Picture(plot.name, plot.title, caption, alt, stem.with_suffix(".png"), stem.with_suffix(".svg"))
         )
-        for plot, data in drawn
-    ]  # fmt: skip
+    return drawing, pictures
 
 
 def _alt(title: str, data: pl.DataFrame) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy import stats
 
 from reproduce.report.order import BASELINE, in_order, strategies_in_order
 from reproduce.report.statistics import DIGITS, EXPERIMENT, successful
@@ -35,6 +35,13 @@ class Block:
     model: str
     task: str
     values: Array
+
+
+def _scipy_stats() -> Any:
+    """Imported when needed: it takes half a second, and processes that only draw have no use for it."""
+    from scipy import stats
+
+    return stats
 
 
 def generator() -> np.random.Generator:
@@ -125,6 +132,7 @@ def signed_rank_p(differences: Sequence[float] | Array) -> float | None:
     values = values[values != 0]
     if not len(values):
         return 1.0
+    stats = _scipy_stats()
     if len(np.unique(np.abs(values))) < len(values) <= _MOST_FLIPPED:
         signed = np.sign(values) * stats.rankdata(np.abs(values))
         flips = {"permutation_type": "samples", "vectorized": True, "n_resamples": np.inf}
@@ -150,7 +158,7 @@ def mcnemar_p(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> Array:
         only_first, only_second: numbers of examples that only the one and only the other got right.
     """
     first, second = np.asarray(only_first), np.asarray(only_second)
-    return np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(first, second), first + second, 0.5))
+    return np.minimum(1.0, 2 * _scipy_stats().binom.cdf(np.minimum(first, second), first + second, 0.5))
 
 
 def paired_differences(names: Sequence[str], blocks: Sequence[Block], against: str) -> list[Array]:
@@ -232,7 +240,7 @@ def ranking_samples(
     for block in blocks:
         present = (~np.isnan(block.values)).any(0)
         means = np.round(resampled_means(block.values[:, present], random, repetitions), DIGITS)
-        total[:, present] += stats.rankdata(means, axis=1) - 1
+        total[:, present] += _scipy_stats().rankdata(means, axis=1) - 1
         counted += present
     with np.errstate(invalid="ignore"):
         return names, total / np.where(counted > 0, counted, np.nan)

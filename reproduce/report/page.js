@@ -3,6 +3,7 @@
 // Whatever comes from trials becomes text nodes and attributes, never markup.
 
 const CHUNK = 100; // rows that one scroll to the end of the trials table adds
+const LARGEST = 1.2; // times its own size: how large a figure is shown on a wide screen
 const LONG = 240; // characters from which a value is folded
 
 function el(tag, attributes = {}, ...children) {
@@ -91,16 +92,16 @@ function setUpFigures(dialog) {
   }
   const form = document.getElementById("figure-filters");
   if (!form) return;
-  const about = figures.map(f => ({model: JSON.parse(f.dataset.models), task: JSON.parse(f.dataset.tasks)}));
+  const drawings = figures.map(figure => readPanels(figure.querySelector(".sheet svg")));
   const names = ["model", "task"];
-  for (const name of names) fillSelect(form.elements[name], about.flatMap(subjects => subjects[name]));
+  const subjects = name => drawings.flatMap(({panels}) => panels.map(panel => panel[name])).filter(Boolean);
+  for (const name of names) fillSelect(form.elements[name], subjects(name));
+  const wanted = panel => names.every(name => ["", panel[name]].includes(form.elements[name].value) || !panel[name]);
   const apply = () => {
     figures.forEach((figure, i) => {
-      const matches = name => {
-        const wanted = form.elements[name].value;
-        return !wanted || !about[i][name].length || about[i][name].includes(wanted);
-      };
-      figure.hidden = !names.every(matches);
+      const shown = drawings[i].panels.filter(wanted);
+      figure.hidden = drawings[i].panels.length > 0 && !shown.length;
+      if (shown.length) arrange(drawings[i], shown);
     });
     const shown = figures.filter(figure => !figure.hidden).length;
     form.querySelector("output").textContent = `${shown} of ${figures.length} figures`;
@@ -110,6 +111,53 @@ function setUpFigures(dialog) {
   form.addEventListener("submit", event => event.preventDefault());
   form.hidden = names.every(name => form.elements[name].closest("label").hidden);
   apply();
+}
+
+/* A figure's panels, from the ids that its drawing gives them; where a panel lies is its background's box. */
+
+function readPanels(drawing) {
+  const panels = new Map();
+  for (const node of drawing.querySelectorAll("g[id*='-panel:']")) {
+    const [, place, , model, task] = node.id.split(":");
+    const corners = node.querySelector("path").getAttribute("d").match(/-?[\d.]+/g).map(Math.round);
+    const [xs, ys] = [0, 1].map(side => corners.filter((_, i) => i % 2 === side));
+    const panel = panels.get(place) ?? {
+      model: decodeURIComponent(model), task: decodeURIComponent(task), nodes: [], x: Infinity, y: Infinity, bottom: 0,
+    };
+    panel.nodes.push(node);
+    panel.x = Math.min(panel.x, ...xs);
+    panel.y = Math.min(panel.y, ...ys);
+    panel.bottom = Math.max(panel.bottom, ...ys);
+    panels.set(place, panel);
+  }
+  const box = drawing.viewBox.baseVal;
+  return {panels: [...panels.values()], drawing, size: [box.width, box.height], foot: drawing.querySelector("g[id$='-legend']")};
+}
+
+// The wanted panels move up into the places of those that are hidden; the drawing gets as much shorter.
+function arrange({panels, drawing, size: [width, height], foot}, shown) {
+  const unique = values => [...new Set(values)].sort((a, b) => a - b);
+  const [lefts, tops] = [unique(panels.map(panel => panel.x)), unique(panels.map(panel => panel.y))];
+  const bottoms = tops.map(top => Math.max(...panels.filter(panel => panel.y === top).map(panel => panel.bottom)));
+  const gap = tops.length > 1 ? tops[1] - bottoms[0] : 0;
+  const move = (node, x, y) => node.setAttribute("transform", `translate(${x} ${y})`);
+  let top = tops[0], end = top;
+  const all = shown.length === panels.length;
+  for (const panel of panels) for (const node of panel.nodes) node.style.display = shown.includes(panel) ? "" : "none";
+  shown.forEach((panel, i) => {
+    const column = i % lefts.length;
+    if (i && !column) top = end + gap;
+    for (const node of panel.nodes) all ? move(node, 0, 0) : move(node, lefts[column] - panel.x, top - panel.y);
+    end = Math.max(column ? end : 0, top + panel.bottom - panel.y);
+  });
+  const less = all ? 0 : Math.max(...bottoms) - end;
+  if (foot) move(foot, 0, -less);
+  // As wide as the panels, the title and the legend need.
+  const right = node => node.getBBox().x + node.getBBox().width + (node.transform.baseVal[0]?.matrix.e ?? 0);
+  const parts = [...drawing.querySelector("g").children].slice(1).filter(node => node.style.display !== "none");
+  const wide = all ? width : Math.min(width, Math.max(...parts.map(right)) + 8);
+  drawing.setAttribute("viewBox", `0 0 ${wide} ${height - less}`);
+  drawing.style.maxWidth = `${LARGEST * wide}pt`;
 }
 
 /* One dialog for everything that opens; closing gives the focus back. */

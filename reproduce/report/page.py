@@ -35,7 +35,6 @@ def render_page(content: Content, records: Mapping[str, Any] | None = None) -> s
     return _ENVIRONMENT.get_template("template.html.jinja").render(
         content=content,
         drawings={picture.name: inline_svg(picture) for picture in content.pictures},
-        about={picture.name: _subjects(picture) for picture in content.pictures},
         records=records,
         embedded=None if records is None else embedded_json(records),
         script=_asset("page.js"),
@@ -54,11 +53,6 @@ def _asset(name: str) -> Markup:
     """A file of this package, as it is."""
     assert _ENVIRONMENT.loader is not None
     return Markup(_ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0])
-
-
-def _subjects(picture: Picture) -> dict[str, tuple[str, ...]]:
-    """The models and tasks that a figure is about, where it says so; one without any shows all."""
-    return {name: tuple(getattr(picture, name, ())) for name in ("models", "tasks")}
 
 
 def inline_svg(picture: Picture) -> Markup:
@@ -94,7 +88,7 @@ def markdown_page(content: Content) -> str:
             for c in content.proof
         ]
     for picture in content.pictures:
-        lines += ["", f"## {_figure_title(picture)}", "", f"![{picture.alt}](figures/{picture.png.name})"]
+        lines += ["", f"## {picture.heading}", "", f"![{picture.alt}](figures/{picture.png.name})"]
         lines += ["", escape_markdown(picture.caption)]
     for table in content.tables:
         lines += ["", f"## {table.title}", "", escape_markdown(table.whole_note), "", table.markdown()]
@@ -111,7 +105,3 @@ def markdown_page(content: Content) -> str:
         ]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _figure_title(picture: Picture) -> str:
-    return f"{picture.name.replace('_', ' ').capitalize()}. {picture.title}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reproduce.report.style import MUTED, canvas, plain, style
+from reproduce.report.style import INK, MUTED, canvas, colour, hatch, plain, style
 
 _LEFT, _RIGHT = 0.65, 0.15  # margins of a panel, in inches
 BAR = 0.78  # width of a bar; 1 is the distance between two
@@ -26,11 +27,13 @@ def panels(
     notes: Sequence[tuple[str, str]] = (),
     left: float = _LEFT,
     columns: int | None = None,
+    about: Sequence[tuple[str, str]] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with one titled panel for each pair; ``height`` of a panel and room ``below`` and
     ``left`` of it in inches.
 
-    ``notes`` are lines under the title, each with its colour.
+    ``notes`` are lines under the title, each with its colour. ``about`` gives each panel's model and
+    task, for the page's filters, where ``pairs`` are other words; an empty one stands for all.
     """
     models = {model for model, _ in pairs}
     columns = columns or min(len(pairs), 3 if len(models) == 3 else 2)
@@ -50,22 +53,63 @@ def panels(
                 0.12 / width, 1 - (0.38 + 0.2 * line) / total, note, fontsize=8.5, color=ink, va="top"
             )
         panels = []
+        about = pairs if about is None else about
         for place, (model, task) in enumerate(pairs):
             column, row = divmod(place, rows) if downwards else (place % columns, place // columns)
             at = column * (inner + left + _RIGHT) + left
             bottom = total - head - (row + 1) * step + below
             axes = figure.add_axes((at / width, bottom / total, inner / width, height / total))
             axes.set_title(
-                " · ".join(part for part in (model, task) if part), fontsize=9.5, loc="left", pad=6
+                " · ".join(part for part in (model, task) if part), fontsize=9.5, loc="left", pad=6, y=1.0
             )
+            mark_panel([axes], place, *about[place])
             panels.append(axes)
     return figure, panels
 
 
+def mark_panel(parts: Sequence[Axes], place: int, model: str, task: str) -> None:
+    """Tell the page's script, by ids in the SVG, which axes are one panel, and what it is about."""
+    for part, axes in enumerate(parts):
+        axes.set_gid(":".join(["panel", str(place), str(part), quote(model, ""), quote(task, "")]))
+
+
 def name_bars(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.8)
+    # As texts: as labels of ticks they would take a third of the drawing's time.
+    axes.set_xticks([])
+    for place, name in enumerate(names):
+        below = axes.get_xaxis_transform()
+        axes.text(place, -0.02, name, transform=below, rotation=90, ha="center", va="top", fontsize=7.8)
     axes.set_xlim(-0.65, len(names) - 0.35)
     plain(axes, grid="y")
+
+
+def bars(axes: Axes, names: Sequence[str], heights: Sequence[float | None], families: Sequence[str]) -> None:
+    """A bar for each strategy, drawn at once; one without a height is said to have no result."""
+    known = [place for place, height in enumerate(heights) if height is not None]
+    highest = max((heights[place] or 0.0 for place in known), default=1.0)
+    for place in sorted(set(range(len(names))) - set(known)):
+        no_result(axes, place, 0.02 * highest)
+    if known:
+        axes.bar(
+            known,
+            [heights[place] or 0.0 for place in known],
+            BAR,
+            color=[colour(names[place], families) for place in known],
+            hatch=[hatch(names[place]) for place in known],
+            edgecolor=INK,
+            linewidth=0.6,
+            zorder=2,
+        )
+
+
+def whiskers(axes: Axes, spans: Sequence[tuple[float, float, float, float]]) -> None:
+    """Whiskers of bars, drawn at once: (place, middle, how far down, how far up) each."""
+    if spans:
+        places, middles, down, up = zip(*spans, strict=True)
+        axes.errorbar(
+            places, middles, (down, up), fmt="none", ecolor=INK, capsize=2.2, elinewidth=0.9, capthick=0.9,
+            zorder=4,
+        )  # fmt: skip
 
 
 def legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
@@ -74,10 +118,11 @@ def legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
         widths = [0.5 + 0.068 * len(str(handle.get_label())) for handle in handles]
         lines = next(n for n in range(1, len(handles) + 1) if sum(widths) <= n * figure.get_figwidth() * 0.97)
         columns = -(-len(handles) // lines)
-        figure.legend(
+        shown = figure.legend(
             handles=list(handles), loc="lower left", ncols=columns, frameon=False, fontsize=8,
             bbox_to_anchor=(0.0, 0.0), handlelength=1.6, columnspacing=1.4,
         )  # fmt: skip
+        shown.set_gid("legend")
 
 
 def no_result(axes: Axes, place: int, at: float) -> None:

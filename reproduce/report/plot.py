@@ -46,6 +46,12 @@ class Picture:
     png: Path
     svg: Path
 
+    @property
+    def heading(self) -> str:
+        """``Figure 3. Accuracy``; the figures that the paper does not have go by their titles."""
+        number = self.name.removeprefix("figure_")
+        return f"Figure {number}. {self.title}" if number != self.name else self.title
+
 
 def of_trials(compute: Callable[[pl.DataFrame], pl.DataFrame]) -> Compute:
     """For a figure whose numbers need the trial rows only."""

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from reproduce.report.collected import Collected
 from reproduce.report.order import strategies_in_order
-from reproduce.report.panels import legend
+from reproduce.report.panels import legend, mark_panel
 from reproduce.report.plot import Plot, of_trials, runs
 from reproduce.report.selection_data import selection_data
 from reproduce.report.style import INK, MUTED, canvas, colour, families_of, plain, style
@@ -41,12 +41,14 @@ def figure_selection(data: pl.DataFrame) -> Figure:
             0.12 / width, 1 - 0.12 / total, "Layers that ADT froze", fontsize=12, fontweight="bold", va="top"
         )
         top = total - _HEAD
-        for model, height in zip(models, heights, strict=True):
+        for panel, (model, height) in enumerate(zip(models, heights, strict=True)):
             top -= _TITLE + height
             lefts = (_LEFT, _LEFT + inner + _GAP, _LEFT + inner + 2 * _GAP + _STRIP)
             places = zip(lefts, (inner, _STRIP, _STRIP), strict=True)
             boxes = [(left / width, top / total, wide / width, height / total) for left, wide in places]
-            _panel([figure.add_axes(box) for box in boxes], model, data, families, inner)
+            parts = [figure.add_axes(box) for box in boxes]
+            _panel(parts, model, data, families, inner)
+            mark_panel(parts, panel, model, "")
             top -= _BELOW
     legend(
         figure,

@@ -118,7 +118,8 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write ``stem`` as PNG, SVG and PDF, and return the first two; the same figure gives the same bytes."""
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     with style():
-        figure.savefig(png, dpi=150, metadata={"Software": None})
+        # Hardly larger than at the highest level, in a third of the time.
+        figure.savefig(png, dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(svg, metadata=nothing)
         dated = {"CreationDate": None, "Creator": None, "Producer": None}

@@ -29,15 +29,16 @@ def figure_pareto(data: pl.DataFrame) -> Figure:
     models = sorted(set(data["model"]))
     families = families_of(data["strategy"])
     shared = not data["exclusive"].drop_nulls().all()
+    pairs = [(model, cost) for model in models for cost in _COSTS]
     figure, grid = panels(
-        [(model, cost) for model in models for cost in _COSTS],
+        pairs,
         bars=16,
         height=3.1,
         below=0.55,
         title="Pareto fronts: accuracy against its cost",
         notes=[(SHARED, WARNING)] if shared else [],
+        about=[(model, "") for model, _ in pairs],
     )
-    pairs = [(model, cost) for model in models for cost in _COSTS]
     for (model, cost), axes in zip(pairs, grid, strict=True):
         rows = data.filter(pl.col("model") == model).drop_nulls(f"{cost}_ratio").to_dicts()
         _front_panel(axes, rows, cost, families)
@@ -126,6 +127,7 @@ def figure_savings(data: pl.DataFrame) -> Figure:
         below=0.55,
         title="Measured and ideal savings against ALL",
         notes=[(SHARED, WARNING)] if shared else [],
+        about=[(model, "") for model, _ in pairs],
     )
     for (model, kind), axes in zip(pairs, grid, strict=True):
         rows = data.filter(pl.col("model") == model).drop_nulls([f"measured_{kind}", f"ideal_{kind}"])

@@ -6,7 +6,6 @@ trial. A cell is a value, or ``{"why": reason}`` where the row has none.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -93,8 +92,10 @@ def _plain(value: Any, digits: int = _DIGITS) -> Any:
 
 def _packed(name: str, group: str, cells: Sequence[Any]) -> dict[str, Any]:
     places: dict[str, int] = {}
-    codes = [places.setdefault(json.dumps(cell), len(places)) for cell in cells]
-    distinct = [json.loads(text) for text in places]
+    # By text, as 1, 1.0 and True are one and the same key.
+    codes = [places.setdefault(repr(cell), len(places)) for cell in cells]
+    firsts = dict(zip(reversed(codes), reversed(cells), strict=True))
+    distinct = [firsts[code] for code in range(len(places))]
     return {"name": name, "group": group, "cells": distinct, "codes": codes if len(distinct) > 1 else None}
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from reproduce.report.collected import Collected, collect
-from reproduce.report.gallery import PLOTS, draw_all
+from reproduce.report.gallery import PLOTS, begin_drawing
 from reproduce.report.plot import Plot
 from reproduce.store import TrialResult, write_trial
 from tests.report.synthetic import grid, trial_row
@@ -88,7 +88,8 @@ def test_the_papers_grid_is_drawn_whole(plot: Plot) -> None:
 def test_names_are_unique_and_stale_files_go(tmp_path: Path) -> None:
     assert len({plot.name for plot in PLOTS}) == len(PLOTS)
     (tmp_path / "sensitivity.png").touch()
-    drawn = draw_all(found(grid()), tmp_path)
+    drawing, drawn = begin_drawing(found(grid()), tmp_path)
+    drawing.finish()
     assert not (tmp_path / "sensitivity.png").exists()
     assert {path.stem for path in tmp_path.iterdir()} == {picture.name for picture in drawn}
 

@@ -23,7 +23,7 @@ from reproduce.report.page import render_page
 from reproduce.report.tables import table_trials
 from reproduce.report.trial_records import MOST_POINTS, trial_records
 from reproduce.schema import TRIAL_SCHEMA
-from reproduce.store import TrialResult, scan_table, write_trial
+from reproduce.store import TrialResult, write_trial
 from tests.report.conftest import STRATEGIES
 from tests.report.synthetic import grid, trial_row
 
@@ -38,30 +38,17 @@ _ARGUMENTS = (
 HOSTILE = "<script>alert('x')</script>\"$&'</table>"
 
 
-def write_report(
-    root: Path,
-    rows: list[dict[str, Any]],
-    about: list[tuple[list[str], list[str]]] | None = None,
-    **more: Any,
-) -> Path:
-    """A page of ``rows`` with loss curves.
-
-    Args:
-        about: the models and tasks of each figure.
-        more: parts of the page's content.
-    """
+def write_report(root: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
+    """A page of ``rows`` with loss curves; ``more`` are parts of its content."""
     (root / "trials").mkdir(parents=True)
     for row in rows:
         steps = list(range(1, 121)) if row["status"] == "ok" else []
         write_trial(root, TrialResult(row, {"step": steps, "loss": [0.4 + 1 / step for step in steps]}))
     found = collect([root], [])
-    content = SimpleNamespace(**vars(compose(found, root / "out", None)) | more)
-    if about is not None:
-        content.pictures = [
-            SimpleNamespace(**vars(picture) | {"models": models, "tasks": tasks})
-            for picture, (models, tasks) in zip(content.pictures, about, strict=True)
-        ]
-    records = trial_records(found.trials, scan_table([root], "steps"))
+    composed, drawing = compose(found, root / "out", None)
+    drawing.finish()
+    content = SimpleNamespace(**vars(composed) | more)
+    records = trial_records(found.trials, found.steps)
     page = root / "out" / "report.html"
     page.write_text(render_page(content, records), "utf-8")  # type: ignore[arg-type]
     return page
@@ -83,8 +70,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         a_card("C2", "contradicted", ("ADT-L",)),
         a_card("C3", "inconclusive", ()),
     ]
-    about = [(["tiny-gemma"], ["tiny-rte"]), (["tiny-phi"], ["tiny-rte"]), ([], []), ([], ["tiny-cb"])]
-    return write_report(root, rows, about, verdicts=verdicts)
+    return write_report(root, rows, verdicts=verdicts)
 
 
 @dataclass
@@ -232,14 +218,35 @@ def test_a_claim_shows_its_trials(opened: Opened) -> None:
 
 def test_figures_are_filtered_and_enlarged_by_keyboard(opened: Opened) -> None:
     page = opened.page
-    visible = ".figure:not([hidden]) .sheet"
-    assert page.locator(visible).count() == 4
+    visible = ".figure:not([hidden]) h3"
+    titles = page.locator(visible).all_inner_texts()
+    whole = page.locator("svg:has(#figure_3-legend)")
+
+    def size() -> tuple[list[str], float]:
+        panels = page.locator("[id^='figure_3-panel']:visible").all()
+        names = [panel.get_attribute("id").split(":", 3)[3] for panel in panels]
+        return names, float(whole.get_attribute("viewBox").split()[3])
+
+    pairs = ["tiny-gemma:tiny-cb", "tiny-gemma:tiny-rte", "tiny-phi:tiny-cb", "tiny-phi:tiny-rte"]
+    shown, height = size()
+    assert shown == pairs
     page.select_option("#figure-filters select[name=model]", "tiny-phi")
-    assert page.locator(visible).count() == 3
+    assert page.locator(visible).all_inner_texts() == titles
+    assert size()[0] == pairs[2:]
     page.select_option("#figure-filters select[name=task]", "tiny-cb")
-    assert page.locator(visible).count() == 2
+    assert [title for title in titles if title not in page.locator(visible).all_inner_texts()] == [
+        title for title in titles if "RTE" in title
+    ]
+    assert size()[0] == pairs[2:3]
+    assert size()[1] < 0.7 * height
+    corner = page.locator("#figure_3-panel\\:2\\:0\\:tiny-phi\\:tiny-cb").bounding_box()
+    box = whole.bounding_box()
+    assert box["x"] <= corner["x"] < box["x"] + 40
+    assert box["y"] < corner["y"] < corner["y"] + corner["height"] < box["y"] + box["height"]
+    screenshot(page, "filtered", full_page=True)
     page.click("#figure-filters button[type=reset]")
-    page.locator(visible).nth(3).wait_for()
+    page.wait_for_function("document.querySelectorAll('.figure[hidden]').length === 0")
+    assert size() == (shown, height)
     sheet = page.locator(".sheet").first
     sheet.focus()
     page.keyboard.press("Enter")
@@ -361,8 +368,9 @@ def test_records_are_small_and_complete() -> None:
 def test_a_damaged_file_of_steps_does_not_stop_the_page(tmp_path: Path) -> None:
     write_trial(tmp_path, TrialResult(trial_row("ALL"), {"step": [1], "loss": [0.5]}))
     (steps,) = (tmp_path / "steps").rglob("*.parquet")
+    found = collect([tmp_path], [])
     steps.write_bytes(b"PAR1 neither cut nor whole PAR1")
-    data = trial_records(collect([tmp_path], []).trials, scan_table([tmp_path], "steps"))
+    data = trial_records(found.trials, found.steps)
     (cells,) = (entry["cells"] for entry in data["columns"] if entry["name"] == "loss")
     assert cells == [{"why": "the files of the training steps could not all be read"}]
 
