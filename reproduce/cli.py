@@ -243,6 +243,46 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
     write_report(folders, out or folders[0] / "report")
 
 
+@main.command(short_help="Check a folder, and compare it with a reference.")
+@click.argument("folder", type=_PATH)
+@click.option("--against", "reference", type=_PATH, help="Folder of a sweep, or published, to compare with.")
+@click.option("--partial", is_flag=True, help="Trials of the reference that FOLDER lacks are no fault.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
+def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> None:
+    """Check that FOLDER is complete and of one make, and that its numbers are the reference's.
+
+    On equal hardware and versions they must be the same bit by bit, else within what is stated. Exit
+    status 1 if anything is not as it should be.
+
+    \b
+    Example:
+      reproduce verify artifacts/embedded-full --against artifacts/reference/embedded-full
+    """
+    from reproduce.jobs import verify_folder
+
+    sys.exit(verify_folder(folder, reference, partial, as_json))
+
+
+@main.command(short_help="Write a folder's trials into a few files.")
+@click.argument("folder", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--with-steps", "steps", is_flag=True, help="Also every training step, for loss curves.")
+@click.option("--with-predictions", "predictions", is_flag=True, help="Also every prediction.")
+@click.option("--incomplete", is_flag=True, help="Even if trials have no result.")
+def publish(folder: Path, out: Path, **options: bool) -> None:
+    """Write the trials of FOLDER into trials.parquet in the new folder OUT, to archive or pass on.
+
+    Every command that reads an artifact folder reads a published one too.
+
+    \b
+    Example:
+      reproduce publish artifacts/embedded-full published/embedded-full
+    """
+    from reproduce.jobs import publish_folder
+
+    publish_folder(folder, out, **options)
+
+
 @main.command(short_help="Run one trial without Ray.")
 @click.option("--strategy", required=True, help="Such as ALL, LoRA, BOT25, ADT-L50.")
 @click.option("--model", required=True, help="Such as tiny-gemma, a hub id, or a folder.")

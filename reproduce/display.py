@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,8 +15,18 @@ from rich.table import Table
 from reproduce.artifacts import Progress, read_progress
 from reproduce.exits import FAILED, OK
 from reproduce.search_space import SearchSpace
+from reproduce.verify import Check
 
 _LISTED = 20  # missing trials that are named one by one
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print one sentence for each check, and under it what it found."""
+    words = {True: "ok", False: "FAILED", None: "note"}
+    for check in checks:
+        print(f"{words[check.passed]:6}  {check.name}: {check.sentence}")
+        for detail in check.details:
+            print(f"          {detail}")
 
 
 def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, as_json: bool) -> None:

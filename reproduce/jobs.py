@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lfreeze.errors import InputError
 from reproduce.artifacts import LOCK_FILE, Progress, check_folder, prepare_folder, read_progress, writing
-from reproduce.display import print_failures
+from reproduce.display import print_checks, print_failures
 from reproduce.exits import FAILED, OK
 from reproduce.inputs import find_inputs, trial_specs, try_inputs
 from reproduce.lock import check_lock, write_lock
@@ -142,6 +142,31 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
                 table.add_row(name, str(value))
         Console().print(table)
     return OK if row["status"] == "ok" else FAILED
+
+
+def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> int:
+    """Check a folder, print what was found; the exit status."""
+    from reproduce.verify import verify
+
+    checks = verify(read_progress(folder), read_progress(reference) if reference else None, partial=partial)
+    good = all(check.passed is not False for check in checks)
+    if as_json:
+        print(
+            json.dumps({"passed": good, "checks": [dataclasses.asdict(check) for check in checks]}, indent=1)
+        )
+    else:
+        print_checks(checks)
+    return OK if good else FAILED
+
+
+def publish_folder(folder: Path, out: Path, steps: bool, predictions: bool, incomplete: bool) -> None:
+    from reproduce.publish import publish
+
+    asked = {"steps": steps, "predictions": predictions}
+    tables = tuple(table for table, wanted in asked.items() if wanted)
+    progress = read_progress(folder)
+    for path in publish(folder, progress, out, tables=tables, incomplete=incomplete):
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:

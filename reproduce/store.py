@@ -100,11 +100,12 @@ def write_trial(root: Path, result: TrialResult) -> None:
         data = {"run_id": [run_id] * length, **columns}
         schema = SCHEMAS[table]
         frame = pl.DataFrame({name: data.get(name, [None] * length) for name in schema}, schema=schema)
-        _write(frame, root / table / relative)
-    _write(row, root / "trials" / relative)
+        write_table(frame, root / table / relative)
+    write_table(row, root / "trials" / relative)
 
 
-def _write(frame: pl.DataFrame, path: Path) -> None:
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write a Parquet file beside its place and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -127,13 +128,14 @@ def read_trials(roots: Iterable[Path]) -> TrialTable:
     frames, damaged = [], []
     others: dict[str, list[Path]] = {"steps": [], "predictions": []}
     for root in roots:
-        for table, paths in others.items():
-            paths += [root / f"{table}.parquet"] if (root / f"{table}.parquet").is_file() else []
-        whole = [root / PUBLISHED] if (root / PUBLISHED).is_file() else []
-        if not whole and not (root / "trials").is_dir():
+        # A sweep's folder stays one, even if published rows lie in it too.
+        swept = (root / "trials").is_dir()
+        whole = [] if swept or not (root / PUBLISHED).is_file() else [root / PUBLISHED]
+        if not whole and not swept:
             raise StoreError(f"{root} is not an artifact folder: it has no folder 'trials'")
-        files = sorted((root / "trials").rglob("*.parquet"))
-        for path in files:
+        for table, paths in others.items():
+            paths += [path for path in [root / f"{table}.parquet"] if whole and path.is_file()]
+        for path in sorted((root / "trials").rglob("*.parquet")):
             problem = _problem(root, path)
             if problem:
                 damaged.append(problem)

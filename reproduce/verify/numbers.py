@@ -1,0 +1,283 @@
+"""The trials of an artifact folder against the same trials of a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from reproduce.store import TrialTable, scan_table
+from reproduce.verify.differences import (
+    CELL,
+    HARDWARE,
+    INPUTS,
+    LISTED,
+    VERSIONS,
+    differences,
+    names,
+    reason,
+    recipe_columns,
+)
+
+# Without equal hardware and versions: as far as trials may lie apart.
+_POINTS = 0.02  # of one trial's accuracy, at least
+_MEAN_POINTS = 0.005  # of a strategy's mean accuracy, at least
+_CHANCE = 0.01  # that chance alone puts any trial, or any strategy's mean, outside
+_MEMORY = {"training_bytes": 0.05, "static_bytes": 0.01}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        passed: None where there is nothing to judge, only something to know.
+        details: single trials or values, the first few.
+    """
+
+    name: str
+    passed: bool | None
+    sentence: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Side:
+    """A folder or its reference.
+
+    Attributes:
+        ok: the successful trials.
+        prints: of ``steps`` and ``predictions``, for each run_id a ``print`` that is equal where all losses
+            or logits are, bit by bit; None without such files.
+        problems: files that could not be read.
+    """
+
+    ok: pl.DataFrame
+    table: TrialTable
+    prints: Mapping[str, pl.DataFrame | None]
+    problems: tuple[str, ...]
+
+
+def compare(here: Side, there: Side) -> list[Check]:
+    """What both hold, trial by trial."""
+    pairs = here.ok.unique(CELL, keep="first").join(
+        there.ok.unique(CELL, keep="first"), on=CELL, suffix="_there", maintain_order="left"
+    )
+    if pairs.is_empty():
+        return [Check("reference", False, "no trial has a result both here and in the reference")]
+    only = here.ok.height - pairs.height
+    for table in ("steps", "predictions"):
+        pairs = pairs.with_columns(_same_bits(pairs, here, there, table).alias(f"same_{table}"))
+    settings = [*recipe_columns(here.ok), *INPUTS, *VERSIONS, *HARDWARE]
+    alike = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in settings)
+    exact = alike & pl.col("deterministic_algorithms") & pl.col("deterministic_algorithms_there")
+    pairs = pairs.with_columns(exact=exact.fill_null(False))
+    checks = [
+        _inputs(pairs),
+        _exact(pairs.filter("exact"), here, there),
+        *_close(pairs.filter(~pl.col("exact"))),
+    ]
+    checks += [_memory(pairs), _speed(pairs)]
+    if only:
+        checks.append(
+            Check("beyond", None, f"{only:,} trials are not in the reference, and were not compared")
+        )
+    return [check for check in checks if check]
+
+
+def _same_bits(pairs: pl.DataFrame, here: Side, there: Side, table: str) -> pl.Series:
+    """Whether losses or logits are the same; null where one of the two has none."""
+    empty = pl.DataFrame(schema={"run_id": pl.String, "print": pl.UInt64})
+    found = pairs.select("run_id", "run_id_there")
+    for side, run_id, suffix in ((here, "run_id", ""), (there, "run_id_there", "_there")):
+        prints = side.prints[table]
+        prints = empty if prints is None else prints
+        prints = prints.rename({"run_id": run_id, "print": f"print{suffix}"})
+        found = found.join(prints, on=run_id, how="left", maintain_order="left")
+    return found.select(pl.col("print") == pl.col("print_there")).to_series()
+
+
+def _inputs(pairs: pl.DataFrame) -> Check:
+    """Recipe, models and data are the reference's."""
+    columns = [*recipe_columns(pairs), *INPUTS]
+    found = differences(pairs, columns)
+    sentence = "recipe, models and data are " + ("not those of the reference" if found else "the reference's")
+    return Check("inputs", not found, sentence, tuple(found[:LISTED]))
+
+
+def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
+    """On equal hardware and versions every number is the same, bit by bit."""
+    if pairs.is_empty():
+        return None
+    columns = ["validation_accuracy", "frozen_layers", "layer_changes"]
+    same = pl.all_horizontal(
+        *(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in columns),
+        *(pl.col(f"same_{table}").fill_null(True) for table in ("steps", "predictions")),
+    )
+    other = pairs.filter(~same).sort(CELL)
+    compared = ["accuracies", "frozen layers"]
+    for table, what in (("steps", "losses"), ("predictions", "logits")):
+        if count := pairs[f"same_{table}"].count():
+            compared.append(f"{what} of {count:,}")
+    sentence = (
+        f"of {pairs.height:,} trials on equal hardware and versions, {pairs.height - other.height:,} are the same "
+        f"bit by bit (compared: {', '.join(compared)})"
+    )
+    if other.is_empty():
+        return Check("exact", True, sentence)
+    details = names(
+        other.select(CELL).rows(), after=[_apart(row, here, there) for row in other.head(LISTED).to_dicts()]
+    )
+    return Check("exact", False, sentence, (*details, reason(other)))
+
+
+def _apart(row: Mapping[str, Any], here: Side, there: Side) -> str:
+    """What of a trial differs, and by how much."""
+    parts = []
+    if row["validation_accuracy"] != row["validation_accuracy_there"]:
+        parts.append(
+            f"accuracy {row['validation_accuracy']:.4f}, {row['validation_accuracy_there']:.4f} there"
+        )
+    if row["frozen_layers"] != row["frozen_layers_there"]:
+        parts.append(f"layers {row['frozen_layers']} frozen, {row['frozen_layers_there']} there")
+    if row["same_steps"] is False:
+        losses = [
+            _rows(side, "steps", row[run]).sort("step")
+            for side, run in ((here, "run_id"), (there, "run_id_there"))
+        ]
+        joined = losses[0].join(losses[1], on="step", suffix="_there", how="full", coalesce=True)
+        apart = joined.filter(
+            pl.any_horizontal(pl.col(c).ne_missing(pl.col(f"{c}_there")) for c in ("loss", "grad_norm"))
+        )
+        most = max((apart["loss"] - apart["loss_there"]).abs().drop_nulls(), default=0.0)
+        parts.append(f"losses from step {min(apart['step'])} on, by at most {most:.3g}")
+    if row["same_predictions"] is False:
+        parts.append("logits")
+    return f": {'; '.join(parts) or 'layer changes'}"
+
+
+def _rows(side: Side, table: str, run_id: str) -> pl.DataFrame:
+    rows = scan_table([side.table], table)
+    assert rows is not None
+    return rows.filter(pl.col("run_id") == run_id).collect()
+
+
+def _close(pairs: pl.DataFrame) -> list[Check]:
+    """On other hardware or versions, accuracies lie no further apart than chance puts them."""
+    if pairs.is_empty():
+        return []
+    from scipy import stats  # a second in loading, and rarely needed
+
+    # Two-sided, for all trials together (Bonferroni); both accuracies have the error of n examples.
+    z = float(stats.norm.isf(_CHANCE / 2 / pairs.height))
+    mean = (pl.col("validation_accuracy") + pl.col("validation_accuracy_there")) / 2
+    error = (2 * mean * (1 - mean) / pl.col("n_validation")).sqrt()
+    pairs = pairs.with_columns(
+        apart=pl.col("validation_accuracy") - pl.col("validation_accuracy_there"),
+        allowed=pl.max_horizontal(pl.lit(_POINTS), z * error),
+    )
+    far = pairs.filter(pl.col("apart").abs() > pl.col("allowed")).sort(CELL)
+    sentence = (
+        f"of {pairs.height:,} trials on other hardware or versions, {pairs.height - far.height:,} have an accuracy "
+        f"within {100 * _POINTS:g} points of the reference's, or within {z:.1f} standard errors of the difference; "
+        f"largest difference {100 * max(pairs['apart'].abs()):.1f} points"
+    )
+    after = [
+        f": {_apart_points(row)}, allowed ± {100 * row['allowed']:.1f}" for row in far.head(LISTED).to_dicts()
+    ]
+    details = names(far.select(CELL).rows(), after=after)
+    checks = [Check("accuracy", far.is_empty(), sentence, (*details, *([reason(far)] if far.height else [])))]
+    return [*checks, _means(pairs), _same_layers(pairs)]
+
+
+def _apart_points(row: Mapping[str, Any]) -> str:
+    return (
+        f"{100 * row['validation_accuracy']:.1f} %, {100 * row['validation_accuracy_there']:.1f} % there "
+        f"({100 * row['apart']:+.1f} points)"
+    )
+
+
+def _means(pairs: pl.DataFrame) -> Check:
+    """No strategy is better or worse than the reference's on the whole."""
+    from scipy import stats
+
+    means = pairs.group_by("strategy").agg(
+        pl.col("apart").mean(), error=pl.col("apart").std() / pl.len().sqrt(), n=pl.len()
+    )
+    # One trial has no standard error; it was looked at by itself.
+    means = means.filter(pl.col("n") > 1).sort("strategy")
+    quantiles = stats.t.isf(_CHANCE / 2 / max(means.height, 1), means["n"].to_numpy() - 1)
+    means = means.with_columns(
+        allowed=pl.max_horizontal(
+            pl.lit(_MEAN_POINTS), pl.Series(quantiles, dtype=pl.Float64) * pl.col("error")
+        )
+    )
+    far = means.filter(pl.col("apart").abs() > pl.col("allowed"))
+    sentence = (
+        f"of {means.height} strategies, {means.height - far.height} have a mean accuracy within "
+        f"{100 * _MEAN_POINTS:g} points of the reference's, or within what chance allows"
+    )
+    details = [
+        f"{row['strategy']}: {100 * row['apart']:+.2f} points, allowed ± {100 * row['allowed']:.2f}, n = {row['n']}"
+        for row in far.to_dicts()
+    ]
+    return Check("means", far.is_empty(), sentence, tuple(details))
+
+
+def _same_layers(pairs: pl.DataFrame) -> Check:
+    """Strategies that do not choose froze the same layers; those that do may choose others."""
+    pairs = pairs.with_columns(same=pl.col("frozen_layers").eq_missing(pl.col("frozen_layers_there")))
+    adaptive = pairs.filter(pl.col("layer_changes").is_not_null())
+    other = pairs.filter(pl.col("layer_changes").is_null() & ~pl.col("same")).sort(CELL)
+    sentence = "every strategy that does not choose its layers froze the reference's"
+    if other.height:
+        sentence = (
+            f"{other.height:,} trials that do not choose their layers froze others than the reference's"
+        )
+    if adaptive.height:
+        sentence += f"; of {adaptive.height:,} that choose, {adaptive['same'].sum():,} chose the same"
+    return Check("layers", other.is_empty(), sentence, names(other.select(CELL).rows()))
+
+
+def _memory(pairs: pl.DataFrame) -> Check:
+    """Memory is about the reference's where it was measured in the same way."""
+    alike = pairs.filter(
+        pl.col("memory_method") == pl.col("memory_method_there"), pl.col("device") == pl.col("device_there")
+    )
+    if alike.is_empty():
+        return Check(
+            "memory", None, "memory was measured in another way than the reference's, and not compared"
+        )
+    apart = {
+        name: pl.when(pl.col(f"{name}_there") > 0).then(pl.col(name) / pl.col(f"{name}_there") - 1)
+        for name in _MEMORY
+    }
+    ratios = alike.select(*CELL, **apart)
+    outside = pl.any_horizontal(pl.col(name).abs() > most for name, most in _MEMORY.items())
+    far = ratios.filter(outside.fill_null(False)).sort(CELL)
+    largest = max((abs(value) for name in _MEMORY for value in ratios[name].drop_nulls()), default=0.0)
+    sentence = (
+        f"of {alike.height:,} trials, {alike.height - far.height:,} need the reference's memory "
+        f"(training within {100 * _MEMORY['training_bytes']:g} %, static within {100 * _MEMORY['static_bytes']:g} %; "
+        f"largest difference {100 * largest:.1f} %)"
+    )
+    after = [
+        f": training {_percent(row['training_bytes'])}, static {_percent(row['static_bytes'])}"
+        for row in far.to_dicts()
+    ]
+    return Check("memory", far.is_empty(), sentence, names(far.select(CELL).rows(), after=after))
+
+
+def _percent(part: float | None) -> str:
+    return "unknown" if part is None else f"{100 * part:+.1f} %"
+
+
+def _speed(pairs: pl.DataFrame) -> Check:
+    timed = pairs.drop_nulls(["seconds_per_10_steps", "seconds_per_10_steps_there"])
+    if timed.is_empty():
+        return Check("speed", None, "there are no step times to compare")
+    ratio = timed.select(pl.col("seconds_per_10_steps") / pl.col("seconds_per_10_steps_there")).median()
+    sentence = f"a step took {ratio.item():.2f} times as long as in the reference (median of {timed.height:,} trials)"
+    return Check("speed", None, f"{sentence}; not judged, as it depends on the device and what shares it")
