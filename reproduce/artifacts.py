@@ -152,8 +152,10 @@ def read_progress(root: Path) -> Progress:
     """What the folder holds of what it is asked to hold; of published results, all that is there.
 
     Raises:
-        ArtifactError: it was not made by a sweep.
+        ArtifactError: it is not there, or was not made by a sweep.
     """
+    if not root.is_dir():
+        raise ArtifactError(f"there is no folder {root}")
     if not (root / _MANIFEST).is_file() and (root / PUBLISHED).is_file():
         table = read_trials([root])
         cells = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()

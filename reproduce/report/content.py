@@ -44,7 +44,7 @@ def compose(found: Collected, out: Path, command: str | None) -> tuple[Content, 
     """Compute everything; figures are written to ``out``/figures, and are there once the drawing is finished."""
     trials = found.trials
     drawing, pictures = begin_drawing(found, out / "figures")
-    judged = verdicts(trials) if found.ok else []
+    judged = verdicts(trials)
     shown = _tables(found, judged)
     content = Content(
         headline(found),
@@ -63,10 +63,9 @@ def compose(found: Collected, out: Path, command: str | None) -> tuple[Content, 
 
 def _tables(found: Collected, judged: Sequence[Verdict]) -> list[layout.Table]:
     """The tables that have something to show."""
-    trials, built = found.trials, []
+    trials, built = found.trials, [claims_layout(judged)]
     if found.ok:
         built += [
-            claims_layout(judged),
             layout.tasks_layout(tables.table_tasks(trials)),
             layout.accuracy_layout(tables.table_accuracy(trials)),
             layout.efficiency_layout(tables.table_efficiency(trials)),

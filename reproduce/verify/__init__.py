@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
@@ -26,17 +27,15 @@ def verify(folder: Progress, reference: Progress | None = None, *, partial: bool
     """
     here = _side(folder)
     there = _side(reference) if reference else None
-    checks = [
-        _complete(folder, here, there, partial),
-        _seeds(here),
-        _one_recipe(here.ok),
-        _one_origin(here.ok),
-    ]
+    complete = _complete(folder, here, there, partial)
+    if here.ok.is_empty():
+        return [complete]
+    checks = [complete, _seeds(here), _one_recipe(here.ok), _one_origin(here.ok)]
     return [*checks, *compare(here, there)] if there else checks
 
 
 def _side(folder: Progress) -> Side:
-    problems = [f"damaged: {entry.path.name}: {entry.reason}" for entry in folder.table.damaged]
+    problems = [f"damaged: {Path(*entry.path.parts[-5:])}: {entry.reason}" for entry in folder.table.damaged]
     prints: dict[str, pl.DataFrame | None] = dict.fromkeys(_BITS)
     for table, columns in _BITS.items():
         rows = scan_table([folder.table], table)
@@ -79,10 +78,8 @@ def _seeds(here: Side) -> Check:
         sentence = f"{len(twice):,} trials are there more than once, with different recipes or inputs"
         return Check("seeds", False, sentence, names(twice))
     counts = here.ok.group_by(CELL[:3]).len()["len"]
-    low, high = min(counts, default=0), max(counts, default=0)
-    sentence = (
-        f"each strategy has {low if low == high else f'{low} to {high}'} seeds per model and task, none twice"
-    )
+    span = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    sentence = f"{span} for each strategy, model and task, none twice"
     losses = here.prints["steps"]
     if losses is None:
         return Check("seeds", True, f"{sentence}; without losses, no more can be said")
