@@ -2,134 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lfreeze.errors import InputError
-from reproduce.exits import BAD_INPUT
+from reproduce.cli_options import (
+    ACCEPT,
+    ARTIFACTS,
+    DATA_DIR,
+    MODEL_OPTIONS,
+    PATH,
+    POSITIVE,
+    Commands,
+    load,
+    takes_space,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from reproduce.search_space import SearchSpace
 
-_PATH = click.Path(path_type=Path)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
 
-
-class _Commands(click.Group):
-    """Prints bad input as one sentence, never a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except InputError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(BAD_INPUT)
-
-
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="lfreeze")
 def main() -> None:
     """Selective layer freezing: the paper's experiment, from a grid of trials to a report."""
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return [item for item in text.split(",") if item.strip()] if text is not None else None
-
-
-def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise InputError(f"{option} {text!r} is not of the form NAME=VALUE")
-    return {name.strip(): value.strip() for name, value in (text.split("=", 1) for text in texts)}
-
-
-def _model_paths(texts: Sequence[str]) -> dict[str, Path]:
-    return {
-        name: Path(folder).expanduser().resolve() for name, folder in _pairs("--model-path", texts).items()
-    }
-
-
-_MODEL_OPTIONS = [
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value."),
-    click.option(
-        "--model-path", "model_paths", multiple=True, metavar="NAME=DIR", help="A model's local copy."
-    ),
-    click.option(
-        "--pad-token",
-        "pad_tokens",
-        multiple=True,
-        metavar="NAME=TOKEN",
-        help="Pad token of a model whose tokenizer has none; eos for its end-of-text token.",
-    ),
-    click.option(
-        "--weights",
-        type=click.Choice(["pretrained", "random"]),
-        help="random: true sizes without a download, for speed and memory.",
-    ),
-]
-_AXIS_OPTIONS = [
-    click.argument("space", default="embedded"),
-    click.option("--models", help="Comma-separated models instead of the space's: names, hub ids, folders."),
-    click.option("--tasks", help="Comma-separated tasks instead of the space's."),
-    click.option("--strategies", help="Comma-separated strategies, such as ALL,BOT25,ADT-L50."),
-    click.option("--seeds", help="Comma-separated seeds instead of the space's."),
-]
-_DATA_DIR = click.option(
-    "--data-dir", type=_PATH, help="Folder with the benchmarks' own files, for the real tasks."
-)
-_ARTIFACTS = click.option(
-    "--artifacts", type=_PATH, help="Folder for the results.  [default: artifacts/<space>]"
-)
-_ACCEPT = click.option("--accept-inputs", is_flag=True, help="Take models and data other than the lock's.")
-
-
-def _with(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
-    """One decorator for several options."""
-    return lambda command: functools.reduce(
-        lambda decorated, option: option(decorated), reversed(options), command
-    )
-
-
-def _takes_space(command: Callable[..., None]) -> Callable[..., Any]:
-    """Adds the options that choose a space and narrow it; the command is given the space."""
-
-    @functools.wraps(command)
-    def with_space(space: str, models: str, tasks: str, strategies: str, seeds: str, **rest: Any) -> None:
-        axes = {"models": models, "tasks": tasks, "strategies": strategies, "seeds": seeds}
-        command(
-            _load(space, {k: items for k, v in axes.items() if (items := _listed(v)) is not None}, rest),
-            **rest,
-        )
-
-    return _with([*_AXIS_OPTIONS, *_MODEL_OPTIONS])(with_space)
-
-
-def _load(space: str, axes: Mapping[str, Sequence[str]], options: dict[str, Any]) -> SearchSpace:
-    """The space that the options ask for; takes its own out of ``options``."""
-    from reproduce.search_space import load_space
-
-    return load_space(
-        space,
-        axes,
-        _pairs("--set", options.pop("overrides")),
-        model_paths=_model_paths(options.pop("model_paths")),
-        pad_tokens=_pairs("--pad-token", options.pop("pad_tokens")),
-        weights=options.pop("weights"),
-    )
-
-
 @main.command(short_help="Run the trials of a space, then write the report.")
-@_takes_space
-@_ARTIFACTS
-@_DATA_DIR
-@_ACCEPT
+@takes_space
+@ARTIFACTS
+@DATA_DIR
+@ACCEPT
 @click.option("--address", help="Join the Ray cluster at this address instead of starting one here.")
 @click.option(
     "--gpus-per-trial", default="auto", show_default=True, help="Share of a GPU for each trial, or auto."
@@ -154,15 +60,15 @@ def run(space: SearchSpace, artifacts: Path | None, keep_going: bool, **options:
 
 
 @main.command(short_help="List the trials of a space and their predicted cost.")
-@_takes_space
+@takes_space
 @click.option(
     "--gpu-memory",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=80.0,
     show_default=True,
     help="GiB of the GPU that the shares are for.",
 )
-@click.option("--tflops", type=_POSITIVE, help="Sustained TFLOP/s to predict times with.")
+@click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s to predict times with.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: bool) -> None:
     """List every trial of SPACE with its predicted memory, GPU share and time. Starts nothing.
@@ -177,10 +83,10 @@ def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: b
 
 
 @main.command(short_help="Download what a space reads, and lock it.")
-@_takes_space
-@_ARTIFACTS
-@_DATA_DIR
-@_ACCEPT
+@takes_space
+@ARTIFACTS
+@DATA_DIR
+@ACCEPT
 def fetch(space: SearchSpace, artifacts: Path | None, data_dir: Path | None, accept_inputs: bool) -> None:
     """Download the models and data of SPACE into the hub's cache, and write inputs.lock.toml.
 
@@ -196,9 +102,9 @@ def fetch(space: SearchSpace, artifacts: Path | None, data_dir: Path | None, acc
 
 
 @main.command(short_help="Check whether this machine can run a space.")
-@_takes_space
-@_ARTIFACTS
-@_DATA_DIR
+@takes_space
+@ARTIFACTS
+@DATA_DIR
 def doctor(space: SearchSpace, artifacts: Path | None, data_dir: Path | None) -> None:
     """Check GPU, driver, memory, shm, disk, hub and models for SPACE; for each problem, what to do.
 
@@ -214,7 +120,7 @@ def doctor(space: SearchSpace, artifacts: Path | None, data_dir: Path | None) ->
 
 
 @main.command(short_help="Show what an artifact folder holds.")
-@click.argument("folder", type=_PATH)
+@click.argument("folder", type=PATH)
 @click.option("--timing", is_flag=True, help="Also show where the time of a trial goes.")
 def status(folder: Path, timing: bool) -> None:
     """Show what an artifact FOLDER holds: done, running, failed and missing trials, and why.
@@ -229,8 +135,8 @@ def status(folder: Path, timing: bool) -> None:
 
 
 @main.command(short_help="Write the report of artifact folders.")
-@click.argument("folders", type=_PATH, nargs=-1, required=True)
-@click.option("--out", type=_PATH, help="Folder for the report.  [default: report/ in the first folder]")
+@click.argument("folders", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="Folder for the report.  [default: report/ in the first folder]")
 def report(folders: tuple[Path, ...], out: Path | None) -> None:
     """Write figures, tables and one HTML page from one or more artifact FOLDERS.
 
@@ -244,8 +150,8 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
 
 
 @main.command(short_help="Check a folder, and compare it with a reference.")
-@click.argument("folder", type=_PATH)
-@click.option("--against", "reference", type=_PATH, help="Folder of a sweep, or published, to compare with.")
+@click.argument("folder", type=PATH)
+@click.option("--against", "reference", type=PATH, help="Folder of a sweep, or published, to compare with.")
 @click.option("--partial", is_flag=True, help="Trials of the reference that FOLDER lacks are no fault.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
 def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> None:
@@ -264,8 +170,8 @@ def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -
 
 
 @main.command(short_help="Write a folder's trials into a few files.")
-@click.argument("folder", type=_PATH)
-@click.argument("out", type=_PATH)
+@click.argument("folder", type=PATH)
+@click.argument("out", type=PATH)
 @click.option("--with-steps", "steps", is_flag=True, help="Also every training step, for loss curves.")
 @click.option("--with-predictions", "predictions", is_flag=True, help="Also every prediction.")
 @click.option("--incomplete", is_flag=True, help="Even if trials have no result.")
@@ -289,8 +195,8 @@ def publish(folder: Path, out: Path, **options: bool) -> None:
 @click.option("--task", required=True, help="Such as tiny-rte.")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--space", default="embedded", show_default=True, help="Space whose recipe is used.")
-@_with(_MODEL_OPTIONS)
-@_DATA_DIR
+@with_options(MODEL_OPTIONS)
+@DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the whole trial row as JSON.")
 def trial(
     strategy: str,
@@ -311,4 +217,4 @@ def trial(
     from reproduce.jobs import run_one
 
     one = {"models": [model], "tasks": [task], "strategies": [strategy], "seeds": [str(seed)]}
-    sys.exit(run_one(_load(space, one, options), data_dir, as_json))
+    sys.exit(run_one(load(space, one, options), data_dir, as_json))

@@ -36,9 +36,8 @@ def figure_differences(data: pl.DataFrame) -> Figure:
     )
     for model, axes in zip(models, grid, strict=True):
         rows = {row["strategy"]: row for row in data.filter(pl.col("model") == model).to_dicts()}
-        for place, name in enumerate(names):
-            if rows.get(name, {}).get("difference") is not None:
-                _interval(axes, place, rows[name], colour(name, families))
+        known = [row for row in rows.values() if row["difference"] is not None]
+        _intervals(axes, [names.index(row["strategy"]) for row in known], known, families)
         axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         _name_rows(axes, names)
         axes.set_xlabel("difference to ALL, points")
@@ -54,14 +53,21 @@ def figure_differences(data: pl.DataFrame) -> Figure:
     return figure
 
 
-def _interval(axes: Axes, place: int, row: dict[str, Any], ink: str) -> None:
-    if row["low"] is not None:
-        axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=INK, linewidth=1.2, zorder=2)
-    sure = row["p_holm"] is not None and row["p_holm"] < _ALPHA
+def _intervals(axes: Axes, places: list[int], rows: list[dict[str, Any]], families: list[str]) -> None:
+    for place, row in zip(places, rows, strict=True):
+        if row["low"] is not None:
+            axes.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=INK, linewidth=1.2, zorder=2)
+    sure = [row["p_holm"] is not None and row["p_holm"] < _ALPHA for row in rows]
+    inks = [colour(row["strategy"], families) for row in rows]
     axes.scatter(
-        [100 * row["difference"]], [place], s=32, color=ink if sure else "white",
-        edgecolors=INK if sure else ink, linewidths=0.7 if sure else 1.5, zorder=3,
-    )  # fmt: skip
+        [100 * row["difference"] for row in rows],
+        places,
+        s=32,
+        color=[ink if yes else "white" for ink, yes in zip(inks, sure, strict=True)],
+        edgecolors=[INK if yes else ink for ink, yes in zip(inks, sure, strict=True)],
+        linewidths=[0.7 if yes else 1.5 for yes in sure],
+        zorder=3,
+    )
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:

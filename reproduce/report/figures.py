@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reproduce.report.marks import gauge, place_labels
+from reproduce.report.marks import gauges, place_labels
 from reproduce.report.order import BASELINE, experiments, strategies_in_order
 from reproduce.report.panels import (
     BAR,
@@ -113,8 +113,8 @@ def figure_4(data: pl.DataFrame) -> Figure:
             "seconds per 10 steps" + ("" if all(r["exclusive"] for r in rows) else "  (device shared)")
         )
         axes.set_ylabel("accuracy, %")
-        for row, (x, y) in zip(rows, points, strict=True):
-            gauge(axes, x, y, row["trainable_share"] or 0.0, colour(row["strategy"], families))
+        shares = [row["trainable_share"] or 0.0 for row in rows]
+        gauges(axes, points, shares, [colour(row["strategy"], families) for row in rows])
         place_labels(axes, points, [row["strategy"] for row in rows])
     handles = [Patch(facecolor=colour(f, families), edgecolor=INK, linewidth=0.6, label=f) for f in families]
     legend(figure, handles)

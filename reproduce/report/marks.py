@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as MarkerPath
+from matplotlib.transforms import IdentityTransform
 
-from reproduce.report.style import INK, MUTED
+from reproduce.report.style import INK, MUTED, colour, marker
 
 _AREA = 190.0  # of a marker, in square points
 _RADIUS = 7.0  # of a marker, in points
@@ -21,30 +24,53 @@ _ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 _DISTANCES = np.repeat(_RINGS, len(_ANGLES))
 _DIRECTIONS = np.tile(np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)]), (len(_RINGS), 1))
 
+Points = Sequence[tuple[float, float]]
 Boxes = npt.NDArray[np.float64]  # rows of left, low, right, high, in points
 
 
-def gauge(axes: Axes, x: float, y: float, share: float, colour: str) -> None:
-    """A half-disc of which ``share`` is filled, from the left: the trainable share of the parameters."""
-    kwargs: dict[str, Any] = {"s": _AREA, "linewidths": 0.8, "edgecolors": INK, "clip_on": False}
-    axes.scatter([x], [y], marker=_sector(1.0), facecolors="white", zorder=3, **kwargs)
-    axes.scatter([x], [y], marker=_sector(max(share, _SLIVER)), facecolors=colour, zorder=4, **kwargs)
+def gauges(axes: Axes, points: Points, shares: Sequence[float], colours: Sequence[str]) -> None:
+    """Half-discs of which ``shares`` are filled, from the left: the trainable shares of the parameters."""
+    whole = [_sector(1.0)]
+    filled = [_sector(max(share, _SLIVER)) for share in shares]
+    for shapes, faces, zorder in ((whole, ["white"], 3.0), (filled, colours, 4.0)):
+        edges: dict[str, Any] = {"edgecolors": INK, "linewidths": 0.8, "clip_on": False}
+        _collection(axes, points, shapes, sizes=[_AREA], facecolors=faces, zorder=zorder, **edges)
+
+
+def dots(
+    axes: Axes, points: Points, names: Sequence[str], families: Iterable[str], *, sizes: Sequence[float],
+    widths: Sequence[float] = (0.6,),
+) -> None:  # fmt: skip
+    """A mark for each strategy, in its family's shape and colour; ``sizes`` in square points."""
+    styles = [MarkerStyle(marker(name)) for name in names]
+    shapes = [shape.get_path().transformed(shape.get_transform()) for shape in styles]
+    faces = [colour(name, families) for name in names]
+    _collection(
+        axes, points, shapes, sizes=sizes, facecolors=faces, edgecolors=INK, linewidths=widths, zorder=3
+    )
+
+
+def _collection(axes: Axes, points: Points, shapes: Sequence[MarkerPath], **kwargs: Any) -> None:
+    """Marks of several shapes, drawn at once: one by one each takes the time of a whole collection."""
+    marks = PathCollection(shapes, offsets=points, offset_transform=axes.transData, **kwargs)
+    marks.set_transform(IdentityTransform())
+    axes.add_collection(marks, autolim=True)
 
 
 def _sector(share: float) -> MarkerPath:
     """The part of the upper half-disc from the left end over ``share`` of its angle.
 
-    Scaled by hand, because matplotlib scales a marker by its own extent: the two invisible corner
-    points give every sector the same.
+    Its radius is 0.5, as that of matplotlib's own markers.
     """
     angles = np.linspace(np.pi, np.pi * (1 - share), max(2, round(24 * share)) + 1)
     arc = np.column_stack([np.cos(angles), np.sin(angles)])
-    points = np.vstack([[0.0, 0.0], arc, [0.0, 0.0], [-1.0, -1.0], [1.0, 1.0]])
-    codes = [MarkerPath.MOVETO, *[MarkerPath.LINETO] * len(arc), MarkerPath.CLOSEPOLY]
-    return MarkerPath(points, [*codes, MarkerPath.MOVETO, MarkerPath.MOVETO])
+    points = np.vstack([[0.0, 0.0], arc, [0.0, 0.0]])
+    return MarkerPath(
+        0.5 * points, [MarkerPath.MOVETO, *[MarkerPath.LINETO] * len(arc), MarkerPath.CLOSEPOLY]
+    )
 
 
-def place_labels(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
+def place_labels(axes: Axes, points: Points, texts: Sequence[str]) -> None:
     """Write each text beside its point where it covers the least of what is there already.
 
     The axes' limits and size must be final. A text further off gets a thin line to its point.

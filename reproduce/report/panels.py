@@ -62,6 +62,8 @@ def panels(
             axes.set_title(
                 " · ".join(part for part in (model, task) if part), fontsize=9.5, loc="left", pad=6, y=1.0
             )
+            axes.yaxis.set_label_coords(-0.45 / inner, 0.5)
+            axes.xaxis.set_label_coords(0.5, -0.3 / height)
             mark_panel([axes], place, *about[place])
             panels.append(axes)
     return figure, panels

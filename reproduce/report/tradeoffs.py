@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from reproduce.report.collected import Collected
 from reproduce.report.figures import SHARED
-from reproduce.report.marks import place_labels
+from reproduce.report.marks import dots, place_labels
 from reproduce.report.order import BASELINE
 from reproduce.report.panels import WARNING, legend, panels, set_limits
 from reproduce.report.plot import Plot, of_trials, runs
@@ -59,12 +59,10 @@ def _front_panel(axes: Axes, rows: Sequence[dict[str, Any]], cost: str, families
     on_front = [bool(row[f"on_{cost}_front"]) for row in rows]
     line = sorted(point for point, best in zip(points, on_front, strict=True) if best)
     axes.plot(*zip(*line, strict=True), color=INK, linewidth=1.0, zorder=2)
-    for row, (x, y), best in zip(rows, points, on_front, strict=True):
-        ink = colour(row["strategy"], families)
-        shape = marker(row["strategy"])
-        size, width = (62, 1.4) if best else (34, 0.6)
-        axes.scatter([x], [y], s=size, marker=shape, color=ink, edgecolors=INK, linewidths=width, zorder=3)
-    place_labels(axes, points, [row["strategy"] for row in rows])
+    names = [row["strategy"] for row in rows]
+    sizes, widths = [62 if best else 34 for best in on_front], [1.4 if best else 0.6 for best in on_front]
+    dots(axes, points, names, families, sizes=sizes, widths=widths)
+    place_labels(axes, points, names)
 
 
 def figure_ratio(data: pl.DataFrame) -> Figure:
@@ -146,10 +144,7 @@ def _savings_panel(axes: Axes, rows: Sequence[dict[str, Any]], kind: str, famili
         return
     set_limits(axes, points)
     axes.axline((0, 0), slope=1, color=INK, linewidth=0.9, zorder=1)
-    for row, (x, y) in zip(rows, points, strict=True):
-        name = row["strategy"]
-        ink = colour(name, families)
-        axes.scatter([x], [y], s=34, marker=marker(name), color=ink, edgecolors=INK, linewidths=0.6, zorder=3)
+    dots(axes, points, [row["strategy"] for row in rows], families, sizes=[34])
     far = [i for i, (x, y) in enumerate(points) if abs(y - x) > 100 * _FAR]
     place_labels(axes, [points[i] for i in far], [rows[i]["strategy"] for i in far])
 
