@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,12 +18,17 @@ class CommitHook(BuildHookInterface):  # type: ignore[misc]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             return
-        commit = self._git("rev-parse", "HEAD")
-        if commit is None:
-            return
-        changes = self._git("status", "--porcelain", "--", "lfreeze", "reproduce", "search_spaces")
+        # Where there is no checkout, as in a container's build, the builder says it.
+        described = os.environ.get("LFREEZE_COMMIT", "")
+        commit, changes = described.removesuffix("-dirty"), described.endswith("-dirty")
+        if not commit:
+            found = self._git("rev-parse", "HEAD")
+            if found is None:
+                return
+            commit = found
+            changes = bool(self._git("status", "--porcelain", "--", "lfreeze", "reproduce", "search_spaces"))
         folder = Path(tempfile.mkdtemp())
-        (folder / "commit.json").write_text(json.dumps({"commit": commit, "dirty": bool(changes)}), "utf-8")
+        (folder / "commit.json").write_text(json.dumps({"commit": commit, "dirty": changes}), "utf-8")
         build_data["force_include"][str(folder / "commit.json")] = "reproduce/commit.json"
 
     def _git(self, *arguments: str) -> str | None:
