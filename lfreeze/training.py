@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,73 +13,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from lfreeze.encoding import Batch, EncodedSplit, EncodedTask, collate, evaluation_batches, training_order
-from lfreeze.freezing import FreezeOptions, FreezePlan, prepare
-from lfreeze.meter import MemoryUse, Meter
-from lfreeze.proof import FreezeProof, ProofResult
+from lfreeze.freezing import FreezeOptions, prepare
+from lfreeze.meter import Meter
+from lfreeze.proof import FreezeProof
 from lfreeze.recipe import Recipe
+from lfreeze.record import Predictions, Step, TrainingError, TrainingRecord
 from lfreeze.strategy import Strategy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step; ``grad_norm`` is before clipping, ``timed`` whether its time counts."""
-
-    step: int
-    phase: str
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    seconds: float
-    tokens: int
-    timed: bool
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """By validation example, in the split's order: labels, answers, and logits (examples, labels)."""
-
-    labels: list[int]
-    predictions: list[int]
-    logits: list[list[float]]
-
-    @property
-    def accuracy(self) -> float:
-        right = sum(a == b for a, b in zip(self.labels, self.predictions, strict=True))
-        return right / len(self.labels)
-
-
-@dataclass
-class TrainingRecord:
-    """All that one fine-tuning run leaves; times in seconds, memory in bytes."""
-
-    plan: FreezePlan
-    proof: ProofResult
-    memory: MemoryUse
-    probe_memory: MemoryUse | None
-    static_bytes: int
-    memory_method: str
-    selection_seconds: float
-    switch_step: int | None
-    train_seconds: float
-    eval_seconds: float
-    predictions: Predictions
-    steps: list[Step] = field(default_factory=list)
-
-    def step_quartiles(self, phase: str = "train") -> tuple[float, float, float]:
-        """First quartile, median and third quartile of the seconds per timed step of a phase."""
-        seconds = sorted(s.seconds for s in self.steps if s.phase == phase and s.timed)
-        if len(seconds) < 2:
-            only = seconds[0] if seconds else math.nan
-            return only, only, only
-        low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
-        return low, middle, high
 
 
 def train(
@@ -91,11 +31,16 @@ def train(
     strategy: Strategy,
     seed: int,
     device: torch.device,
+    *,
+    on_step: Callable[[Step], None] | None = None,
 ) -> TrainingRecord:
     """Fine-tune ``model`` in place and evaluate it on the validation split.
 
     Which examples follow in which order, the dropout masks and LoRA's first values depend on
     ``seed`` and on nothing that ran before.
+
+    Args:
+        on_step: called after each step, outside what is timed, to watch the run.
 
     Raises:
         StrategyError: the strategy does not fit the model.
@@ -157,6 +102,8 @@ def train(
         )
         del loss
         _require_finite(record_steps[-1])
+        if on_step is not None:
+            on_step(record_steps[-1])
         if controller is not None:
             switching = time.perf_counter()
             new_plan = controller.step(optimizer)

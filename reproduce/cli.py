@@ -10,6 +10,7 @@ import click
 
 from reproduce.cli_options import (
     ACCEPT,
+    ADDRESS,
     ARTIFACTS,
     DATA_DIR,
     MODEL_OPTIONS,
@@ -36,17 +37,29 @@ def main() -> None:
 @ARTIFACTS
 @DATA_DIR
 @ACCEPT
-@click.option("--address", help="Join the Ray cluster at this address instead of starting one here.")
+@ADDRESS
+@click.option("--dashboard", is_flag=True, help="Show Ray's dashboard while the sweep runs.")
+@click.option("--dashboard-host", default="127.0.0.1", show_default=True, help="Where the dashboard listens.")
+@click.option("--dashboard-port", type=click.IntRange(1, 65535), default=8265, show_default=True)
 @click.option(
     "--gpus-per-trial", default="auto", show_default=True, help="Share of a GPU for each trial, or auto."
 )
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
 @click.option("--keep-going/--fail-fast", default=True, help="After a failed trial, go on or stop.")
-def run(space: SearchSpace, artifacts: Path | None, keep_going: bool, **options: Any) -> None:
+def run(
+    space: SearchSpace,
+    artifacts: Path | None,
+    keep_going: bool,
+    dashboard: bool,
+    dashboard_host: str,
+    dashboard_port: int,
+    **options: Any,
+) -> None:
     """Run every trial of SPACE that is not finished yet, then write the report.
 
     SPACE is a name in search_spaces/ (default: embedded) or a path to a .toml file. Running it again
-    goes on where it stopped. Exit status: 0, 1 if trials failed or are missing, 2 on bad input.
+    goes on where it stopped. Exit status: 0, 1 if trials failed or are missing, 2 on bad input; 130 after
+    Ctrl-C and 143 after SIGTERM, with what was finished kept.
 
     \b
     Example:
@@ -56,7 +69,8 @@ def run(space: SearchSpace, artifacts: Path | None, keep_going: bool, **options:
     from reproduce.jobs import run_space
 
     root = artifacts or Path("artifacts") / space.name
-    sys.exit(run_space(space, root, fail_fast=not keep_going, **options))
+    where = (dashboard_host, dashboard_port) if dashboard else None
+    sys.exit(run_space(space, root, fail_fast=not keep_going, dashboard=where, **options))
 
 
 @main.command(short_help="List the trials of a space and their predicted cost.")
@@ -87,7 +101,14 @@ def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: b
 @ARTIFACTS
 @DATA_DIR
 @ACCEPT
-def fetch(space: SearchSpace, artifacts: Path | None, data_dir: Path | None, accept_inputs: bool) -> None:
+@ADDRESS
+def fetch(
+    space: SearchSpace,
+    artifacts: Path | None,
+    data_dir: Path | None,
+    accept_inputs: bool,
+    address: str | None,
+) -> None:
     """Download the models and data of SPACE into the hub's cache, and write inputs.lock.toml.
 
     Afterwards every command works with HF_HUB_OFFLINE=1. A later run that meets other files refuses.
@@ -98,7 +119,7 @@ def fetch(space: SearchSpace, artifacts: Path | None, data_dir: Path | None, acc
     """
     from reproduce.jobs import fetch_space
 
-    fetch_space(space, artifacts or Path("artifacts") / space.name, data_dir, accept_inputs)
+    fetch_space(space, artifacts or Path("artifacts") / space.name, data_dir, accept_inputs, address)
 
 
 @main.command(short_help="Check whether this machine can run a space.")

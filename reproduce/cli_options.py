@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lfreeze.errors import InputError
-from reproduce.exits import BAD_INPUT
+from reproduce.exits import BAD_INPUT, SIGNALLED
+from reproduce.interrupts import received
 
 if TYPE_CHECKING:
     from reproduce.search_space import SearchSpace
@@ -29,6 +30,10 @@ class Commands(click.Group):
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
+        except KeyboardInterrupt:
+            told = f"interrupted ({received().name})"
+            click.echo(f"{told}: what is finished is kept, and the same command goes on.", err=True)
+            sys.exit(SIGNALLED + received())
 
 
 def _listed(text: str | None) -> list[str] | None:
@@ -78,6 +83,9 @@ DATA_DIR = click.option(
 )
 ARTIFACTS = click.option(
     "--artifacts", type=PATH, help="Folder for the results.  [default: artifacts/<space>]"
+)
+ADDRESS = click.option(
+    "--address", help="Join the Ray cluster at this address: auto on one of its nodes, or HOST:PORT."
 )
 ACCEPT = click.option("--accept-inputs", is_flag=True, help="Take models and data other than the lock's.")
 

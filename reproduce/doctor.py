@@ -20,12 +20,9 @@ from lfreeze.tasks import get_task
 from lfreeze.texts import load_task, task_outlook
 from reproduce.exits import FAILED, OK
 from reproduce.planner import GIB, Assumptions, plan_space
+from reproduce.room import SHM, SHM_BYTES, TRIAL_BYTES
 from reproduce.search_space import SearchSpace
 
-# Ray's object store, with some room (reproduce.sweep).
-_SHM_BYTES = 768 * 2**20
-# A trial's three files, and the report's share.
-_ARTIFACT_BYTES = 200_000
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
@@ -133,14 +130,14 @@ def _memory(space: SearchSpace) -> Iterator[Finding]:
 
 
 def _shared_memory() -> Iterator[Finding]:
-    path = Path("/dev/shm")
+    path = SHM
     if not path.is_dir():
         yield Finding("shared memory", "note", "/dev/shm does not exist: Ray will use a slower folder")
         return
     free = shutil.disk_usage(path).free
     text = f"{free / GIB:.2f} GiB free in /dev/shm"
-    if free < _SHM_BYTES:
-        yield Finding("shared memory", "problem", f"{text}: start the container with --shm-size=2g")
+    if free < SHM_BYTES:
+        yield Finding("shared memory", "problem", f"{text}: start the container with --shm-size=1g")
     else:
         yield Finding("shared memory", "ok", text)
 
@@ -154,7 +151,7 @@ def _folders(space: SearchSpace, root: Path) -> Iterator[Finding]:
     download = sum(outlook.n_bytes or 0 for outlook in outlooks)
     trials = len(space.cells())
     for subject, folder, need, advice in (
-        ("artifacts", root, trials * _ARTIFACT_BYTES, "name another folder with --artifacts"),
+        ("artifacts", root, trials * TRIAL_BYTES, "name another folder with --artifacts"),
         ("hub cache", Path(constants.HF_HUB_CACHE), download, "set HF_HOME to a folder with more room"),
         ("encoding cache", cache_folder(), 50_000_000, "set LFREEZE_CACHE to another folder"),
     ):

@@ -18,9 +18,11 @@ from reproduce.artifacts import LOCK_FILE, Progress, check_folder, prepare_folde
 from reproduce.display import print_checks, print_failures
 from reproduce.exits import FAILED, OK
 from reproduce.inputs import find_inputs, trial_specs, try_inputs
+from reproduce.interrupts import end_on_signals
 from reproduce.lock import check_lock, write_lock
+from reproduce.room import require_disk, require_shared_memory
 from reproduce.search_space import SearchSpace, recipe_values
-from reproduce.shares import fitting_share, parse_share, require_gpu
+from reproduce.shares import choose_share, local_gpu_bytes, parse_share
 from reproduce.spec import TrialSpec
 
 
@@ -30,18 +32,21 @@ def run_space(
     *,
     data_dir: Path | None,
     address: str | None,
+    dashboard: tuple[str, int] | None,
     gpus_per_trial: str,
     max_concurrent: int | None,
     fail_fast: bool,
     accept_inputs: bool,
 ) -> int:
     """Run what is missing of a space, then report; the exit status."""
+    end_on_signals()
     share = parse_share(gpus_per_trial)
     inputs = find_inputs(space, data_dir)
     specs = trial_specs(space, inputs)
     if not _all_finished(root, specs):
-        share = fitting_share(space, address) if share is None else share
-        require_gpu(share, address)
+        if address is None:
+            share = choose_share(space, share, local_gpu_bytes(), "this machine")
+            require_shared_memory()
         try_inputs(space, inputs)
     check_folder(root)
     with writing(root):
@@ -64,21 +69,29 @@ def run_space(
             f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
             f"results in {root}"
         )
-        from reproduce.sweep import Resources, run_sweep
+        require_disk(root, len(open_specs))
+        from reproduce.session import ray_session
 
-        gpus = share or 0.0
-        if space.exclusive and not gpus:
-            max_concurrent = 1
-        outcome = run_sweep(
-            open_specs,
-            inputs,
-            root,
-            resources=Resources(space.recipe.cpu_threads, gpus, max_concurrent),
-            attempts={s.run_id: rows.get(s.run_id, {}).get("attempt", 0) + 1 for s in open_specs},
-            finished_before=finished,
-            address=address,
-            fail_fast=fail_fast,
-        )
+        with ray_session(address, dashboard):
+            from reproduce.sweep import Resources, run_sweep
+
+            cpus = space.recipe.cpu_threads
+            if address is not None:
+                from reproduce.nodes import examine_nodes
+
+                gpu_bytes = [size for node in examine_nodes(inputs, cpus) for size in node.gpu_bytes]
+                share = choose_share(space, share, gpu_bytes, "this cluster")
+            if space.exclusive and not share:
+                max_concurrent = 1
+            outcome = run_sweep(
+                open_specs,
+                inputs,
+                root,
+                resources=Resources(cpus, share or 0.0, max_concurrent),
+                attempts={s.run_id: rows.get(s.run_id, {}).get("attempt", 0) + 1 for s in open_specs},
+                finished_before=finished,
+                fail_fast=fail_fast,
+            )
         progress = read_progress(root)
         if progress.table.frame.height:
             _report({root: progress}, root / "report")
@@ -101,8 +114,13 @@ def _all_finished(root: Path, specs: Sequence[TrialSpec]) -> bool:
     return all(spec.run_id in done for spec in specs)
 
 
-def fetch_space(space: SearchSpace, root: Path, data_dir: Path | None, accept_inputs: bool) -> None:
-    """Download what a space reads, try it, and write the lock beside where its artifacts will be."""
+def fetch_space(
+    space: SearchSpace, root: Path, data_dir: Path | None, accept_inputs: bool, address: str | None
+) -> None:
+    """Download what a space reads, try it, and write the lock beside where its artifacts will be.
+
+    With an address, every node of that cluster downloads the models too.
+    """
     inputs = find_inputs(space, data_dir)
     try_inputs(space, inputs)
     check_folder(root)
@@ -117,6 +135,13 @@ def fetch_space(space: SearchSpace, root: Path, data_dir: Path | None, accept_in
         sizes = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
         print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {sizes}")
     print(f"Lock: {root / LOCK_FILE}")
+    if address is not None:
+        from reproduce.nodes import fetch_on_nodes
+        from reproduce.session import ray_session
+
+        with ray_session(address):
+            for node, held in fetch_on_nodes(inputs.cards).items():
+                print(f"node {node}: " + ", ".join(f"{m}, {n / 1e9:.2f} GB" for m, n in held.items()))
 
 
 def _commit(revision: str | None) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -44,15 +45,22 @@ class SweepProgress:
         else:
             self._console.print(self.line(), highlight=False, soft_wrap=True)
 
-    def finished(self, cell: str, status: str, accuracy: float | None, seconds: float | None) -> None:
+    def finished(self, cell: str, row: Mapping[str, Any]) -> None:
         """One more trial has its row."""
-        self._done += status == "ok"
-        self._failed += status != "ok"
-        outcome = f"accuracy {accuracy:.3f}" if accuracy is not None else status
-        took = f" in {seconds:.1f} s" if seconds is not None else ""
-        self._last = f"{cell}: {outcome}{took}"
-        if status != "ok":
-            self.note(f"failed: {cell}: {status}")
+        self._done += row["status"] == "ok"
+        self._failed += row["status"] != "ok"
+        self._last = f"{cell}: {outcome(row)}"
+        if row["status"] != "ok":
+            self.note(f"failed: {cell}: {row['status']}")
+
+    def counts(self) -> dict[str, int]:
+        """Trials of the whole space by state."""
+        return {
+            "total": self._before + self._total,
+            "done": self._before + self._done,
+            "failed": self._failed,
+            "running": len(self._running),
+        }
 
     def note(self, text: str) -> None:
         """Say something that stays on the screen."""
@@ -90,6 +98,13 @@ class SweepProgress:
             grid.add_row(Text(f"  running  {cell}", style="dim"))
         grid.add_row(Text(f"  last     {self._last}", style="dim"))
         return grid
+
+
+def outcome(row: Mapping[str, Any]) -> str:
+    """How a trial ended, in a few words."""
+    accuracy, seconds = row.get("validation_accuracy"), row.get("total_seconds")
+    told = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row["status"])
+    return told + (f" in {seconds:.1f} s" if seconds is not None else "")
 
 
 def clock(seconds: float) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from lfreeze.cost import strategy_cost
 from lfreeze.models import Checkpoint
+from lfreeze.record import TrainingRecord
 from lfreeze.shapes import ModelShape, ShapeError
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import TaskData
-from lfreeze.training import TrainingRecord
 from reproduce.spec import TrialSpec
 from reproduce.store import SCHEMA_VERSION, TRIAL_SCHEMA
 

@@ -20,7 +20,7 @@ from reproduce.spec import Cell, check_probe
 
 _SEED_LIMIT = 2**63
 _AXES = ("models", "tasks", "strategies", "seeds")
-_KEYS = ("extends", "description", "weights", "exclusive", *_AXES, "recipe")
+_KEYS = ("extends", "description", "weights", "exclusive", "gpu", *_AXES, "recipe")
 WEIGHTS = ("pretrained", "random")
 # In a wheel the files lie inside this package, in a checkout beside it.
 _FOLDERS = (Path(__file__).parent / "search_spaces", Path(__file__).parents[1] / "search_spaces")
@@ -37,12 +37,14 @@ class SearchSpace:
     Attributes:
         cards: where each model comes from, by its name.
         exclusive: whether a trial must have its device for itself, so that its times count.
+        gpu: whether it takes a GPU, unless someone asks for the CPU.
     """
 
     name: str
     description: str
     cards: Mapping[str, ModelCard]
     exclusive: bool
+    gpu: bool
     tasks: tuple[str, ...]
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -113,6 +115,7 @@ def load_space(
         description=values.get("description", ""),
         cards=_cards(values["models"], model_paths or {}, pad_tokens or {}, _weights(name, values, weights)),
         exclusive=values.get("exclusive", False),
+        gpu=values.get("gpu", False),
         tasks=_unique(get_task(t).name for t in values["tasks"]),
         strategies=_unique(Strategy.parse(s).name for s in values["strategies"]),
         seeds=_unique(values["seeds"]),
@@ -137,6 +140,7 @@ def _read(name: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         ("recipe", dict, "a table"),
         ("description", str, "text"),
         ("exclusive", bool, "true or false"),
+        ("gpu", bool, "true or false"),
     ):
         if not isinstance(values.get(key, wanted()), wanted):
             raise SpaceError(f"search space {name!r}: {key} = {values[key]!r} is not {kind}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from lfreeze.errors import InputError
 from lfreeze.shapes import ShapeError
@@ -24,15 +25,43 @@ def parse_share(text: str) -> float | None:
     return share
 
 
-def fitting_share(space: SearchSpace, address: str | None) -> float:
-    """The part of the smallest GPU here that fits the space's largest trial; 0 without a GPU."""
+def local_gpu_bytes() -> list[int]:
+    """The memory of each GPU of this machine."""
     import torch
 
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+
+
+def choose_share(space: SearchSpace, asked: float | None, gpu_bytes: Sequence[int], where: str) -> float:
+    """What was asked for, or the part of the smallest GPU that fits the space's largest trial.
+
+    One size for all lets a worker be used again whichever GPU it is on; a larger GPU holds as many trials
+    as the smallest, each with more room.
+
+    Args:
+        gpu_bytes: the memory of every GPU that trials may use; 0 is chosen where there is none.
+        where: what has these GPUs, for the messages.
+
+    Raises:
+        InputError: there is no GPU where one is needed, or none is large enough.
+    """
     from reproduce.planner import largest_share
 
-    if not torch.cuda.is_available():
-        return 1.0 if space.exclusive and address else 0.0
-    memory = min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    if not gpu_bytes:
+        if asked:
+            raise InputError(
+                f"--gpus-per-trial {asked:g} asks for a GPU, but {where} has none: use 0 or auto"
+            )
+        if space.gpu and asked is None:
+            raise InputError(
+                f"the space {space.name} needs a GPU, but {where} has none: --gpus-per-trial 0 runs it on the CPU"
+            )
+        return 0.0
+    if asked is not None:
+        return asked
+    memory = min(gpu_bytes)
     try:
         share = largest_share(space, memory)
     except ShapeError as error:
@@ -43,15 +72,7 @@ def fitting_share(space: SearchSpace, address: str | None) -> float:
         ) from None
     if share > 1:
         raise InputError(
-            f"the largest trial of {space.name} needs {share:.1f} times this GPU's {memory / 2**30:.0f} GiB of memory"
+            f"the largest trial of {space.name} needs {share:.1f} times the {memory / 2**30:.0f} GiB of the "
+            f"smallest GPU of {where}"
         )
     return 1.0 if space.exclusive else share
-
-
-def require_gpu(share: float, address: str | None) -> None:
-    import torch
-
-    if share and address is None and not torch.cuda.is_available():
-        raise InputError(
-            f"--gpus-per-trial {share:g} asks for a GPU, but this machine has none: use 0 or auto"
-        )

@@ -6,7 +6,6 @@ Resuming is not Tune's: a launch is given only the trials that have no finished 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import tempfile
@@ -19,10 +18,9 @@ from typing import Any
 
 # Tune's own loggers and snapshots cost more than a tiny trial; nothing here reads them.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
 os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
@@ -33,14 +31,14 @@ from lfreeze.models import ModelCard, find_checkpoint
 from lfreeze.tasks import TaskData
 from reproduce.artifacts import note_running
 from reproduce.inputs import SpaceInputs
-from reproduce.progress import SweepProgress
+from reproduce.metrics import SweepGauge, TrialGauges
+from reproduce.progress import SweepProgress, outcome
 from reproduce.provenance import software
 from reproduce.rows import complete, failure_row, identity_row
 from reproduce.spec import Cell, TrialSpec
 from reproduce.store import TrialResult, write_trial
 
 _PAYLOAD = "payload"
-_OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _RESTARTS = 2  # of a trial whose worker or node died under it
 
 
@@ -87,8 +85,12 @@ class WarmTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         from reproduce.trial import TrialWorker
 
-        self._shared, self._worker = shared, TrialWorker()
+        self._shared, self._worker, self._gauges = shared, TrialWorker(), TrialGauges()
         self._run_id = config["trial"]["run_id"]
+
+    def __repr__(self) -> str:
+        # Read once, when the actor is made; its trials are in its log.
+        return "lfreeze worker"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._run_id = new_config["trial"]["run_id"]
@@ -99,13 +101,19 @@ class WarmTrial(tune.Trainable):
 
         shared, run_id = self._shared, self._run_id
         spec = shared.specs[run_id]
+        self._gauges.begin(spec.cell)
+        # The worker's log, as the dashboard shows it.
+        print(f"{spec.cell}: begins", flush=True)
         result = self._worker.run(
             spec,
             find_checkpoint(shared.cards[spec.cell.model]),
             shared.data[spec.cell.task],
             attempt=shared.attempts[run_id],
             placement=Placement(shared.gpu_share, shared.exclusive),
+            on_step=self._gauges.step,
         )
+        self._gauges.end(result.row)
+        print(f"{spec.cell}: {outcome(result.row)}", flush=True)
         return {_PAYLOAD: result, "run_id": run_id, "done": True}
 
 
@@ -116,6 +124,7 @@ class Recorder(tune.Callback):
         self._root, self._shared = root, shared
         self._outcome, self._progress = outcome, progress
         self._noted: tuple[str, ...] = ()
+        self._gauge = SweepGauge()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its callbacks into a snapshot that nothing reads; this one holds a display.
@@ -161,11 +170,12 @@ class Recorder(tune.Callback):
             self._outcome.failed.append(
                 (cell, f"{row['status']}: {row['error_type']}: {row['error_message']}")
             )
-        self._progress.finished(cell, row["status"], row.get("validation_accuracy"), row.get("total_seconds"))
+        self._progress.finished(cell, row)
 
     def _show(self, trials: list[Any]) -> None:
         running = tuple(t.config["trial"]["name"] for t in trials if t.status == "RUNNING")
         self._progress.refresh(running)
+        self._gauge.show(self._progress.counts())
         if running != self._noted:
             self._noted = running
             note_running(self._root, running)
@@ -198,30 +208,6 @@ def _config(spec: TrialSpec) -> dict[str, Any]:
     return {**asdict(spec.cell), "run_id": spec.run_id, "name": str(spec.cell)}
 
 
-def start_ray(address: str | None) -> None:
-    """Join the cluster at ``address``, or start one on this machine alone."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # A worker's death is told in one line by the recorder, and by the trial's row if it stays dead.
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None:
-        # A bare init would follow a stale address file to a cluster that is dead.
-        options |= {
-            "address": "local",
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
-    else:
-        options["address"] = address
-    try:
-        ray.init(**options)
-    except (ConnectionError, TimeoutError, ValueError) as error:
-        if address is None:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"no Ray cluster answers at {address!r}: {reason}") from None
-
-
 def run_sweep(
     specs: Sequence[TrialSpec],
     inputs: SpaceInputs,
@@ -230,10 +216,9 @@ def run_sweep(
     resources: Resources,
     attempts: Mapping[str, int],
     finished_before: int = 0,
-    address: str | None = None,
     fail_fast: bool = False,
 ) -> SweepOutcome:
-    """Run the given trials and write each one's files as it ends.
+    """Run the given trials in the Ray session that is open, and write each one's files as it ends.
 
     Args:
         attempts: by run id, which attempt this is.
@@ -243,8 +228,6 @@ def run_sweep(
     with contextlib.ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="lfreeze-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        start_ray(address)
-        stack.callback(ray.shutdown)
         cluster = ray.cluster_resources()
         concurrency = resources.concurrency(cluster)
         if concurrency < 1:

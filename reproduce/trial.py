@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,9 +19,10 @@ from lfreeze.encoding_cache import encoded
 from lfreeze.errors import InputError
 from lfreeze.loading import ATTENTION, BaseModel
 from lfreeze.models import Checkpoint
+from lfreeze.record import Step, TrainingRecord
 from lfreeze.strategy import Strategy
 from lfreeze.tasks import TaskData
-from lfreeze.training import TrainingRecord, train
+from lfreeze.training import train
 from reproduce.provenance import hardware, software
 from reproduce.rows import complete, failure_row, identity_row, outcome_row
 from reproduce.spec import TrialSpec
@@ -62,6 +64,7 @@ class TrialWorker:
         *,
         attempt: int = 1,
         placement: Placement | None = None,
+        on_step: Callable[[Step], None] | None = None,
     ) -> TrialResult:
         """Run one trial; whatever goes wrong in it becomes a row with its status and message."""
         placement = placement or Placement()
@@ -75,7 +78,7 @@ class TrialWorker:
             row |= hardware(self.device.type)
             row |= {"gpu_share": placement.gpu_share, "exclusive": placement.exclusive}
             row["attention_implementation"] = ATTENTION
-            record = self._train(spec, checkpoint, data)
+            record = self._train(spec, checkpoint, data, on_step)
             row |= outcome_row(spec, record, checkpoint, data)
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
@@ -91,7 +94,13 @@ class TrialWorker:
         self._last_end = time.perf_counter()
         return _result(complete(row), record, data)
 
-    def _train(self, spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> TrainingRecord:
+    def _train(
+        self,
+        spec: TrialSpec,
+        checkpoint: Checkpoint,
+        data: TaskData,
+        on_step: Callable[[Step], None] | None,
+    ) -> TrainingRecord:
         recipe, seed = spec.recipe, spec.cell.seed
         _require_inputs(spec, checkpoint, data)
         strategy = Strategy.parse(spec.cell.strategy)
@@ -99,7 +108,7 @@ class TrialWorker:
         encoded = self._encode(spec, checkpoint, data)
         model = base.reset(seed)
         try:
-            return train(model, encoded, recipe, strategy, seed, self.device)
+            return train(model, encoded, recipe, strategy, seed, self.device, on_step=on_step)
         finally:
             base.release(strategy.implementation)
 

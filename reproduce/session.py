@@ -1,0 +1,113 @@
+"""A Ray session: one of this machine's own, or a cluster's; where there is none, one sentence why."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from lfreeze.errors import InputError
+from reproduce.interrupts import end_on_signals
+from reproduce.room import OBJECT_STORE_BYTES
+
+_HOST_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
+_ANSWER_SECONDS = 5.0
+_CHECK_SECONDS = 30.0
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -> Iterator[None]:
+    """Join the cluster at ``address``, or start one on this machine alone; ends with the block.
+
+    Args:
+        dashboard: host and port of this machine's own dashboard; a cluster has its own.
+
+    Raises:
+        InputError: the address is malformed, does not answer, or wants another token or version.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # A worker's death is told in one line by the recorder, and by the trial's row if it stays dead.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        # Nothing but a dashboard that someone asks for listens beyond this machine: the setting for systems
+        # where Ray makes no cluster. Ray reads it when it is imported, so that comes after.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        # A bare init would follow a stale address file to a cluster that is dead.
+        options |= {"address": "local", "object_store_memory": OBJECT_STORE_BYTES}
+        options |= {"include_dashboard": dashboard is not None}
+        if dashboard is not None:
+            host, port = dashboard
+            _require_guarded(host)
+            options |= {"dashboard_host": host, "dashboard_port": port}
+    else:
+        require_answer(address)
+        options["address"] = address
+    try:
+        context = ray.init(**options)
+    except Exception as error:
+        if address is None:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"the Ray cluster at {address!r} cannot be joined: {reason}") from None
+    # Ray has put its own handler in place.
+    end_on_signals()
+    try:
+        if dashboard is not None and context.dashboard_url:
+            print(f"Dashboard: http://{context.dashboard_url} (`ray get-auth-token` prints its token)")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require_answer(address: str) -> None:
+    """See that a Ray head answers at an address and takes our token, since a join would try for long.
+
+    Raises:
+        InputError: it is not ``auto`` or HOST:PORT, nothing answers, or another token is wanted.
+    """
+    match = _HOST_PORT.fullmatch(address)
+    if match is None and address != "auto":
+        raise InputError(
+            f"--address {address!r} is not auto or HOST:PORT: run on a node of the cluster, or by `ray job submit`"
+        )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    if match is not None:
+        command += ["--address", address]
+        try:
+            place = match["host"].strip("[]"), int(match["port"])
+            socket.create_connection(place, _ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"no Ray cluster answers at {address!r}: {error}") from None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)
+        said = done.stderr.strip().splitlines() if done.returncode else []
+    except subprocess.TimeoutExpired:
+        said = [f"no answer in {_CHECK_SECONDS:g} s"]
+    if any("AuthenticationError" in line for line in said):
+        raise InputError(
+            f"the Ray cluster at {address!r} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
+            "RAY_AUTH_TOKEN_PATH"
+        )
+    if said:
+        raise InputError(f"no healthy Ray cluster at {address!r}: {said[-1][:300]}")
+
+
+def _require_guarded(host: str) -> None:
+    """Whoever reaches the dashboard may run code: beyond this machine it must ask for a token."""
+    if host not in ("127.0.0.1", "localhost", "::1") and os.environ.get("RAY_AUTH_MODE") == "disabled":
+        raise InputError(
+            f"--dashboard-host {host} would let anyone who reaches it run code here, since RAY_AUTH_MODE is "
+            "disabled: set it to token, or use 127.0.0.1"
+        )

@@ -1,0 +1,182 @@
+"""A sweep on Ray nodes with addresses of their own: workers used, killed, cut off; tokens; versions; caches."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from reproduce.store import read_trials
+from tests.cluster.network import TOKEN, Network, missing
+from tests.test_sweep import SMALL
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+GRID = ("--tasks", "tiny-cb", "--strategies", "ALL,BOT50,TOP50,INT50", "--set", "steps=60", *SMALL[2:])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The driver's folder; the workers see an empty one in its place."""
+    return tmp_path_factory.mktemp("driver")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory, home: Path) -> Iterator[Network]:
+    with Network(tmp_path_factory.mktemp("network"), 2, home) as network:
+        network.start()
+        yield network
+
+
+def sweep(network: Network, artifacts: Path, seeds: str, *options: str) -> list[str]:
+    return network.head.command(
+        "reproduce", "run", "--address", network.address, *GRID, "--seeds", seeds, "--artifacts", str(artifacts),
+        *options,
+    )  # fmt: skip
+
+
+def start(command: list[str], artifacts: Path, finished: int) -> subprocess.Popen[str]:
+    """Start a sweep and come back once some trials are finished."""
+    from tests.cluster.network import _environment
+
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(None)
+    )
+    deadline = time.monotonic() + 120
+    while len(list(artifacts.glob("trials/**/*.parquet"))) < finished:
+        assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return driver
+
+
+def check(artifacts: Path, trials: int) -> pl.DataFrame:
+    """Every trial is there once, and whole."""
+    table = read_trials([artifacts])
+    assert not table.damaged
+    assert table.frame.height == table.frame["run_id"].n_unique() == trials
+    assert set(table.frame["status"]) == {"ok"}
+    return table.frame
+
+
+def worker_logs(network: Network, index: int) -> str:
+    done = network.workers[index].run("sh", "-c", "cat /tmp/ray/session_latest/logs/worker-*.out")
+    return done.stdout
+
+
+def test_both_workers_train_and_share_no_folder(network: Network, home: Path) -> None:
+    driver = start(sweep(network, home / "a", "1,2,3"), home / "a", 1)
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, output
+    assert TOKEN not in output
+    check(home / "a", 12)
+    seen = [worker_logs(network, index) for index in (0, 1)]
+    assert all("tiny-gemma/tiny-cb/" in log for log in seen), seen
+    begun = [line for log in seen for line in log.splitlines() if line.endswith(": begins")]
+    ended = [line for log in seen for line in log.splitlines() if ": accuracy " in line]
+    assert len(begun) == len(set(begun)) == len(ended) == 12
+    for worker in network.workers:
+        assert worker.run("ls", str(home)).stdout == ""
+
+
+def test_a_cut_of_twenty_seconds_loses_nothing(network: Network, home: Path) -> None:
+    driver = start(sweep(network, home / "cut", "1,2,3,4"), home / "cut", 2)
+    network.set_link(1, "down")
+    time.sleep(20)
+    network.set_link(1, "up")
+    output, _ = driver.communicate(timeout=280)
+    assert driver.returncode == 0, output
+    check(home / "cut", 16)
+
+
+def test_without_the_token_nobody_gets_in(network: Network, tmp_path: Path) -> None:
+    for environment in (
+        {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)},
+        {"RAY_AUTH_TOKEN": "another-token-" + "7" * 32},
+    ):
+        done = network.head.run(
+            "reproduce", "run", "--address", network.address, "--artifacts", str(tmp_path / "a"),
+            environment=environment,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.strip().count("\n") == 0
+        assert "wants its token: set RAY_AUTH_MODE=token" in done.stderr
+    jobs = network.head.run(
+        "python", "-c",
+        "import urllib.request, urllib.error\n"
+        "try: urllib.request.urlopen('http://127.0.0.1:8265/api/jobs/')\n"
+        "except urllib.error.HTTPError as error: print(error.code)",
+    )  # fmt: skip
+    assert jobs.stdout.strip() == "401"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("10.77.0.1:6380", "no Ray cluster answers at '10.77.0.1:6380'"),
+        ("10.77.0.99:6379", "no Ray cluster answers at '10.77.0.99:6379'"),
+        ("10.77.0.1:8080", "no healthy Ray cluster at '10.77.0.1:8080'"),
+        ("ray://10.77.0.1:10001", "'ray://10.77.0.1:10001' is not auto or HOST:PORT"),
+    ],
+)
+def test_an_address_without_a_cluster(network: Network, tmp_path: Path, address: str, expected: str) -> None:
+    done = network.head.run("reproduce", "run", "--address", address, "--artifacts", str(tmp_path / "a"))
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not list(tmp_path.glob("a/trials/**/*.parquet"))
+
+
+def test_a_worker_of_another_version_is_named(network: Network, tmp_path: Path) -> None:
+    """One that says it is of another commit, as an image built earlier would."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "sitecustomize.py").write_text(
+        "from importlib import metadata\n"
+        "found = metadata.version\n"
+        "metadata.version = lambda name: '0.0.9' if name == 'lfreeze' else found(name)\n"
+    )
+    worker = network.workers[1]
+    worker.kill()
+    network.wait(lambda: network.nodes() == 2, 90)
+    network.start_worker(worker, {"PYTHONPATH": str(other)})
+    network.wait(lambda: network.nodes() == 3, 60)
+    done = network.head.run(*sweep(network, tmp_path / "a", "1")[6:])
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"node {worker.address}: it has another version of this package: lfreeze_version 0.0.9" in done.stderr
+    worker.kill()
+    network.wait(lambda: network.nodes() == 2, 90)
+    network.start_worker(worker)
+    network.wait(lambda: network.nodes() == 3, 60)
+
+
+def test_a_worker_without_the_model_is_named(network: Network, home: Path) -> None:
+    """A local copy that only the driver has."""
+    from lfreeze.models import MODELS
+
+    copy = home / "copy"
+    subprocess.run(["cp", "-r", str(MODELS["tiny-gemma"].config_file.parent), str(copy)], check=True)
+    options = ("--model-path", f"tiny-gemma={copy}")
+    done = network.head.run(*sweep(network, home / "b", "1", *options)[6:])
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"the folder {copy} does not exist" in done.stderr
+    assert any(f"node {worker.address}: " in done.stderr for worker in network.workers)
+
+
+def test_every_node_can_be_filled(network: Network, tmp_path: Path) -> None:
+    done = network.head.run("reproduce", "fetch", "--address", network.address, "--artifacts", str(tmp_path / "a"))
+    assert done.returncode == 0, done.stderr
+    for worker in network.workers:
+        assert f"node {worker.address}: tiny-gemma" in done.stdout
+
+
+def test_a_killed_workers_trials_end_elsewhere(network: Network, home: Path) -> None:
+    """Last: it leaves one worker less."""
+    driver = start(sweep(network, home / "killed", "1,2,3,4"), home / "killed", 3)
+    network.workers[0].kill()
+    output, _ = driver.communicate(timeout=280)
+    assert driver.returncode == 0, output
+    check(home / "killed", 16)
