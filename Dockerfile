@@ -6,11 +6,13 @@
 # torch's wheels bring CUDA's libraries with them, so the base is NVIDIA's smallest image: what it adds
 # is the contract with the container runtime that mounts the host's driver. Any base with apt and
 # Python 3.11 or newer will do.
+#
+# wget is what KubeRay's health probes call.
 ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04@sha256:2ab6381d970b211fb93853796dc6707eb8a72575a375c422b17cf4d8b2641701
 
 FROM ${BASE_IMAGE} AS python
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates python3 tini \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates python3 tini wget \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/apt /var/log/dpkg.log
 
 FROM python AS packages
@@ -36,13 +38,15 @@ COPY lfreeze /source/lfreeze
 COPY reproduce /source/reproduce
 COPY search_spaces /source/search_spaces
 COPY artifacts/reference/paper_claims.toml /source/artifacts/reference/paper_claims.toml
-RUN LFREEZE_COMMIT="${COMMIT}" /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheel /source
+RUN LFREEZE_COMMIT="${COMMIT}" /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheel /source \
+ && /opt/venv/bin/pip install --no-deps --no-index --prefix=/app --ignore-installed /wheel/*.whl
 
 FROM python AS runtime
 COPY --from=packages /opt/venv /opt/venv
-RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
-    /opt/venv/bin/python -m pip install --no-cache-dir --no-deps --no-index /wheel/*.whl \
- && mkdir -m 1777 /artifacts /cache \
+# Apart, so that a change of the project moves megabytes and not gigabytes.
+COPY --from=wheel /app /opt/venv
+RUN mkdir -m 1777 /artifacts /cache \
+ && echo 'PATH=/opt/venv/bin:$PATH' > /etc/profile.d/lfreeze.sh \
  && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lfreeze
 ARG VERSION=0.1.0
 ARG COMMIT=
@@ -51,7 +55,7 @@ LABEL org.opencontainers.image.title="lfreeze" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}"
-# Any user may run it: its home is /tmp, a name is given for those without one in /etc/passwd.
+# A login shell, which KubeRay starts Ray in, reads its PATH from /etc/profile.d. Any user may run the image: its home is /tmp, a name is given for those without one in /etc/passwd.
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=lfreeze MPLCONFIGDIR=/tmp/matplotlib \
     HF_HOME=/cache/huggingface LFREEZE_CACHE=/cache/lfreeze LFREEZE_IN_CONTAINER=1 \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1

@@ -249,6 +249,8 @@ def run_sweep(
             tune.with_parameters(WarmTrial, shared=shared),
             {"cpu": resources.cpus, "gpu": resources.gpus},
         )
+        # What the dashboard calls a worker's class.
+        trainable.__name__ = WarmTrial.__name__
         tuner = tune.Tuner(
             trainable,
             param_space={"trial": tune.grid_search([_config(spec) for spec in specs])},

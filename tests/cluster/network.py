@@ -6,6 +6,7 @@ Each has its own /tmp/ray and /dev/shm, so that Ray's nodes share nothing but th
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,10 +140,11 @@ class Network:
         """How many nodes the head holds to be alive."""
         script = (
             "import ray, logging; ray.init('auto', logging_level=logging.ERROR); "
-            "print(sum(n['Alive'] for n in ray.nodes()))"
+            "print('alive', sum(n['Alive'] for n in ray.nodes()))"
         )
         done = self.head.run("python", "-c", script)
-        return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+        found = re.search(r"^alive (\d+)$", done.stdout, re.MULTILINE)
+        return int(found[1]) if found else 0
 
     def set_link(self, index: int, state: str) -> None:
         """Cut or mend the cable of one worker."""

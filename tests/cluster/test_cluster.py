@@ -146,7 +146,9 @@ def test_a_worker_of_another_version_is_named(network: Network, tmp_path: Path) 
     network.wait(lambda: network.nodes() == 3, 60)
     done = network.head.run(*sweep(network, tmp_path / "a", "1")[6:])
     assert done.returncode == 2, done.stdout + done.stderr
-    assert f"node {worker.address}: it has another version of this package: lfreeze_version 0.0.9" in done.stderr
+    assert (
+        f"node {worker.address}: it has another version of this package: lfreeze_version 0.0.9" in done.stderr
+    )
     worker.kill()
     network.wait(lambda: network.nodes() == 2, 90)
     network.start_worker(worker)
@@ -167,7 +169,9 @@ def test_a_worker_without_the_model_is_named(network: Network, home: Path) -> No
 
 
 def test_every_node_can_be_filled(network: Network, tmp_path: Path) -> None:
-    done = network.head.run("reproduce", "fetch", "--address", network.address, "--artifacts", str(tmp_path / "a"))
+    done = network.head.run(
+        "reproduce", "fetch", "--address", network.address, "--artifacts", str(tmp_path / "a")
+    )
     assert done.returncode == 0, done.stderr
     for worker in network.workers:
         assert f"node {worker.address}: tiny-gemma" in done.stdout
