@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +35,7 @@ def examine_nodes(inputs: SpaceInputs, cpus: float) -> list[Node]:
     """
     wanted = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
     mine = {name: software()[name] for name in _SAME}
-    found = _on_every_node(_look(), cpus, mine, pickle.dumps((dict(inputs.cards), wanted)))
+    found = _on_every_node(_look(), cpus, mine, [ray.put((dict(inputs.cards), wanted))])
     for address, report in found.items():
         if report["problem"]:
             raise InputError(f"node {address}: {report['problem']}")
@@ -49,7 +48,7 @@ def fetch_on_nodes(cards: Mapping[str, ModelCard]) -> dict[str, dict[str, int]]:
     Raises:
         InputError: a node cannot read one of them.
     """
-    found = _on_every_node(_fetch(), 0, pickle.dumps(dict(cards)))
+    found = _on_every_node(_fetch(), 0, [ray.put(dict(cards))])
     for address, report in found.items():
         if report["problem"]:
             raise InputError(f"node {address}: {report['problem']}")
@@ -83,10 +82,12 @@ def _name(node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _look() -> Callable[..., dict[str, Any]]:
-    # A nested function travels as a whole: the node may have another version of this package, or none.
-    def look(mine: dict[str, Any], asked: bytes) -> dict[str, Any]:
-        import pickle
+    # A nested function travels as a whole, and what it is asked is read only once the versions agree: the
+    # node may have another version of this package, or none.
+    def look(mine: dict[str, Any], asked: list[Any]) -> dict[str, Any]:
         import subprocess
+
+        import ray
 
         report: dict[str, Any] = {"problem": None, "gpu_bytes": []}
         try:
@@ -102,7 +103,7 @@ def _look() -> Callable[..., dict[str, Any]]:
         from lfreeze.errors import InputError
         from lfreeze.models import find_checkpoint, model_outlook
 
-        cards, wanted = pickle.loads(asked)
+        cards, wanted = ray.get(asked[0])
         for name, card in cards.items():
             try:
                 if not model_outlook(card).cached:
@@ -124,8 +125,8 @@ def _look() -> Callable[..., dict[str, Any]]:
 
 
 def _fetch() -> Callable[..., dict[str, Any]]:
-    def fetch(asked: bytes) -> dict[str, Any]:
-        import pickle
+    def fetch(asked: list[Any]) -> dict[str, Any]:
+        import ray
 
         try:
             from lfreeze.errors import InputError
@@ -133,7 +134,7 @@ def _fetch() -> Callable[..., dict[str, Any]]:
         except ImportError as error:
             return {"problem": f"this package is not installed there ({error})"}
         sizes = {}
-        for name, card in pickle.loads(asked).items():
+        for name, card in ray.get(asked[0]).items():
             try:
                 sizes[name] = sum(path.stat().st_size for path in find_checkpoint(card).files)
             except InputError as error:

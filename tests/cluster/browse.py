@@ -1,6 +1,6 @@
 """What a person sees of a sweep in Ray's dashboard; run inside the head's namespace, prints JSON.
 
-    python browse.py CHROMIUM FOLDER    (the token in RAY_AUTH_TOKEN)
+python browse.py CHROMIUM FOLDER    (the token in RAY_AUTH_TOKEN)
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1500, "height": 900})
         page.goto(_URL)
-        field = page.get_by_role("dialog").get_by_role("textbox").or_(page.locator("input[type=password]")).first
+        field = (
+            page.get_by_role("dialog").get_by_role("textbox").or_(page.locator("input[type=password]")).first
+        )
         field.wait_for(timeout=30_000)
         refused = page.inner_text("body")
         field.fill(os.environ["RAY_AUTH_TOKEN"])

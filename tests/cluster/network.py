@@ -142,7 +142,10 @@ class Network:
             "import ray, logging; ray.init('auto', logging_level=logging.ERROR); "
             "print('alive', sum(n['Alive'] for n in ray.nodes()))"
         )
-        done = self.head.run("python", "-c", script)
+        try:
+            done = self.head.run("python", "-c", script, timeout=30)
+        except subprocess.TimeoutExpired:
+            return 0
         found = re.search(r"^alive (\d+)$", done.stdout, re.MULTILINE)
         return int(found[1]) if found else 0
 

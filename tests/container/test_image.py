@@ -112,7 +112,7 @@ def test_the_image_says_what_it_is_and_holds_no_checkout(image: str) -> None:
             "--entrypoint=sh",
             image,
             "-c",
-            "ls -d /source /requirements /root/.cache /etc/pip.conf 2>&1; true",
+            "ls -d /source /requirements /wheel /etc/pip.conf 2>&1; true",
         )
     )
     assert found.count("No such file") == 4
