@@ -40,12 +40,12 @@ class TrialGauges:
         self._last = 0.0
 
     def begin(self, cell: Cell) -> None:
-        ratio = Strategy.parse(cell.strategy).ratio
+        strategy = Strategy.parse(cell.strategy)
         self._tags = {
             "model": cell.model,
             "task": cell.task,
             "strategy": cell.strategy,
-            "ratio": "" if ratio is None else f"{float(ratio):g}",
+            "ratio": "" if strategy.percent is None else f"{float(strategy.ratio):g}",
             "seed": str(cell.seed),
         }
         self._last = 0.0

@@ -49,7 +49,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         options |= {"include_dashboard": dashboard is not None}
         if dashboard is not None:
             host, port = dashboard
-            _require_guarded(host)
+            require_guarded(host)
             options |= {"dashboard_host": host, "dashboard_port": port}
     else:
         require_answer(address)
@@ -104,7 +104,7 @@ def require_answer(address: str) -> None:
         raise InputError(f"no healthy Ray cluster at {address!r}: {said[-1][:300]}")
 
 
-def _require_guarded(host: str) -> None:
+def require_guarded(host: str) -> None:
     """Whoever reaches the dashboard may run code: beyond this machine it must ask for a token."""
     if host not in ("127.0.0.1", "localhost", "::1") and os.environ.get("RAY_AUTH_MODE") == "disabled":
         raise InputError(

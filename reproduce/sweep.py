@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -102,8 +103,8 @@ class WarmTrial(tune.Trainable):
         shared, run_id = self._shared, self._run_id
         spec = shared.specs[run_id]
         self._gauges.begin(spec.cell)
-        # The worker's log, as the dashboard shows it.
-        print(f"{spec.cell}: begins", flush=True)
+        # In the log that the dashboard shows first.
+        print(f"{spec.cell}: begins", file=sys.stderr, flush=True)
         result = self._worker.run(
             spec,
             find_checkpoint(shared.cards[spec.cell.model]),
@@ -113,7 +114,7 @@ class WarmTrial(tune.Trainable):
             on_step=self._gauges.step,
         )
         self._gauges.end(result.row)
-        print(f"{spec.cell}: {outcome(result.row)}", flush=True)
+        print(f"{spec.cell}: {outcome(result.row)}", file=sys.stderr, flush=True)
         return {_PAYLOAD: result, "run_id": run_id, "done": True}
 
 
@@ -250,7 +251,7 @@ def run_sweep(
             {"cpu": resources.cpus, "gpu": resources.gpus},
         )
         # What the dashboard calls a worker's class.
-        trainable.__name__ = WarmTrial.__name__
+        trainable.__name__ = trainable.__qualname__ = WarmTrial.__name__
         tuner = tune.Tuner(
             trainable,
             param_space={"trial": tune.grid_search([_config(spec) for spec in specs])},

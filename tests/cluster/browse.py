@@ -35,9 +35,15 @@ def main() -> None:
         actors = page.inner_text("body")
         page.screenshot(path=str(folder / "dashboard.png"))
         page.locator("a[href*='actors/']").first.click()
-        page.get_by_text(": begins").first.wait_for(timeout=30_000)
-        page.wait_for_timeout(1000)
-        logs = page.inner_text("body")
+        logs = ""
+        for _ in range(30):
+            page.wait_for_timeout(1000)
+            logs = page.inner_text("body")
+            if ": begins" in logs:
+                break
+        page.mouse.move(700, 700)
+        page.mouse.wheel(0, 600)
+        page.wait_for_timeout(500)
         page.screenshot(path=str(folder / "dashboard-logs.png"))
         browser.close()
     print(json.dumps({"refused": refused, "actors": actors, "logs": logs}))

@@ -63,7 +63,7 @@ def check(artifacts: Path, trials: int) -> pl.DataFrame:
 
 
 def worker_logs(network: Network, index: int) -> str:
-    done = network.workers[index].run("sh", "-c", "cat /tmp/ray/session_latest/logs/worker-*.out")
+    done = network.workers[index].run("sh", "-c", "cat /tmp/ray/session_latest/logs/worker-*.err")
     return done.stdout
 
 

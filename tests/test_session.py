@@ -1,0 +1,132 @@
+"""What a sweep asks of a machine before it starts, where it listens, and how it ends when asked to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lfreeze.errors import InputError
+from reproduce.planner import GIB, largest_share
+from reproduce.room import SHM_BYTES, TRIAL_BYTES, require_disk, require_shared_memory
+from reproduce.search_space import load_space
+from reproduce.session import require_answer, require_guarded
+from reproduce.shares import choose_share
+from tests.test_sweep import SMALL, command
+
+PHI = {"models": ["phi-2"], "tasks": ["rte"], "seeds": ["42"]}
+
+
+def test_the_smallest_gpu_decides_the_share() -> None:
+    space = load_space("paper", PHI)
+    assert choose_share(space, None, [80 * GIB, 141 * GIB], "here") == largest_share(space, 80 * GIB)
+    assert choose_share(space, 0.5, [80 * GIB], "here") == 0.5
+    assert choose_share(load_space("efficiency", {"models": ["phi-2"]}), None, [80 * GIB], "here") == 1.0
+    with pytest.raises(InputError, match="times the 24 GiB of the smallest GPU of this cluster"):
+        choose_share(space, None, [80 * GIB, 24 * GIB], "this cluster")
+
+
+def test_a_space_for_gpus_runs_on_a_cpu_only_when_told_to() -> None:
+    space = load_space("paper", PHI)
+    with pytest.raises(InputError, match="the space paper needs a GPU, but this machine has none"):
+        choose_share(space, None, [], "this machine")
+    assert choose_share(space, 0.0, [], "this machine") == 0.0
+    with pytest.raises(InputError, match=r"--gpus-per-trial 0\.5 asks for a GPU"):
+        choose_share(space, 0.5, [], "this machine")
+    assert choose_share(load_space("embedded"), None, [], "this machine") == 0.0
+    assert not load_space("small").gpu
+    assert load_space("efficiency").gpu
+
+
+@pytest.mark.parametrize(("free", "refused"), [(SHM_BYTES - 1, True), (SHM_BYTES, False)])
+def test_room_in_shared_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, refused: bool
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(free))
+    if refused:
+        with pytest.raises(InputError, match=r"needs 384: start the container with --shm-size=1g"):
+            require_shared_memory(tmp_path)
+    else:
+        require_shared_memory(tmp_path)
+
+
+def test_room_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(100 * TRIAL_BYTES))
+    require_disk(tmp_path, 100)
+    with pytest.raises(InputError, match="20 MB free, 101 trials need about 20"):
+        require_disk(tmp_path, 101)
+
+
+class _Usage:
+    def __init__(self, free: int):
+        self.free = free
+
+
+@pytest.mark.parametrize("address", ["", "somewhere", "ray://127.0.0.1:10001", "127.0.0.1:port"])
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(InputError, match="is not auto or HOST:PORT"):
+        require_answer(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:99999"])
+def test_addresses_where_nothing_listens(address: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"):
+        require_answer(address)
+    assert time.monotonic() - started < 10
+
+
+def test_a_dashboard_beyond_this_machine_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    require_guarded("127.0.0.1")
+    with pytest.raises(InputError, match="would let anyone who reaches it run code"):
+        require_guarded("0.0.0.0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    require_guarded("0.0.0.0")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_sweep_listens_on_loopback_alone_and_ends_when_asked_to(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    folder = tmp_path / "a"
+    arguments = command("run", "--dashboard", "--dashboard-port", "18265", "--tasks", "tiny-cb", "--seeds", "1,2,3",
+                        *SMALL, "--set", "steps=60", "--artifacts", str(folder))  # fmt: skip
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"HOME": str(tmp_path)},
+    ) as sweep:  # fmt: skip
+        deadline = time.monotonic() + 150
+        while len(list(folder.glob("trials/**/*.parquet"))) < 2:
+            assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        children = psutil.Process(sweep.pid).children(recursive=True)
+        listening = {
+            connection.laddr.ip
+            for process in (psutil.Process(sweep.pid), *children)
+            for connection in _connections(process)
+            if connection.status == psutil.CONN_LISTEN
+        }
+        # As a terminal does, to the whole group.
+        os.killpg(sweep.pid, number)
+        output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == status, output
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert "Dashboard: http://127.0.0.1:" in output
+    assert f"interrupted ({number.name}): what is finished is kept" in output
+    assert "Traceback" not in output
+    assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _connections(process: psutil.Process) -> list[psutil._common.pconn]:
+    try:
+        return process.net_connections("inet")
+    except psutil.Error:
+        return []
