@@ -45,7 +45,8 @@ FROM python AS runtime
 COPY --from=packages /opt/venv /opt/venv
 # Apart, so that a change of the project moves megabytes and not gigabytes.
 COPY --from=wheel /app /opt/venv
-RUN mkdir -m 1777 /artifacts /cache \
+# A volume that is new takes its mode from here; a login shell, which KubeRay starts Ray in, its PATH.
+RUN mkdir -m 1777 /artifacts /cache /tmp/ray \
  && echo 'PATH=/opt/venv/bin:$PATH' > /etc/profile.d/lfreeze.sh \
  && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lfreeze
 ARG VERSION=0.1.0
@@ -55,9 +56,9 @@ LABEL org.opencontainers.image.title="lfreeze" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${COMMIT}"
-# A login shell, which KubeRay starts Ray in, reads its PATH from /etc/profile.d. Any user may run the image: its home is /tmp, a name is given for those without one in /etc/passwd.
+# Any user may run it: the home is /tmp, and a name is given for those without one in /etc/passwd.
 ENV PATH=/opt/venv/bin:$PATH HOME=/tmp USER=lfreeze MPLCONFIGDIR=/tmp/matplotlib \
-    HF_HOME=/cache/huggingface LFREEZE_CACHE=/cache/lfreeze LFREEZE_IN_CONTAINER=1 \
+    HF_HOME=/cache/huggingface LFREEZE_CACHE=/cache/lfreeze \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 # artifacts/<space>, a command's default, is then in the mounted folder.

@@ -92,6 +92,19 @@ def test_a_cut_of_twenty_seconds_loses_nothing(network: Network, home: Path) -> 
     check(home / "cut", 16)
 
 
+def test_the_token_is_in_no_log_and_no_command_line(network: Network, home: Path) -> None:
+    done = network.head.run("grep", "-rlaF", TOKEN, "/tmp/ray", str(home), "--include=*", "--devices=skip")
+    assert done.stdout == ""
+    for machine in (network.head, *network.workers):
+        listed = subprocess.run(
+            ["ip", "netns", "pids", machine.name], capture_output=True, text=True, check=True
+        )
+        lines = [Path(f"/proc/{pid}/cmdline") for pid in listed.stdout.split()]
+        seen = [line.read_bytes() for line in lines if line.exists()]
+        assert any(b"raylet" in line for line in seen)
+        assert not any(TOKEN.encode() in line for line in seen)
+
+
 def test_without_the_token_nobody_gets_in(network: Network, tmp_path: Path) -> None:
     for environment in (
         {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)},

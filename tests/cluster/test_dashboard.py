@@ -129,8 +129,8 @@ def test_the_dashboard_shows_the_workers_and_which_trial_runs(watched: Network, 
     assert re.search(r"tiny-gemma/tiny-cb/\S+/seed\d: begins", seen["logs"])
     for name in ("dashboard.png", "dashboard-logs.png"):
         assert (tmp_path / name).stat().st_size > 20_000
-    if "CI_ARTIFACTS" in os.environ:
-        shutil.copy(tmp_path / "dashboard.png", os.environ["CI_ARTIFACTS"])
+    if folder := os.environ.get("LFREEZE_CI_ARTIFACTS"):
+        shutil.copy(tmp_path / "dashboard.png", folder)
 
 
 def test_a_job_can_be_submitted(watched: Network, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from reproduce.search_space import space_names
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "reproduce" / "cluster"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
 README = (ROOT / "README.md").read_text()
 RAY_OPTIONS = {option for parameter in ray_start.params for option in parameter.opts}
 DASHBOARD = CLUSTER / "monitoring" / "grafana" / "dashboards" / "lfreeze.json"
@@ -156,6 +157,7 @@ def test_users_and_folders_are_the_images() -> None:
         re.findall(r"/(?:artifacts|cache)\b", re.findall(r"^RUN mkdir.*$", DOCKERFILE, re.MULTILINE)[0])
     )
     assert writable == {"/artifacts", "/cache"}
+    assert f'version = "{re.findall(r"^ARG VERSION=(.*)$", DOCKERFILE, re.MULTILINE)[0]}"' in PYPROJECT
     cluster = load("rayjob.yaml")[1]["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = group["template"]["spec"]
