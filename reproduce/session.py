@@ -50,6 +50,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         if dashboard is not None:
             host, port = dashboard
             require_guarded(host)
+            require_free(host, port)
             options |= {"dashboard_host": host, "dashboard_port": port}
     else:
         require_answer(address)
@@ -111,3 +112,20 @@ def require_guarded(host: str) -> None:
             f"--dashboard-host {host} would let anyone who reaches it run code here, since RAY_AUTH_MODE is "
             "disabled: set it to token, or use 127.0.0.1"
         )
+
+
+def require_free(host: str, port: int) -> None:
+    """
+    Raises:
+        InputError: the dashboard cannot listen there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"the dashboard cannot listen on {host}:{port} ({error.strerror or error}): choose another "
+                "--dashboard-port or --dashboard-host"
+            ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from lfreeze.errors import InputError
 from reproduce.planner import GIB, largest_share
 from reproduce.room import SHM_BYTES, TRIAL_BYTES, require_disk, require_shared_memory
 from reproduce.search_space import load_space
-from reproduce.session import require_answer, require_guarded
+from reproduce.session import require_answer, require_free, require_guarded
 from reproduce.shares import choose_share
 from tests.test_sweep import SMALL, command
 
@@ -88,6 +89,16 @@ def test_a_dashboard_beyond_this_machine_wants_a_token(monkeypatch: pytest.Monke
         require_guarded("0.0.0.0")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     require_guarded("0.0.0.0")
+
+
+def test_a_dashboard_whose_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port} .*--dashboard-port"):
+            require_free("127.0.0.1", port)
+    require_free("127.0.0.1", port)
+    with pytest.raises(InputError, match=r"cannot listen on 203\.0\.113\.1:8265"):
+        require_free("203.0.113.1", 8265)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
