@@ -190,6 +190,16 @@ def test_every_node_can_be_filled(network: Network, tmp_path: Path) -> None:
         assert f"node {worker.address}: tiny-gemma" in done.stdout
 
 
+def test_a_sweep_can_be_submitted_as_a_job(network: Network, home: Path) -> None:
+    sweep_words = ["reproduce", "run", "--address", "auto", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50"]
+    done = network.head.run(
+        "ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--", *sweep_words, "--seeds", "1", *SMALL,
+        "--artifacts", str(home / "job"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    check(home / "job", 2)
+
+
 def test_a_killed_workers_trials_end_elsewhere(network: Network, home: Path) -> None:
     """Last: it leaves one worker less."""
     driver = start(sweep(network, home / "killed", "1,2,3,4"), home / "killed", 3)
