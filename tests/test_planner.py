@@ -46,9 +46,10 @@ def test_times_read_like_a_clock() -> None:
 def test_a_sweep_that_is_no_terminals_says_its_counts_in_lines() -> None:
     console = Console(file=io.StringIO(), width=200)
     with SweepProgress(total=4, before=2, console=console) as progress:
-        progress.finished("m/t/ALL/seed1", "ok", 0.5, 1.0)
-        progress.finished("m/t/BOT50/seed1", "oom", None, None)
+        progress.finished("m/t/ALL/seed1", {"status": "ok", "validation_accuracy": 0.5, "total_seconds": 1.0})
+        progress.finished("m/t/BOT50/seed1", {"status": "oom"})
         progress.refresh(["m/t/TOP50/seed1"])
+        assert progress.counts() == {"total": 6, "done": 3, "failed": 1, "running": 1}
     output = console.file.getvalue()  # type: ignore[attr-defined]
     assert "failed: m/t/BOT50/seed1: oom" in output
     assert "3 of 6 trials done, 1 failed, 1 running" in output
