@@ -46,7 +46,7 @@ COPY --from=packages /opt/venv /opt/venv
 # Apart, so that a change of the project moves megabytes and not gigabytes.
 COPY --from=wheel /app /opt/venv
 # A volume that is new takes its mode from here; a login shell, which KubeRay starts Ray in, its PATH.
-RUN mkdir -m 1777 /artifacts /cache /tmp/ray \
+RUN mkdir -m 1777 /artifacts /cache \
  && echo 'PATH=/opt/venv/bin:$PATH' > /etc/profile.d/lfreeze.sh \
  && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lfreeze
 ARG VERSION=0.1.0
