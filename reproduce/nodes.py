@@ -36,9 +36,6 @@ def examine_nodes(inputs: SpaceInputs, cpus: float) -> list[Node]:
     wanted = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
     mine = {name: software()[name] for name in _SAME}
     found = _on_every_node(_look(), cpus, mine, [ray.put((dict(inputs.cards), wanted))])
-    for address, report in found.items():
-        if report["problem"]:
-            raise InputError(f"node {address}: {report['problem']}")
     return [Node(address, tuple(report["gpu_bytes"])) for address, report in found.items()]
 
 
@@ -49,14 +46,15 @@ def fetch_on_nodes(cards: Mapping[str, ModelCard]) -> dict[str, dict[str, int]]:
         InputError: a node cannot read one of them.
     """
     found = _on_every_node(_fetch(), 0, [ray.put(dict(cards))])
-    for address, report in found.items():
-        if report["problem"]:
-            raise InputError(f"node {address}: {report['problem']}")
     return {address: report["bytes"] for address, report in found.items()}
 
 
 def _on_every_node(look: Callable[..., dict[str, Any]], cpus: float, *arguments: Any) -> dict[str, Any]:
-    """What a function says on each living node with this many CPUs, by the node's address."""
+    """What a function says on each living node with this many CPUs, by the node's address.
+
+    Raises:
+        InputError: one of them does not answer, or says that it has a problem.
+    """
     nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= max(cpus, 1)]
     tasks = {
         _name(node, nodes): ray.remote(look)
@@ -71,6 +69,9 @@ def _on_every_node(look: Callable[..., dict[str, Any]], cpus: float, *arguments:
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(f"node {address} does not do what it is asked: {lines[-1]}") from None
+    for address, report in reports.items():
+        if report["problem"]:
+            raise InputError(f"node {address}: {report['problem']}")
     return reports
 
 

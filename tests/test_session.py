@@ -40,6 +40,7 @@ def test_a_space_for_gpus_runs_on_a_cpu_only_when_told_to() -> None:
     with pytest.raises(InputError, match=r"--gpus-per-trial 0\.5 asks for a GPU"):
         choose_share(space, 0.5, [], "this machine")
     assert choose_share(load_space("embedded"), None, [], "this machine") == 0.0
+    assert choose_share(load_space("embedded-full"), None, [], "this machine") == 0.0
     assert not load_space("small").gpu
     assert load_space("efficiency").gpu
 
