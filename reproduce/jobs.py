@@ -20,6 +20,7 @@ from reproduce.exits import FAILED, OK
 from reproduce.inputs import find_inputs, trial_specs, try_inputs
 from reproduce.interrupts import end_on_signals
 from reproduce.lock import check_lock, write_lock
+from reproduce.places import Place, Resources, choose_places, describe_places
 from reproduce.room import require_disk, require_shared_memory
 from reproduce.search_space import SearchSpace, recipe_values
 from reproduce.shares import choose_share, local_gpu_bytes, parse_share
@@ -73,21 +74,24 @@ def run_space(
         from reproduce.session import ray_session
 
         with ray_session(address, dashboard):
-            from reproduce.sweep import Resources, run_sweep
+            from reproduce.sweep import run_sweep
 
             cpus = space.recipe.cpu_threads
+            places: tuple[Place, ...] = (Place(share or 0.0),)
             if address is not None:
                 from reproduce.nodes import examine_nodes
 
-                gpu_bytes = [size for node in examine_nodes(inputs, cpus) for size in node.gpu_bytes]
-                share = choose_share(space, share, gpu_bytes, "this cluster")
-            if space.exclusive and not share:
+                nodes = examine_nodes(inputs, cpus)
+                places = choose_places(space, share, nodes)
+                for line in describe_places(space, nodes, places):
+                    print(line)
+            if space.exclusive and not any(place.share for place in places):
                 max_concurrent = 1
             outcome = run_sweep(
                 open_specs,
                 inputs,
                 root,
-                resources=Resources(cpus, share or 0.0, max_concurrent),
+                resources=Resources(cpus, places, max_concurrent),
                 attempts={s.run_id: rows.get(s.run_id, {}).get("attempt", 0) + 1 for s in open_specs},
                 finished_before=finished,
                 fail_fast=fail_fast,

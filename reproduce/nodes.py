@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -12,19 +12,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lfreeze.errors import InputError
 from lfreeze.models import ModelCard
 from reproduce.inputs import SpaceInputs
+from reproduce.places import Node
 from reproduce.provenance import software
 
 _SECONDS = 600.0
 # What must be the same everywhere; another commit of the same version is another program too.
 _SAME = ("lfreeze_version", "git_commit", "git_dirty")
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node that can run trials; ``gpu_bytes`` is the memory of each of its GPUs."""
-
-    address: str
-    gpu_bytes: tuple[int, ...]
 
 
 def examine_nodes(inputs: SpaceInputs, cpus: float) -> list[Node]:
@@ -35,8 +28,14 @@ def examine_nodes(inputs: SpaceInputs, cpus: float) -> list[Node]:
     """
     wanted = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
     mine = {name: software()[name] for name in _SAME}
-    found = _on_every_node(_look(), cpus, mine, [ray.put((dict(inputs.cards), wanted))])
-    return [Node(address, tuple(report["gpu_bytes"])) for address, report in found.items()]
+    asked = _nodes(cpus)
+    found = _on_every_node(_look(), asked, mine, [ray.put((dict(inputs.cards), wanted))])
+    nodes = []
+    for name, node in asked.items():
+        given = node["Resources"]
+        gpus = found[name]["gpus"][: int(given.get("GPU", 0))]
+        nodes.append(Node(name, str(node["NodeManagerAddress"]), given["CPU"], tuple(gpus)))
+    return nodes
 
 
 def fetch_on_nodes(cards: Mapping[str, ModelCard]) -> dict[str, dict[str, int]]:
@@ -45,41 +44,45 @@ def fetch_on_nodes(cards: Mapping[str, ModelCard]) -> dict[str, dict[str, int]]:
     Raises:
         InputError: a node cannot read one of them.
     """
-    found = _on_every_node(_fetch(), 0, [ray.put(dict(cards))])
+    found = _on_every_node(_fetch(), _nodes(0), [ray.put(dict(cards))])
     return {address: report["bytes"] for address, report in found.items()}
 
 
-def _on_every_node(look: Callable[..., dict[str, Any]], cpus: float, *arguments: Any) -> dict[str, Any]:
-    """What a function says on each living node with this many CPUs, by the node's address.
+def _nodes(cpus: float) -> dict[str, Mapping[str, Any]]:
+    """The living nodes with this many CPUs, each by its address, and by its id too where several share one."""
+    nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= max(cpus, 1)]
+    shared = Counter(node["NodeManagerAddress"] for node in nodes)
+    return {
+        f"{a} ({node['NodeID'][:8]})" if shared[a := node["NodeManagerAddress"]] > 1 else a: node
+        for node in nodes
+    }
+
+
+def _on_every_node(
+    look: Callable[..., dict[str, Any]], nodes: Mapping[str, Mapping[str, Any]], *arguments: Any
+) -> dict[str, Any]:
+    """What a function says on each node, by the node's name.
 
     Raises:
         InputError: one of them does not answer, or says that it has a problem.
     """
-    nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= max(cpus, 1)]
     tasks = {
-        _name(node, nodes): ray.remote(look)
+        name: ray.remote(look)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
         .remote(*arguments)
-        for node in nodes
+        for name, node in nodes.items()
     }
     reports = {}
-    for address, task in tasks.items():
+    for name, task in tasks.items():
         try:
-            reports[address] = ray.get(task, timeout=_SECONDS)
+            reports[name] = ray.get(task, timeout=_SECONDS)
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise InputError(f"node {address} does not do what it is asked: {lines[-1]}") from None
-    for address, report in reports.items():
+            raise InputError(f"node {name} does not do what it is asked: {lines[-1]}") from None
+    for name, report in reports.items():
         if report["problem"]:
-            raise InputError(f"node {address}: {report['problem']}")
+            raise InputError(f"node {name}: {report['problem']}")
     return reports
-
-
-def _name(node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> str:
-    """Its IP address; with its id, where several nodes share one."""
-    address = str(node["NodeManagerAddress"])
-    shared = sum(other["NodeManagerAddress"] == address for other in nodes) > 1
-    return f"{address} ({node['NodeID'][:8]})" if shared else address
 
 
 def _look() -> Callable[..., dict[str, Any]]:
@@ -90,7 +93,7 @@ def _look() -> Callable[..., dict[str, Any]]:
 
         import ray
 
-        report: dict[str, Any] = {"problem": None, "gpu_bytes": []}
+        report: dict[str, Any] = {"problem": None, "gpus": []}
         try:
             from reproduce.provenance import software
         except ImportError as error:
@@ -115,12 +118,13 @@ def _look() -> Callable[..., dict[str, Any]]:
                 return report | {"problem": str(error)}
             if (found.weights_hash, found.tokenizer_hash) != wanted[name]:
                 return report | {"problem": f"its files of the model {name} are not the ones here"}
-        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         except (OSError, subprocess.SubprocessError):
             return report
-        return report | {"gpu_bytes": [int(float(line)) * 2**20 for line in done.stdout.split()]}
+        listed = [line.rsplit(",", 1) for line in done.stdout.strip().splitlines()]
+        return report | {"gpus": [(name.strip(), int(float(size)) * 2**20) for name, size in listed]}
 
     return look
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 from ray import tune
+from ray.tune.stopper import CombinedStopper
 
-from lfreeze.errors import InputError
 from lfreeze.models import ModelCard, find_checkpoint
 from lfreeze.tasks import TaskData
 from reproduce.artifacts import note_running
+from reproduce.dispatch import Dispatcher, Rescue, StopWhenDeserted
 from reproduce.inputs import SpaceInputs
 from reproduce.metrics import SweepGauge, TrialGauges
+from reproduce.places import Resources
 from reproduce.progress import SweepProgress, outcome
 from reproduce.provenance import software
 from reproduce.rows import complete, failure_row, identity_row
@@ -40,23 +42,6 @@ from reproduce.spec import Cell, TrialSpec
 from reproduce.store import TrialResult, write_trial
 
 _PAYLOAD = "payload"
-_RESTARTS = 2  # of a trial whose worker or node died under it
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What each trial is given, and how many may run at once (None: as many as fit)."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    max_concurrent: int | None = None
-
-    def concurrency(self, cluster: Mapping[str, float]) -> int:
-        """How many trials run at once on a cluster with these resources."""
-        fits = int(cluster.get("CPU", 1) // self.cpus)
-        if self.gpus:
-            fits = min(fits, int(cluster.get("GPU", 0) // self.gpus))
-        return min(fits, self.max_concurrent or fits)
 
 
 @dataclass(frozen=True)
@@ -67,8 +52,6 @@ class Shared:
     attempts: Mapping[str, int]
     cards: Mapping[str, ModelCard]
     data: Mapping[str, TaskData]
-    gpu_share: float | None
-    exclusive: bool
 
 
 @dataclass
@@ -87,20 +70,20 @@ class WarmTrial(tune.Trainable):
         from reproduce.trial import TrialWorker
 
         self._shared, self._worker, self._gauges = shared, TrialWorker(), TrialGauges()
-        self._run_id = config["trial"]["run_id"]
+        self._trial = config["trial"]
 
     def __repr__(self) -> str:
         # Read once, when the actor is made; its trials are in its log.
         return "lfreeze worker"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._run_id = new_config["trial"]["run_id"]
+        self._trial = new_config["trial"]
         return True
 
     def step(self) -> dict[str, Any]:
         from reproduce.trial import Placement
 
-        shared, run_id = self._shared, self._run_id
+        shared, run_id = self._shared, self._trial["run_id"]
         spec = shared.specs[run_id]
         self._gauges.begin(spec.cell)
         # In the log that the dashboard shows first.
@@ -110,7 +93,7 @@ class WarmTrial(tune.Trainable):
             find_checkpoint(shared.cards[spec.cell.model]),
             shared.data[spec.cell.task],
             attempt=shared.attempts[run_id],
-            placement=Placement(shared.gpu_share, shared.exclusive),
+            placement=Placement(self._trial["gpu_share"], self._trial["exclusive"]),
             on_step=self._gauges.step,
         )
         self._gauges.end(result.row)
@@ -121,8 +104,15 @@ class WarmTrial(tune.Trainable):
 class Recorder(tune.Callback):
     """Writes each row as it comes; never raises, since that would end the whole sweep."""
 
-    def __init__(self, root: Path, shared: Shared, outcome: SweepOutcome, progress: SweepProgress):
-        self._root, self._shared = root, shared
+    def __init__(
+        self,
+        root: Path,
+        shared: Shared,
+        outcome: SweepOutcome,
+        progress: SweepProgress,
+        taken_back: Callable[[str], bool],
+    ):
+        self._root, self._shared, self._taken_back = root, shared, taken_back
         self._outcome, self._progress = outcome, progress
         self._noted: tuple[str, ...] = ()
         self._gauge = SweepGauge()
@@ -139,11 +129,11 @@ class Recorder(tune.Callback):
         if payload is not None:
             self._guard(lambda: self._record(payload))
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._guard(lambda: self._progress.note(f"a worker died; again from its start: {trial}"))
-
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         def record() -> None:
+            if self._taken_back(trial.trial_id):
+                self._again(trial)
+                return
             spec = self._shared.specs[trial.config["trial"]["run_id"]]
             now = datetime.now(UTC)
             message = str(trial.get_error() or "the worker died").strip().splitlines()[-1]
@@ -160,6 +150,9 @@ class Recorder(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._guard(lambda: self._show(trials))
+
+    def _again(self, trial: Any) -> None:
+        self._progress.note(f"a worker died; again from its start: {trial}")
 
     def _record(self, result: TrialResult) -> None:
         write_trial(self._root, result)
@@ -204,11 +197,6 @@ class StopAtFirstFailure(tune.Stopper):
         return bool(self._outcome.failed)
 
 
-def _config(spec: TrialSpec) -> dict[str, Any]:
-    """One cell of the grid, as Tune and the dashboard show it."""
-    return {**asdict(spec.cell), "run_id": spec.run_id, "name": str(spec.cell)}
-
-
 def run_sweep(
     specs: Sequence[TrialSpec],
     inputs: SpaceInputs,
@@ -229,45 +217,38 @@ def run_sweep(
     with contextlib.ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="lfreeze-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        cluster = ray.cluster_resources()
-        concurrency = resources.concurrency(cluster)
-        if concurrency < 1:
-            raise InputError(
-                f"a trial asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, but this cluster has "
-                f"{cluster.get('CPU', 0):g} CPUs and {cluster.get('GPU', 0):g} GPUs: no trial can run"
-            )
-        shared = Shared(
-            specs={spec.run_id: spec for spec in specs},
-            attempts=attempts,
-            cards=inputs.cards,
-            data=inputs.data,
-            gpu_share=resources.gpus or None,
-            exclusive=resources.gpus >= 1 or concurrency == 1 or len(specs) == 1,
-        )
+        concurrency = resources.concurrency(ray.cluster_resources())
+        shared = Shared({spec.run_id: spec for spec in specs}, attempts, inputs.cards, inputs.data)
         progress = stack.enter_context(SweepProgress(len(specs), finished_before))
-        recorder = Recorder(root, shared, outcome, progress)
+        dispatcher = Dispatcher(specs, resources, alone=concurrency == 1 or len(specs) == 1)
+        recorder = Recorder(root, shared, outcome, progress, dispatcher.taken_back)
+        stoppers: list[tune.Stopper] = [StopWhenDeserted(dispatcher, progress.note)]
+        if fail_fast:
+            stoppers.append(StopAtFirstFailure(outcome))
         trainable = tune.with_resources(
             tune.with_parameters(WarmTrial, shared=shared),
-            {"cpu": resources.cpus, "gpu": resources.gpus},
+            lambda config: tune.PlacementGroupFactory([config["trial"]["resources"]]),
         )
         # What the dashboard calls a worker's class.
         trainable.__name__ = trainable.__qualname__ = WarmTrial.__name__
         tuner = tune.Tuner(
             trainable,
-            param_space={"trial": tune.grid_search([_config(spec) for spec in specs])},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=resources.max_concurrent,
                 trial_name_creator=lambda trial: trial.config["trial"]["name"],
-                trial_dirname_creator=lambda trial: trial.config["trial"]["run_id"],
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                search_alg=dispatcher,
+                scheduler=Rescue(dispatcher),
+                # As many as the dispatcher has.
+                num_samples=-1,
             ),
             run_config=tune.RunConfig(
                 name=f"lfreeze-{datetime.now(UTC):%Y%m%d-%H%M%S}",
                 storage_path=str(scratch),
                 callbacks=[recorder],
                 verbose=0,
-                stop=StopAtFirstFailure(outcome) if fail_fast else None,
-                failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+                stop=CombinedStopper(*stoppers),
                 # A class without save_checkpoint fails at its end otherwise, which ends reuse too.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

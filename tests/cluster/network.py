@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 SUBNET = "10.77.0"
@@ -52,7 +52,7 @@ class Machine:
         with self._log.open("ab") as log:
             self._ray = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, "sh", "-c", script, "sh", *command],
-                stdout=log, stderr=log, start_new_session=True, env=_environment(environment),
+                stdout=log, stderr=log, start_new_session=True, env=environment_with(environment),
             )  # fmt: skip
 
     def command(self, *words: str) -> list[str]:
@@ -65,7 +65,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*words), capture_output=True, text=True, timeout=timeout, check=False,
-            env=_environment(environment),
+            env=environment_with(environment),
         )  # fmt: skip
 
     def kill(self) -> None:
@@ -116,21 +116,31 @@ class Network:
             _ip("netns", "del", machine.name)
 
     def start(self) -> None:
-        """The head, which runs no trials, then every worker with one CPU."""
+        """The head, which runs no trials, then every worker."""
+        self.start_head()
+        for worker in self.workers:
+            self.start_worker(worker)
+        self.wait_for_nodes(len(self.workers) + 1)
+
+    def start_head(self) -> None:
         self.head.start_ray(
             "--head", "--port", str(PORT), "--num-cpus", "0", "--dashboard-host", "127.0.0.1",
             "--metrics-export-port", "8080",
         )  # fmt: skip
         self.wait(lambda: self.head.run("ray", "health-check", "--address", self.address).returncode == 0, 60)
-        for worker in self.workers:
-            self.start_worker(worker)
-        self.wait(lambda: self.nodes() == len(self.workers) + 1, 60)
 
-    def start_worker(self, worker: Machine, environment: Mapping[str, str] | None = None) -> None:
+    def start_worker(
+        self,
+        worker: Machine,
+        environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = ("--num-cpus", "1"),
+    ) -> None:
         worker.start_ray(
-            "--address", self.address, "--num-cpus", "1", "--metrics-export-port", "8080",
-            environment=environment,
-        )  # fmt: skip
+            "--address", self.address, "--metrics-export-port", "8080", *options, environment=environment
+        )
+
+    def wait_for_nodes(self, count: int) -> None:
+        self.wait(lambda: self.nodes() == count, 90)
 
     @property
     def address(self) -> str:
@@ -158,14 +168,14 @@ class Network:
             path.read_text(errors="replace")[-3000:] for path in sorted(self._folder.glob("*.log"))
         )
 
-    def wait(self, condition, seconds: float) -> None:  # type: ignore[no-untyped-def]
+    def wait(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.5)
 
 
-def _environment(changes: Mapping[str, str] | None) -> dict[str, str]:
+def environment_with(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """With the token; an empty value takes a variable away."""
     values = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN} | dict(changes or {})
     values["PATH"] = f"{Path(shutil.which('python') or '').parent}:{values['PATH']}"

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from reproduce.store import read_trials
-from tests.cluster.network import TOKEN, Network, missing
+from tests.cluster.network import TOKEN, Network, environment_with, missing
 from tests.test_sweep import SMALL
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -40,10 +40,8 @@ def sweep(network: Network, artifacts: Path, seeds: str, *options: str) -> list[
 
 def start(command: list[str], artifacts: Path, finished: int) -> subprocess.Popen[str]:
     """Start a sweep and come back once some trials are finished."""
-    from tests.cluster.network import _environment
-
     driver = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(None)
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment_with()
     )
     deadline = time.monotonic() + 120
     while len(list(artifacts.glob("trials/**/*.parquet"))) < finished:
@@ -154,18 +152,18 @@ def test_a_worker_of_another_version_is_named(network: Network, tmp_path: Path) 
     )
     worker = network.workers[1]
     worker.kill()
-    network.wait(lambda: network.nodes() == 2, 90)
+    network.wait_for_nodes(2)
     network.start_worker(worker, {"PYTHONPATH": str(other)})
-    network.wait(lambda: network.nodes() == 3, 60)
+    network.wait_for_nodes(3)
     done = network.head.run(*sweep(network, tmp_path / "a", "1")[6:])
     assert done.returncode == 2, done.stdout + done.stderr
     assert (
         f"node {worker.address}: it has another version of this package: lfreeze_version 0.0.9" in done.stderr
     )
     worker.kill()
-    network.wait(lambda: network.nodes() == 2, 90)
+    network.wait_for_nodes(2)
     network.start_worker(worker)
-    network.wait(lambda: network.nodes() == 3, 60)
+    network.wait_for_nodes(3)
 
 
 def test_a_worker_without_the_model_is_named(network: Network, home: Path) -> None:

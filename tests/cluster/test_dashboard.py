@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from reproduce.metrics import TAGS
-from tests.cluster.network import TOKEN, Machine, Network, _environment, missing
+from tests.cluster.network import TOKEN, Machine, Network, environment_with, missing
 from tests.cluster.test_recipes import CLUSTER, DASHBOARD
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -34,7 +34,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             "--set", "steps=200", "--seeds", "1,2,3,4,5,6,7,8,9",
         )  # fmt: skip
         with (home / "sweep.log").open("w") as log:
-            sweep = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(None))
+            sweep = subprocess.Popen(command, stdout=log, stderr=log, env=environment_with())
         network.wait(lambda: "ray_lfreeze_trial_loss{" in scrape(network.workers[0]), 120)
         yield network
         sweep.terminate()
@@ -82,7 +82,7 @@ def test_prometheus_finds_every_node_and_grafanas_queries_answer(watched: Networ
             prometheus, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
             "--web.listen-address=127.0.0.1:9090", "--log.level=error",
         ),
-        env=_environment(None),
+        env=environment_with(),
     )  # fmt: skip
 
     def ask(path: str) -> Any:
