@@ -9,16 +9,19 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from lfreeze.errors import InputError
+from reproduce.exits import BAD_INPUT
 from reproduce.interrupts import end_on_signals
 from reproduce.room import OBJECT_STORE_BYTES
 
 _HOST_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 _ANSWER_SECONDS = 5.0
 _CHECK_SECONDS = 30.0
+_JOIN_SECONDS = 180.0
 
 
 @contextlib.contextmanager
@@ -29,7 +32,8 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         dashboard: host and port of this machine's own dashboard; a cluster has its own.
 
     Raises:
-        InputError: the address is malformed, does not answer, or wants another token or version.
+        InputError: the address is malformed, does not answer, or wants another token or version; or Ray does
+            not start.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     # A worker's death is told in one line by the recorder, and by the trial's row if it stays dead.
@@ -55,13 +59,16 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
     else:
         require_answer(address)
         options["address"] = address
+    problem = (
+        f"the Ray cluster at {address!r} cannot be joined"
+        if address
+        else "Ray does not start on this machine"
+    )
     try:
-        context = ray.init(**options)
+        with ended_after(_JOIN_SECONDS, problem):
+            context = ray.init(**options)
     except Exception as error:
-        if address is None:
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"the Ray cluster at {address!r} cannot be joined: {reason}") from None
+        raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None
     # Ray has put its own handler in place.
     end_on_signals()
     try:
@@ -70,6 +77,30 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def ended_after(seconds: float, problem: str) -> Iterator[None]:
+    """End this process, as on bad input, if the block has not ended by then.
+
+    For Ray's start, which may wait without limit in compiled code that not even Ctrl-C interrupts.
+    """
+
+    def end() -> None:
+        print(
+            f"error: {problem}: no answer after {seconds:g} s; the same command tries again",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(BAD_INPUT)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def require_answer(address: str) -> None:

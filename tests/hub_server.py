@@ -123,10 +123,12 @@ class HubServer:
     `tokens` are those with access to every gated repository. `requests` holds what was asked, in order,
     as (method, path still quoted and without its query); `ranges` the (path, Range header) of the GETs
     that had one. A client also asks for /api/agent-harnesses, once per HF_HOME and before anything else.
+    Other machines reach it where `host` is an address of this one.
     """
 
-    def __init__(self, tokens: Collection[str] = ()) -> None:
+    def __init__(self, tokens: Collection[str] = (), host: str = "127.0.0.1", port: int = 0) -> None:
         self.tokens = set(tokens)
+        self.place = (host, port)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.requests: list[tuple[str, str]] = []
         self.ranges: list[tuple[str, str]] = []
@@ -150,7 +152,7 @@ class HubServer:
     def endpoint(self) -> str:
         """The hub's address; after closing, one where nothing answers."""
         assert self._server is not None, "the hub has an address once it is entered"
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self.place[0]}:{self._server.server_port}"
 
     def add_model(self, repo_id: str, files: Files, *, gated: bool = False) -> str:
         """Commit these files to a model's main, and return the commit."""
@@ -184,7 +186,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, hub: HubServer) -> None:
         self.hub = hub
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(hub.place, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A client that goes away in the middle of a body is not the server's error.

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -81,6 +82,29 @@ def test_addresses_where_nothing_listens(address: str) -> None:
     with pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"):
         require_answer(address)
     assert time.monotonic() - started < 10
+
+
+def test_a_start_without_end_is_ended() -> None:
+    """Also where the block sleeps in code that no signal interrupts, as a join does."""
+    code = (
+        "import ctypes, sys\n"
+        "from reproduce.session import ended_after\n"
+        "with ended_after(float(sys.argv[1]), 'the cluster cannot be joined'):\n"
+        "    ctypes.CDLL(None).poll(None, 0, int(sys.argv[2]))\n"
+        "print('went on')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "0.5", "60000"], capture_output=True, text=True, timeout=50
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (
+        ended.stderr
+        == "error: the cluster cannot be joined: no answer after 0.5 s; the same command tries again\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "50", "10"], capture_output=True, text=True, timeout=40
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
 def test_a_dashboard_beyond_this_machine_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 from reproduce.report.collected import Collected
 from reproduce.report.figure_data import shared_experiments
 from reproduce.report.order import BASELINE, experiments, is_tiny, strategies_in_order
-from reproduce.report.statistics import DIGITS, efficiency, ranking
+from reproduce.report.statistics import DIGITS, efficiency, ranking, timed_devices
 from reproduce.report.tables import table_tasks
 from reproduce.report.units import listed, n_is, number, plural
 
@@ -144,6 +144,12 @@ def notices(found: Collected) -> list[str]:
         texts.append(
             f"Speed was measured while other trials used the same device (marked ▲, {which}). Memory and "
             "accuracy do not depend on that; compare step times with care."
+        )
+    devices = timed_devices(trials)
+    if devices:
+        texts.append(
+            f"Times were taken on {plural(len(devices), 'kind')} of devices ({listed(devices)}): of each experiment "
+            "those of one kind count, and times of different experiments do not compare."
         )
     if trials.height and BASELINE not in set(trials.filter(pl.col("status") == "ok")["strategy"]):
         texts.append(f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be given.")

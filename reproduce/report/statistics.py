@@ -13,6 +13,7 @@ from reproduce.report.order import BASELINE, in_order
 
 CELL = ["model", "task", "strategy", "seed"]
 EXPERIMENT = ["model", "task"]
+DEVICE = pl.coalesce("gpu_name", "cpu_model", pl.lit(""))
 # Sums taken in another order differ in their last bits: without rounding, means that are equal on
 # paper would not tie, and the same trials would not always give the same report.
 DIGITS = 12
@@ -48,13 +49,28 @@ def successful(trials: pl.DataFrame) -> pl.DataFrame:
 def speed_trials(trials: pl.DataFrame) -> pl.DataFrame:
     """The cells whose step times may be compared.
 
-    In an experiment with any trial that had its device to itself only such trials count, so that
-    no comparison mixes the two; elsewhere the others do, and ``exclusive`` is False.
+    In an experiment only the trials of one kind of device count, and either those that had it to
+    themselves or, where ``exclusive`` is False, those that shared it, so that no comparison mixes them.
+    Of several such groups: one with ALL, which the others are compared with, then one that had its device
+    to itself, then the largest.
     """
     timed = trials.filter(pl.col("status") == "ok", pl.col("seconds_per_10_steps").is_not_null())
-    timed = timed.with_columns(pl.col("exclusive").fill_null(False))
-    some_exclusive = pl.col("exclusive").any().over(EXPERIMENT)
-    return one_per_cell(timed.filter(pl.col("exclusive") | ~some_exclusive))
+    timed = timed.with_columns(pl.col("exclusive").fill_null(False), device_kind=DEVICE)
+    chosen = (
+        timed.group_by(*EXPERIMENT, "exclusive", "device_kind")
+        .agg(with_all=(pl.col("strategy") == BASELINE).any(), n=pl.len())
+        .sort("with_all", "exclusive", "n", "device_kind", descending=[True, True, True, False])
+        .unique(EXPERIMENT, keep="first", maintain_order=True)
+    )
+    kept = timed.join(chosen, on=[*EXPERIMENT, "exclusive", "device_kind"], how="semi", maintain_order="left")
+    return one_per_cell(kept.drop("device_kind"))
+
+
+def timed_devices(trials: pl.DataFrame) -> list[str]:
+    """The kinds of devices of experiments whose times were taken on more than one; empty if there are none."""
+    timed = trials.filter(pl.col("status") == "ok", pl.col("seconds_per_10_steps").is_not_null())
+    several = timed.select(*EXPERIMENT, device_kind=DEVICE).unique()
+    return sorted(set(several.filter(pl.len().over(EXPERIMENT) > 1)["device_kind"]))
 
 
 def accuracy(trials: pl.DataFrame) -> pl.DataFrame:

@@ -37,7 +37,6 @@ _PREDICTED = (
     "backward_depth",
     "planned_backward_depth",
     "n_layers",
-    "seconds_per_10_steps",
     "predicted_step_flops",
 )
 PROBLEM_SCHEMA = {
@@ -73,20 +72,25 @@ def table_predictions(trials: pl.DataFrame) -> pl.DataFrame:
 
     Medians over seeds; times and FLOPs as fractions of ALL's in the same model and task.
     """
+    keys = [*EXPERIMENT, "strategy"]
     medians = (
         trials.filter((pl.col("status") == "ok") & pl.col("predicted_step_flops").is_not_null())
-        .group_by(*EXPERIMENT, "strategy")
-        .agg(pl.col(*_PREDICTED).median(), exclusive=pl.col("exclusive").all(), n=pl.len())
+        .group_by(keys)
+        .agg(pl.col(*_PREDICTED).median(), n=pl.len())
     )
+    times = efficiency(trials).select(*keys, "exclusive", measured_time_ratio="time_ratio")
     baseline = medians.filter(pl.col("strategy") == BASELINE).select(
-        *EXPERIMENT, all_flops="predicted_step_flops", all_seconds="seconds_per_10_steps"
+        *EXPERIMENT, all_flops="predicted_step_flops"
     )
-    joined = medians.join(baseline, on=list(EXPERIMENT), how="left").with_columns(
-        memory_measured_over_predicted=_over("training_bytes", "predicted_training_bytes"),
-        predicted_time_ratio=_over("predicted_step_flops", "all_flops"),
-        measured_time_ratio=_over("seconds_per_10_steps", "all_seconds"),
+    joined = (
+        medians.join(baseline, on=EXPERIMENT, how="left")
+        .join(times, on=keys, how="left")
+        .with_columns(
+            memory_measured_over_predicted=_over("training_bytes", "predicted_training_bytes"),
+            predicted_time_ratio=_over("predicted_step_flops", "all_flops"),
+        )
     )
-    return in_order(joined.drop("all_flops", "all_seconds", "predicted_step_flops", "seconds_per_10_steps"))
+    return in_order(joined.drop("all_flops", "predicted_step_flops"))
 
 
 def _over(column: str, other: str) -> pl.Expr:

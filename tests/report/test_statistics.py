@@ -11,8 +11,18 @@ import polars as pl
 import pytest
 
 from reproduce.report import figure_data
+from reproduce.report.collected import Collected
+from reproduce.report.facts import notices
 from reproduce.report.order import family_and_percent, strategies_in_order
-from reproduce.report.statistics import accuracy, efficiency, one_per_cell, ranking, speed_trials
+from reproduce.report.statistics import (
+    accuracy,
+    efficiency,
+    one_per_cell,
+    ranking,
+    speed_trials,
+    timed_devices,
+)
+from reproduce.report.tables import table_predictions
 from reproduce.store import TRIAL_SCHEMA, read_trials
 from tests.report.synthetic import trial_row
 
@@ -142,6 +152,35 @@ def test_exclusive_trials_displace_shared_ones_in_their_experiment_only() -> Non
     assert by_cell["a", "ALL"]["seconds_per_10_steps"] == 1.0
     assert by_cell["a", "BOT25"]["seconds_per_10_steps"] is None
     assert figure_data.figure_4_absent(trials) == ["BOT25 (tiny-gemma, a)"]
+
+
+def test_times_of_one_kind_of_device_count_in_each_experiment() -> None:
+    """As on a cluster whose small GPUs run, alone, what fits them, and its large ones share themselves."""
+    large, small = {"gpu_name": "large", "exclusive": False}, {"gpu_name": "small", "exclusive": True}
+    rows = [
+        trial_row("ALL", task="a", **large, seconds_per_10_steps=4.0),
+        trial_row("BOT75", task="a", **large, seconds_per_10_steps=2.0),
+        trial_row("BOT75", task="a", seed=43, **small, seconds_per_10_steps=40.0),
+        trial_row("ALL", task="b", **small, seconds_per_10_steps=50.0),
+        trial_row("ALL", task="b", seed=43, **large, seconds_per_10_steps=5.0),
+        trial_row("ALL", task="c", **large),
+    ]
+    trials = frame(*rows)
+    chosen = speed_trials(trials).select("strategy", "task", "seed", "exclusive").rows()
+    assert chosen == [
+        ("ALL", "a", 42, False), ("BOT75", "a", 42, False), ("ALL", "b", 42, True), ("ALL", "c", 42, False)
+    ]  # fmt: skip
+    by_cell = {(row["task"], row["strategy"]): row for row in efficiency(trials).to_dicts()}
+    assert by_cell["a", "BOT75"]["time_ratio"] == 0.5
+    assert by_cell["a", "BOT75"]["n_memory"] == 2
+    predicted = {(row["task"], row["strategy"]): row for row in table_predictions(trials).to_dicts()}
+    assert predicted["a", "BOT75"]["measured_time_ratio"] == 0.5
+    assert timed_devices(trials) == ["large", "small"]
+    assert timed_devices(frame(*rows[:2], *rows[5:])) == []
+    (notice,) = [
+        text for text in notices(Collected(trials, trials, None, None, (), ())) if "kinds of devices" in text
+    ]
+    assert "(large and small)" in notice
 
 
 def test_a_cell_counts_once_and_the_first_folder_wins() -> None:
