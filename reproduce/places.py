@@ -121,7 +121,7 @@ def choose_places(space: SearchSpace, asked: float | None, nodes: Sequence[Node]
     shares = {node: _shares(space, node.gpu_bytes) for node in equipped}
     if not any(len(fitting) == len(every) for fitting in shares.values()):
         # Memory decides what fits, so that the largest GPU fits the most: refused as if it were alone.
-        choose_share(space, None, [max(node.gpu_bytes for node in equipped)], "this cluster")
+        choose_share(space, None, [max(node.gpu_bytes for node in equipped)], "this cluster", "largest")
     used = _one_kind([n for n in equipped if len(shares[n]) == len(every)]) if space.exclusive else equipped
     places = []
     for node in used:

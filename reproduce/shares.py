@@ -34,15 +34,16 @@ def local_gpu_bytes() -> list[int]:
     return [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
 
 
-def choose_share(space: SearchSpace, asked: float | None, gpu_bytes: Sequence[int], where: str) -> float:
+def choose_share(
+    space: SearchSpace, asked: float | None, gpu_bytes: Sequence[int], where: str, which: str = "smallest"
+) -> float:
     """What was asked for, or the part of the smallest GPU that fits the space's largest trial.
 
-    One size for all lets a worker be used again whichever GPU it is on; a larger GPU holds as many trials
-    as the smallest, each with more room.
+    One size for all lets a worker be used again whichever GPU it is on.
 
     Args:
         gpu_bytes: the memory of every GPU that trials may use; 0 is chosen where there is none.
-        where: what has these GPUs, for the messages.
+        where, which: what has these GPUs, and which of its GPUs the smallest of them is, for the messages.
 
     Raises:
         InputError: there is no GPU where one is needed, or none is large enough.
@@ -73,6 +74,7 @@ def choose_share(space: SearchSpace, asked: float | None, gpu_bytes: Sequence[in
     if share > 1:
         raise InputError(
             f"the largest trial of {space.name} needs {share:.1f} times the {memory / 2**30:.0f} GiB of the "
-            f"smallest GPU of {where}"
+            f"{which} GPU of {where}: choose fewer models or strategies, --set precision=bf16, a smaller "
+            "batch_size, or other GPUs with CUDA_VISIBLE_DEVICES"
         )
     return 1.0 if space.exclusive else share

@@ -83,7 +83,7 @@ def test_times_are_measured_on_the_kind_of_gpu_that_there_is_most_of() -> None:
 
 def test_a_trial_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(
-        InputError, match=r"the largest trial of paper needs .* times the 24 GiB of the smallest"
+        InputError, match=r"the largest trial of paper needs .* times the 24 GiB of the largest"
     ):
         choose_places(space(), None, [node("a", A10), node("b", ("small", 8 * GIB))])
     with pytest.raises(InputError, match="the space paper needs a GPU, but this cluster has none"):

@@ -112,7 +112,7 @@ def test_a_trial_that_fits_nowhere_is_told_before_any_starts(network: Network, h
     )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "the largest trial of embedded needs" in done.stderr
-    assert "times the 2 GiB of the smallest GPU of this cluster" in done.stderr
+    assert "times the 2 GiB of the largest GPU of this cluster" in done.stderr
 
 
 def test_what_waits_for_a_node_that_dies_runs_elsewhere(network: Network, home: Path, tools: Path) -> None:
