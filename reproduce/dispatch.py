@@ -6,15 +6,18 @@ into and that has room, so that a fast node gets more of them, and takes back wh
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import ray
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import NoopStopper
@@ -29,7 +32,7 @@ RESTARTS = 2
 _LOOK_SECONDS = 5.0
 # Ray takes some 20 s to find that a node is dead; until then it looks alive.
 _REST_SECONDS = 30.0
-_TELL_SECONDS = 45.0
+_TELL_SECONDS = 20.0
 _PATIENCE_SECONDS = 600.0
 
 
@@ -86,8 +89,9 @@ class Dispatcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         load = Counter(index for _, _, index in self._given.values())
-        slots = {i: place.slots for i, place in enumerate(self._places) if self._able(i)}
-        for index in sorted(slots, key=lambda i: load[i] / (slots[i] or math.inf)):
+        slots = {i: place.slots for i, place in enumerate(self._places) if self._able(i) or not self._given}
+        # Tune stands still while it has nothing at all, so that it is always left a trial, to wait if need be.
+        for index in sorted(slots, key=lambda i: (not self._able(i), load[i] / (slots[i] or math.inf))):
             offers = [takers for takers, queue in self._waiting.items() if queue and index in takers]
             full = slots[index] and load[index] >= slots[index] * (1 + _AHEAD)
             if offers and not full:
@@ -124,8 +128,12 @@ class Dispatcher(Searcher):
         return trial_id in self._again
 
     def stranded(self) -> set[str]:
-        """The trials given to places that can run nothing now, by Tune's ids."""
-        return {trial_id for trial_id, (_, _, index) in self._given.items() if not self._able(index)}
+        """The trials given to places that can run nothing now, where others can; by Tune's ids."""
+        return {
+            trial_id
+            for trial_id, (_, takers, index) in self._given.items()
+            if not self._able(index) and any(map(self._able, takers))
+        }
 
     def deserted(self) -> bool:
         """Whether no living node could run any of the trials that are left."""
@@ -143,6 +151,26 @@ class Dispatcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing."""
+
+
+@contextlib.contextmanager
+def every_error_is_a_trials() -> Iterator[None]:
+    """Makes of any error of Ray's about a task one of the worker that ran it.
+
+    Tune ends the whole experiment at those that it has no case for: a worker that Ray's memory monitor
+    killed while it trained, a result that was lost with its node.
+    """
+    handle = RayActorManager._actor_task_failed
+
+    def handle_any(self: Any, task: Any, exception: Exception) -> None:
+        known = isinstance(exception, RayActorError | RayTaskError)
+        handle(self, task, exception if known else RayActorError(error_msg=str(exception)))
+
+    RayActorManager._actor_task_failed = handle_any
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = handle
 
 
 class Rescue(FIFOScheduler):

@@ -81,7 +81,7 @@ def run_space(
             if address is not None:
                 from reproduce.nodes import examine_nodes
 
-                nodes = examine_nodes(inputs, cpus)
+                nodes = examine_nodes(inputs, cpus, with_gpus=share != 0)
                 places = choose_places(space, share, nodes)
                 for line in describe_places(space, nodes, places):
                     print(line)
@@ -160,7 +160,8 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     from reproduce.store import trial_frame
     from reproduce.trial import TrialWorker
 
-    result = TrialWorker().run(spec, inputs.checkpoints[spec.cell.model], inputs.data[spec.cell.task])
+    checkpoint = inputs.checkpoints[spec.cell.model]
+    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.cell.task])
     row = trial_frame(result.row).to_dicts()[0]
     if as_json:
         print(json.dumps(row, default=str, indent=1))

@@ -15,26 +15,45 @@ from reproduce.inputs import SpaceInputs
 from reproduce.places import Node
 from reproduce.provenance import software
 
+# For an answer of a node, which may have to read and hash its models.
 _SECONDS = 600.0
 # What must be the same everywhere; another commit of the same version is another program too.
 _SAME = ("lfreeze_version", "git_commit", "git_dirty")
 
 
-def examine_nodes(inputs: SpaceInputs, cpus: float) -> list[Node]:
+def examine_nodes(inputs: SpaceInputs, cpus: float, with_gpus: bool) -> list[Node]:
     """The nodes with room for a trial.
 
+    Args:
+        with_gpus: whether trials may be given a part of a GPU.
+
     Raises:
-        InputError: one of them has another version of this package, or lacks a model or has another.
+        InputError: none has room; or one has another version of this package, lacks a model or has
+            another, or gives out GPUs that torch cannot use there, or that another node gives out too.
     """
     wanted = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
     mine = {name: software()[name] for name in _SAME}
     asked = _nodes(cpus)
-    found = _on_every_node(_look(), asked, mine, [ray.put((dict(inputs.cards), wanted))])
-    nodes = []
+    if not asked:
+        raise InputError(f"no node of this cluster has the {cpus:g} CPUs that a trial asks for")
+    found = _on_every_node(_look(), asked, _SECONDS, mine, with_gpus, [ray.put((dict(inputs.cards), wanted))])
+    nodes, owners = [], dict[str, str]()
     for name, node in asked.items():
         given = node["Resources"]
         gpus = found[name]["gpus"][: int(given.get("GPU", 0))]
-        nodes.append(Node(name, str(node["NodeManagerAddress"]), given["CPU"], tuple(gpus)))
+        if len(gpus) < given.get("GPU", 0) and with_gpus:
+            raise InputError(
+                f"node {name}: Ray gives out {given['GPU']:g} GPUs there, but torch can use {len(gpus)} (an older "
+                "driver than its CUDA needs, or a CPU build of torch?): --gpus-per-trial 0 uses no GPU"
+            )
+        for _, _, identifier in gpus:
+            if owners.setdefault(identifier, name) != name:
+                raise InputError(
+                    f"nodes {owners[identifier]} and {name} both give out the GPU {identifier}: start one Ray node "
+                    "on a machine, or give each its own with CUDA_VISIBLE_DEVICES"
+                )
+        models = tuple((model, size) for model, size, _ in gpus)
+        nodes.append(Node(name, str(node["NodeManagerAddress"]), given["CPU"], models))
     return nodes
 
 
@@ -44,7 +63,7 @@ def fetch_on_nodes(cards: Mapping[str, ModelCard]) -> dict[str, dict[str, int]]:
     Raises:
         InputError: a node cannot read one of them.
     """
-    found = _on_every_node(_fetch(), _nodes(0), [ray.put(dict(cards))])
+    found = _on_every_node(_fetch(), _nodes(0), None, [ray.put(dict(cards))])
     return {address: report["bytes"] for address, report in found.items()}
 
 
@@ -59,9 +78,12 @@ def _nodes(cpus: float) -> dict[str, Mapping[str, Any]]:
 
 
 def _on_every_node(
-    look: Callable[..., dict[str, Any]], nodes: Mapping[str, Mapping[str, Any]], *arguments: Any
+    look: Callable[..., dict[str, Any]],
+    nodes: Mapping[str, Mapping[str, Any]],
+    seconds: float | None,
+    *arguments: Any,
 ) -> dict[str, Any]:
-    """What a function says on each node, by the node's name.
+    """What a function says on each node, by the node's name; None waits for as long as it takes.
 
     Raises:
         InputError: one of them does not answer, or says that it has a problem.
@@ -75,7 +97,7 @@ def _on_every_node(
     reports = {}
     for name, task in tasks.items():
         try:
-            reports[name] = ray.get(task, timeout=_SECONDS)
+            reports[name] = ray.get(task, timeout=seconds)
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise InputError(f"node {name} does not do what it is asked: {lines[-1]}") from None
@@ -88,8 +110,12 @@ def _on_every_node(
 def _look() -> Callable[..., dict[str, Any]]:
     # A nested function travels as a whole, and what it is asked is read only once the versions agree: the
     # node may have another version of this package, or none.
-    def look(mine: dict[str, Any], asked: list[Any]) -> dict[str, Any]:
+    def look(mine: dict[str, Any], with_gpus: bool, asked: list[Any]) -> dict[str, Any]:
+        import json
+        import os
         import subprocess
+        import sys
+        from pathlib import Path
 
         import ray
 
@@ -118,13 +144,25 @@ def _look() -> Callable[..., dict[str, Any]]:
                 return report | {"problem": str(error)}
             if (found.weights_hash, found.tokenizer_hash) != wanted[name]:
                 return report | {"problem": f"its files of the model {name} are not the ones here"}
-        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        except (OSError, subprocess.SubprocessError):
+        if not with_gpus:
             return report
-        listed = [line.rsplit(",", 1) for line in done.stdout.strip().splitlines()]
-        return report | {"gpus": [(name.strip(), int(float(size)) * 2**20) for name, size in listed]}
+        # As Ray was started there: it hides the GPUs from a task that asks for none.
+        environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+        for variable in Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0"):
+            if variable.startswith(b"CUDA_VISIBLE_DEVICES="):
+                environment["CUDA_VISIBLE_DEVICES"] = variable.partition(b"=")[2].decode()
+        done = subprocess.run(
+            [sys.executable, "-m", "reproduce.gpus"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=environment,
+        )
+        if done.returncode:
+            return report | {
+                "problem": f"its GPUs cannot be asked for: {done.stderr.strip().splitlines()[-1]}"
+            }
+        return report | {"gpus": json.loads(done.stdout.splitlines()[-1])}
 
     return look
 

@@ -38,8 +38,9 @@ class Node:
         return min(size for _, size in self.gpus)
 
     @property
-    def kind(self) -> tuple[Gpu, ...]:
-        return tuple(sorted(set(self.gpus)))
+    def kind(self) -> frozenset[tuple[str, int]]:
+        """Its models of GPUs; of one model, memories differ by some that is reserved."""
+        return frozenset((name, round(size / GIB)) for name, size in self.gpus)
 
 
 @dataclass(frozen=True)
@@ -113,33 +114,41 @@ def choose_places(space: SearchSpace, asked: float | None, nodes: Sequence[Node]
     Raises:
         InputError: there is no GPU where one is needed, or a trial fits on none.
     """
-    equipped = [node for node in nodes if node.gpus]
+    equipped = _by_address(node for node in nodes if node.gpus)
     sizes = [size for node in equipped for _, size in node.gpus]
-    if asked is not None or len({node.kind for node in equipped}) < 2:
+    alike = len({node.kind for node in equipped}) < 2
+    if asked and equipped and all(len(node.gpus) < asked for node in equipped):
+        most = max(len(node.gpus) for node in equipped)
+        raise InputError(
+            f"--gpus-per-trial {asked:g} asks for more GPUs than any node has: the most is {most}"
+        )
+    if alike or (asked is not None and not (asked and space.exclusive)):
         return (Place(choose_share(space, asked, sizes, "this cluster")),)
     every = frozenset(space.cells())
     shares = {node: _shares(space, node.gpu_bytes) for node in equipped}
-    if not any(len(fitting) == len(every) for fitting in shares.values()):
+    whole = [node for node in equipped if len(shares[node]) == len(every)]
+    if not whole and asked is None:
         # Memory decides what fits, so that the largest GPU fits the most: refused as if it were alone.
         choose_share(space, None, [max(node.gpu_bytes for node in equipped)], "this cluster", "largest")
-    used = _one_kind([n for n in equipped if len(shares[n]) == len(every)]) if space.exclusive else equipped
+    used = _one_kind(whole or equipped) if space.exclusive else equipped
     places = []
     for node in used:
-        if fitting := shares[node]:
-            share = 1.0 if space.exclusive else max(fitting.values())
-            slots = min(int(node.cpus // space.recipe.cpu_threads), len(node.gpus) * math.floor(1 / share))
-            cells = None if len(fitting) == len(every) else frozenset(fitting)
+        if asked or shares[node]:
+            share = asked or max(shares[node].values())
+            at_once = math.floor(1 / share) * len(node.gpus) if share <= 1 else len(node.gpus) // int(share)
+            slots = min(int(node.cpus // space.recipe.cpu_threads), at_once)
+            cells = None if asked or node in whole else frozenset(shares[node])
             places.append(Place(share, node.address, slots, cells))
     if len(places) == len(equipped) and len({(place.share, place.cells) for place in places}) == 1:
         return (Place(places[0].share),)
-    return tuple(places)
+    return tuple(place for place in places if place.slots)
 
 
 def describe_places(space: SearchSpace, nodes: Iterable[Node], places: Sequence[Place]) -> list[str]:
     """What each node with GPUs is used for, one line each; nothing where all are used alike."""
     by_address = {place.address: place for place in places}
     lines = []
-    for node in (node for node in nodes if node.gpus and None not in by_address):
+    for node in (node for node in _by_address(n for n in nodes if n.gpus) if None not in by_address):
         has = [f"{n} × {name}, {size / GIB:.0f} GiB" for (name, size), n in Counter(node.gpus).items()]
         place, use = by_address.get(node.address), "not used"
         if place is not None:
@@ -149,8 +158,19 @@ def describe_places(space: SearchSpace, nodes: Iterable[Node], places: Sequence[
     return lines
 
 
+def _by_address(nodes: Iterable[Node]) -> list[Node]:
+    """Nodes at one address as one, since what Ray binds to an address may run on any of them."""
+    merged: dict[str, Node] = {}
+    for node in nodes:
+        other = merged.get(node.address, Node(node.address, node.address, 0))
+        merged[node.address] = Node(
+            node.address, node.address, other.cpus + node.cpus, (*other.gpus, *node.gpus)
+        )
+    return list(merged.values())
+
+
 def _shares(space: SearchSpace, gpu_bytes: int) -> Mapping[Cell, float]:
-    """The cells that a GPU has memory for, with the part of it that each needs."""
+    """The cells that a GPU has memory for, with the part of it that each is given."""
     try:
         planned = plan_space(space, Assumptions(gpu_bytes, 1.0))
     except ShapeError as error:
@@ -159,13 +179,18 @@ def _shares(space: SearchSpace, gpu_bytes: int) -> Mapping[Cell, float]:
         raise InputError(
             f"{error}: say with --gpus-per-trial what part of a GPU a trial is to have"
         ) from None
-    return {Cell(t.model, t.task, t.strategy, t.seed): t.gpu_share for t in planned if t.gpu_share <= 1}
+    shares = {Cell(t.model, t.task, t.strategy, t.seed): t.gpu_share for t in planned if t.gpu_share <= 1}
+    return dict.fromkeys(shares, 1.0) if space.exclusive else shares
 
 
 def _one_kind(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes of the kind that has the most GPUs, or the largest where several do."""
-    counts = Counter({node.kind: 0 for node in nodes})
+    """The nodes of the kind that has the most GPUs, or the largest where several do.
+
+    A node whose own GPUs differ is taken only where there is no other.
+    """
+    counts = Counter({node.kind: 0 for node in nodes if len(node.kind) == 1} or {n.kind: 0 for n in nodes})
     for node in nodes:
-        counts[node.kind] += len(node.gpus)
+        if node.kind in counts:
+            counts[node.kind] += len(node.gpus)
     chosen = max(counts, key=lambda kind: (counts[kind], min(size for _, size in kind)))
     return [node for node in nodes if node.kind == chosen]

@@ -37,7 +37,8 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     # A worker's death is told in one line by the recorder, and by the trial's row if it stays dead.
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    for teller in ("execution.tune_controller", "tune"):
+        logging.getLogger(f"ray.tune.{teller}").setLevel(logging.CRITICAL)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:

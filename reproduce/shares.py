@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lfreeze.errors import InputError
 from lfreeze.shapes import ShapeError
+from reproduce.gpus import usable_gpus
 from reproduce.search_space import SearchSpace
 
 
@@ -27,11 +28,7 @@ def parse_share(text: str) -> float | None:
 
 def local_gpu_bytes() -> list[int]:
     """The memory of each GPU of this machine."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    return [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+    return [size for _, size, _ in usable_gpus()]
 
 
 def choose_share(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,12 +27,13 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.stopper import CombinedStopper
 
 from lfreeze.models import ModelCard, find_checkpoint
 from lfreeze.tasks import TaskData
 from reproduce.artifacts import note_running
-from reproduce.dispatch import Dispatcher, Rescue, StopWhenDeserted
+from reproduce.dispatch import Dispatcher, Rescue, StopWhenDeserted, every_error_is_a_trials
 from reproduce.inputs import SpaceInputs
 from reproduce.metrics import SweepGauge, TrialGauges
 from reproduce.places import Resources
@@ -69,6 +71,9 @@ class WarmTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared) -> None:
         from reproduce.trial import TrialWorker
 
+        if config["trial"]["gpu_share"] is None:
+            # Ray shows every GPU to a worker that asked for none, unless its node was started otherwise.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._shared, self._worker, self._gauges = shared, TrialWorker(), TrialGauges()
         self._trial = config["trial"]
 
@@ -85,12 +90,15 @@ class WarmTrial(tune.Trainable):
 
         shared, run_id = self._shared, self._trial["run_id"]
         spec = shared.specs[run_id]
+        if self._worker.broken:
+            # A GPU context that failed fails for good: this trial begins again in another worker.
+            os._exit(1)
         self._gauges.begin(spec.cell)
         # In the log that the dashboard shows first.
         print(f"{spec.cell}: begins", file=sys.stderr, flush=True)
         result = self._worker.run(
             spec,
-            find_checkpoint(shared.cards[spec.cell.model]),
+            lambda: find_checkpoint(shared.cards[spec.cell.model]),
             shared.data[spec.cell.task],
             attempt=shared.attempts[run_id],
             placement=Placement(self._trial["gpu_share"], self._trial["exclusive"]),
@@ -101,8 +109,11 @@ class WarmTrial(tune.Trainable):
         return {_PAYLOAD: result, "run_id": run_id, "done": True}
 
 
-class Recorder(tune.Callback):
-    """Writes each row as it comes; never raises, since that would end the whole sweep."""
+class Recorder(TrialProgressCallback):
+    """Writes each row as it comes; never raises, since that would end the whole sweep.
+
+    Tune adds no teller of its own beside one of this class.
+    """
 
     def __init__(
         self,
@@ -136,7 +147,7 @@ class Recorder(tune.Callback):
                 return
             spec = self._shared.specs[trial.config["trial"]["run_id"]]
             now = datetime.now(UTC)
-            message = str(trial.get_error() or "the worker died").strip().splitlines()[-1]
+            message = _why(Path(trial.error_file) if trial.error_file else None)
             row = {
                 **identity_row(spec, self._shared.attempts[spec.run_id]),
                 **software(),
@@ -147,6 +158,9 @@ class Recorder(tune.Callback):
             self._record(TrialResult(complete(row)))
 
         self._guard(record)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Its result has told of it."""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._guard(lambda: self._show(trials))
@@ -182,6 +196,15 @@ class Recorder(tune.Callback):
             problem = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
             if problem not in self._outcome.problems:
                 self._outcome.problems.append(problem)
+
+
+def _why(file: Path | None) -> str:
+    """What Ray says of a worker's death, without what would name a machine or its folders."""
+    lines = file.read_text("utf-8").strip().splitlines() if file is not None and file.is_file() else []
+    # The first says which failure it was; an error of the worker's own comes last, Ray's own words first.
+    own = [line for line in lines[2:] if re.match(r"\w+(\.\w+)*(Error|Exception): ", line)]
+    text = own[-1] if own else next(iter(lines[1:]), "the worker died")
+    return re.sub(r"\S*(\d+\.\d+\.\d+\.\d+|/\w+/)\S*", "…", text)[:500]
 
 
 class StopAtFirstFailure(tune.Stopper):
@@ -220,7 +243,8 @@ def run_sweep(
         concurrency = resources.concurrency(ray.cluster_resources())
         shared = Shared({spec.run_id: spec for spec in specs}, attempts, inputs.cards, inputs.data)
         progress = stack.enter_context(SweepProgress(len(specs), finished_before))
-        dispatcher = Dispatcher(specs, resources, alone=concurrency == 1 or len(specs) == 1)
+        alone = concurrency == 1 or len(specs) == 1
+        dispatcher = Dispatcher(specs, resources, alone=alone)
         recorder = Recorder(root, shared, outcome, progress, dispatcher.taken_back)
         stoppers: list[tune.Stopper] = [StopWhenDeserted(dispatcher, progress.note)]
         if fail_fast:
@@ -235,7 +259,8 @@ def run_sweep(
             trainable,
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
-                max_concurrent_trials=resources.max_concurrent,
+                # A node that joins is not to share the device of a trial that counts as alone.
+                max_concurrent_trials=1 if alone else resources.max_concurrent,
                 trial_name_creator=lambda trial: trial.config["trial"]["name"],
                 trial_dirname_creator=lambda trial: trial.trial_id,
                 search_alg=dispatcher,
@@ -253,5 +278,6 @@ def run_sweep(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        with every_error_is_a_trials():
+            tuner.fit()
     return outcome

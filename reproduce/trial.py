@@ -43,6 +43,9 @@ class TrialWorker:
     """Runs trials one after another; a trial's numbers do not depend on those before it.
 
     The base model and the encoded tasks are kept between trials; everything else is made anew.
+
+    Attributes:
+        broken: the GPU no longer answers this process; it is to run no other trial.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,7 @@ class TrialWorker:
         # A trial's numbers are to be the same to the last digit whenever it is run again.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        self.broken = False
         self._base: BaseModel | None = None
         self._base_key: tuple[Any, ...] = ()
         self._encoded: OrderedDict[tuple[Any, ...], EncodedTask] = OrderedDict()
@@ -59,7 +63,7 @@ class TrialWorker:
     def run(
         self,
         spec: TrialSpec,
-        checkpoint: Checkpoint,
+        find_checkpoint: Callable[[], Checkpoint],
         data: TaskData,
         *,
         attempt: int = 1,
@@ -78,6 +82,7 @@ class TrialWorker:
             row |= hardware(self.device.type)
             row |= {"gpu_share": placement.gpu_share, "exclusive": placement.exclusive}
             row["attention_implementation"] = ATTENTION
+            checkpoint = find_checkpoint()
             record = self._train(spec, checkpoint, data, on_step)
             row |= outcome_row(spec, record, checkpoint, data)
         except Exception as error:
@@ -85,7 +90,11 @@ class TrialWorker:
             row |= failure_row(status, type(error).__name__, _describe(error))
             # Nothing that a failed trial may have left half-done is used again.
             self._base, record = None, None
-        self._clean()
+        try:
+            self._clean()
+        except Exception as error:
+            self.broken, record = True, None
+            row |= failure_row("error", type(error).__name__, _describe(error))
         total = time.perf_counter() - start
         row |= {"started_at": started, "finished_at": datetime.now(UTC), "total_seconds": total}
         if record is not None:
@@ -143,6 +152,8 @@ class TrialWorker:
     def _clean(self) -> None:
         gc.collect()
         if self.device.type == "cuda":
+            # Errors of the GPU may show themselves only here.
+            torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 

@@ -132,7 +132,11 @@ def test_a_sweep_that_all_nodes_left_waits_and_then_ends(monkeypatch: pytest.Mon
     assert given["trial"]["strategy"] == "BOT75"
     assert not stopper.stop_all()
     dispatcher.on_trial_complete("1", {"done": True})
-    assert dispatcher.suggest("2") is None
+    # Tune stands still, and asks no stopper, while it has nothing at all.
+    waiting = dispatcher.suggest("2")
+    assert isinstance(waiting, dict)
+    assert waiting["trial"]["strategy"] == "ALL"
+    assert dispatcher.stranded() == set()
     assert not stopper.stop_all()
     cluster.now += 60
     assert not stopper.stop_all()

@@ -79,6 +79,21 @@ def test_times_are_measured_on_the_kind_of_gpu_that_there_is_most_of() -> None:
     (equal,) = choose_places(asked, None, nodes[:2])
     assert equal.address == "a"
     assert choose_places(asked, None, nodes[1:3]) == (Place(1.0),)
+    # Of one model, with some memory reserved on one of them; and a share that is asked for.
+    assert choose_places(asked, None, [nodes[1], node("e", (H100[0], H100[1] - 2**27))]) == (Place(1.0),)
+    assert [p.address for p in choose_places(asked, 1.0, nodes)] == ["b", "c"]
+    # A node whose own GPUs differ is no good for times.
+    assert [p.address for p in choose_places(asked, None, [node("a", h200, H100, H100), nodes[1]])] == ["b"]
+
+
+def test_nodes_at_one_address_count_as_one() -> None:
+    """What Ray binds to an address may run on any of them."""
+    nodes = [Node("a (1)", "a", 1, (H100,)), Node("a (2)", "a", 2, (A10,)), node("b", H100)]
+    one, other = choose_places(space(), None, nodes)
+    assert (one.address, one.slots) == ("a", 2)
+    assert one.cells == choose_places(space(), None, [node("a", A10), node("b", H100)])[0].cells
+    assert (other.address, other.cells) == ("b", None)
+    assert len(describe_places(space(), nodes, (one, other))) == 2
 
 
 def test_a_trial_that_fits_nowhere_is_refused() -> None:
@@ -86,6 +101,10 @@ def test_a_trial_that_fits_nowhere_is_refused() -> None:
         InputError, match=r"the largest trial of paper needs .* times the 24 GiB of the largest"
     ):
         choose_places(space(), None, [node("a", A10), node("b", ("small", 8 * GIB))])
+    with pytest.raises(
+        InputError, match="--gpus-per-trial 2 asks for more GPUs than any node has: the most is 1"
+    ):
+        choose_places(space(), 2.0, [node("a", H100), node("b", H100)])
     with pytest.raises(InputError, match="the space paper needs a GPU, but this cluster has none"):
         choose_places(space(), None, [node("a"), node("b")])
 

@@ -40,7 +40,8 @@ def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[Sear
 
 
 def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResult:
-    return worker.run(spec, inputs.checkpoints[spec.cell.model], inputs.data[spec.cell.task])
+    checkpoint = inputs.checkpoints[spec.cell.model]
+    return worker.run(spec, lambda: checkpoint, inputs.data[spec.cell.task])
 
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:

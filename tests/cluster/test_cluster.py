@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 import pytest
@@ -38,10 +39,12 @@ def sweep(network: Network, artifacts: Path, seeds: str, *options: str) -> list[
     )  # fmt: skip
 
 
-def start(command: list[str], artifacts: Path, finished: int) -> subprocess.Popen[str]:
+def start(
+    command: list[str], artifacts: Path, finished: int, told: IO[str] | int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """Start a sweep and come back once some trials are finished."""
     driver = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment_with()
+        command, stdout=told, stderr=subprocess.STDOUT, text=True, env=environment_with()
     )
     deadline = time.monotonic() + 120
     while len(list(artifacts.glob("trials/**/*.parquet"))) < finished:
@@ -189,11 +192,12 @@ def test_every_node_can_be_filled(network: Network, tmp_path: Path) -> None:
 
 
 def test_a_sweep_can_be_submitted_as_a_job(network: Network, home: Path) -> None:
-    sweep_words = ["reproduce", "run", "--address", "auto", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50"]
+    axes = f"--address auto --tasks tiny-cb --strategies ALL,BOT50 --seeds 1 --artifacts {home / 'job'}"
+    # As the RayJob does.
+    script = f"reproduce fetch {axes} && reproduce run {axes} {' '.join(SMALL)}"
     done = network.head.run(
-        "ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--", *sweep_words, "--seeds", "1", *SMALL,
-        "--artifacts", str(home / "job"),
-    )  # fmt: skip
+        "ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--", "sh", "-c", script, timeout=240
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     check(home / "job", 2)
 

@@ -122,7 +122,7 @@ def commands() -> list[str]:
     return [
         match.strip('"`')
         for text in texts
-        for match in re.findall(r"reproduce (?:run|fetch|doctor)[^\n`|#\"]*", text)
+        for match in re.findall(r"reproduce (?:run|fetch|doctor)[^\n`|#\"']*", text)
     ]
 
 
@@ -135,6 +135,14 @@ def test_every_command_of_the_recipes_exists() -> None:
         assert {word for word in words[2:] if word.startswith("--")} <= options, words
         if len(words) > 2 and not words[2].startswith("-") and words[2].isalpha():
             assert words[2] in space_names() or words[2] == "SPACE", words
+
+
+def test_the_job_fills_the_empty_caches_of_its_pods_first() -> None:
+    shell, option, script = shlex.split(load("rayjob.yaml")[1]["spec"]["entrypoint"])
+    assert (shell, option) == ("sh", "-c")
+    fetch, run = script.split(" && ")
+    assert fetch.replace(" fetch ", " run ") == run
+    assert run.startswith("reproduce run paper --address auto ")
 
 
 def test_every_recipe_runs_the_image_that_the_readme_builds() -> None:

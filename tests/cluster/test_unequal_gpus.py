@@ -1,11 +1,10 @@
 """A cluster whose GPUs differ: each node takes what fits into its memory, as many at once as fit.
 
-The GPUs are Ray's word and a stand-in for nvidia-smi; the trials compute on the CPU.
+The GPUs are Ray's word and a stand-in for what torch says of them; the trials compute on the CPU.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,15 +22,34 @@ SMALL_GPU, LARGE_GPU = ("Small GPU", 519, 1), ("Large GPU", 2048, 3)
 GRID = ("--tasks", "tiny-cb", "--strategies", "ALL,BOT50,BOT75,TOP50", "--set", "steps=60", *SMALL[2:])
 
 
+# In place of `reproduce.gpus`, for all Python processes of a node.
+FINDER = """
+import importlib.util, pathlib, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "reproduce.gpus":
+            return importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name("stand_in.py"))
+sys.meta_path.insert(0, Finder)
+"""
+STAND_IN = """
+import json
+def usable_gpus():
+    return {gpus}
+if __name__ == "__main__":
+    print(json.dumps(usable_gpus()))
+"""
+
+
 def start_worker(network: Network, index: int, gpu: tuple[str, int, int], folder: Path) -> None:
+    """A node with one GPU, called by its name there."""
     name, size, cpus = gpu
-    tools = folder / name.replace(" ", "")
-    tools.mkdir(exist_ok=True)
-    tool = tools / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\necho '{name}, {size}'\n")
-    tool.chmod(0o755)
-    environment = {"PATH": f"{tools}:{os.environ['PATH']}"}
-    network.start_worker(network.workers[index], environment, ("--num-cpus", str(cpus), "--num-gpus", "1"))
+    own = folder / name.replace(" ", "")
+    own.mkdir(exist_ok=True)
+    (own / "sitecustomize.py").write_text(FINDER)
+    (own / "stand_in.py").write_text(STAND_IN.format(gpus=[(name, size * 2**20, f"GPU of {name}")]))
+    options = ("--num-cpus", str(cpus), "--num-gpus", "1")
+    network.start_worker(network.workers[index], {"PYTHONPATH": str(own)}, options)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +138,7 @@ def test_what_waits_for_a_node_that_dies_runs_elsewhere(network: Network, home: 
     network.workers[1].kill()
     output, _ = driver.communicate(timeout=280)
     assert driver.returncode == 0, output
+    assert "Last result" not in output
     check(home / "small", 16)
     network.wait_for_nodes(2)
     start_worker(network, 1, SMALL_GPU, tools)
@@ -127,10 +146,34 @@ def test_what_waits_for_a_node_that_dies_runs_elsewhere(network: Network, home: 
 
 
 def test_trials_that_fit_on_no_node_left_wait_for_one(network: Network, home: Path, tools: Path) -> None:
-    driver = start(sweep(network, home / "large", "9,10,11,12"), home / "large", 3)
+    log = home / "large.log"
+    with log.open("w") as told:
+        driver = start(sweep(network, home / "large", "9,10,11,12"), home / "large", 3, told)
     network.workers[0].kill()
-    network.wait_for_nodes(2)
+    network.wait(lambda: "no node is left that could run the next trial" in log.read_text(), 150)
     start_worker(network, 0, LARGE_GPU, tools)
-    output, _ = driver.communicate(timeout=280)
-    assert driver.returncode == 0, output
+    assert driver.wait(280) == 0, log.read_text()
     check(home / "large", 16)
+
+
+def test_gpus_that_torch_cannot_use_or_two_nodes_give_out(network: Network, home: Path, tools: Path) -> None:
+    """Last: it leaves a node of another kind."""
+    worker = network.workers[1]
+    worker.kill()
+    network.wait_for_nodes(2)
+    start_worker(network, 1, LARGE_GPU, tools)
+    network.wait_for_nodes(3)
+    done = network.head.run(*sweep(network, home / "twice", "1")[6:])
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "both give out the GPU GPU of Large GPU: start one Ray node on a machine" in done.stderr
+    worker.kill()
+    network.wait_for_nodes(2)
+    network.start_worker(worker, None, ("--num-cpus", "1", "--num-gpus", "1"))
+    network.wait_for_nodes(3)
+    done = network.head.run(*sweep(network, home / "none", "1")[6:])
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"node {worker.address}: Ray gives out 1 GPUs there, but torch can use 0" in done.stderr
+    wide = sweep(network, home / "wide", "1", "--set", "cpu_threads=64", "--gpus-per-trial", "0")
+    done = network.head.run(*wide[6:])
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "no node of this cluster has the 64 CPUs that a trial asks for" in done.stderr
