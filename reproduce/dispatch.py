@@ -162,9 +162,9 @@ def every_error_is_a_trials() -> Iterator[None]:
     """
     handle = RayActorManager._actor_task_failed
 
-    def handle_any(self: Any, task: Any, exception: Exception) -> None:
+    def handle_any(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
         known = isinstance(exception, RayActorError | RayTaskError)
-        handle(self, task, exception if known else RayActorError(error_msg=str(exception)))
+        handle(self, tracked_actor_task, exception if known else RayActorError(error_msg=str(exception)))
 
     RayActorManager._actor_task_failed = handle_any
     try:

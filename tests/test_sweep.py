@@ -146,21 +146,20 @@ def test_failed_trials_are_rows_the_sweep_goes_on_and_says_so(tmp_path: Path) ->
 
 
 def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_path: Path) -> None:
-    """It kills while they train, with an error that ends Tune itself; here, whenever it looks."""
-    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL,
-                        "--set", "steps=2000", "--artifacts", str(tmp_path / "a"))  # fmt: skip
-    monitor = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "1500"}
+    """It kills while they train, with an error that ends Tune itself; here, every few seconds."""
+    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42", *SMALL,
+                        "--set", "steps=5000", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+    monitor = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "8000"}
     done = subprocess.run(
         arguments, capture_output=True, text=True, timeout=280, check=False, env=os.environ | monitor
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("a worker died; again from its start") == 4
-    frame = rows(tmp_path / "a")
-    assert frame["error_type"].to_list() == ["WorkerDied", "WorkerDied"]
-    for message in frame["error_message"]:
-        assert "killed due to the node running low on memory" in message
-        assert not re.search(r"\d+\.\d+\.\d+\.\d+|/tmp/", message)
+    assert done.stderr.count("a worker died; again from its start") == 2
+    (row,) = rows(tmp_path / "a").to_dicts()
+    assert row["error_type"] == "WorkerDied"
+    assert "killed due to the node running low on memory" in row["error_message"]
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+|/tmp/", row["error_message"])
 
 
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
