@@ -56,6 +56,11 @@ class AdaptiveSwitch:
             return None
         optimizer.zero_grad(set_to_none=True)
         changes = layer_changes(self._layers, self.before)
+        if not any(changes):
+            raise StrategyError(
+                f"no weight of any layer has changed in {self.steps} steps, so that {self._strategy.name} has nothing "
+                "to select by: call step(optimizer) after each optimizer.step(), with a learning rate above 0"
+            )
         self.before = []
         order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
         frozen = tuple(sorted(order[: self._count]))
@@ -82,6 +87,8 @@ class AdaptiveFreezing:
     """
 
     def __init__(self, model: nn.Module, strategy: str | Strategy, **options: object):
+        if not isinstance(model, nn.Module):
+            raise StrategyError(f"AdaptiveFreezing takes a model (torch.nn.Module), not {model!r}")
         strategy = as_strategy(strategy)
         parsed = parse_options(options)
         if not strategy.implementation.adaptive:
@@ -96,9 +103,11 @@ class AdaptiveFreezing:
         """Call after ``optimizer.step()``; the new plan at the switch, else None.
 
         Raises:
-            StrategyError: the optimiser lacks parameters that train.
+            StrategyError: the optimiser lacks parameters that train, or has changed no weight in the probe.
         """
         assert self._controller is not None
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise StrategyError(f"step takes the optimiser (torch.optim.Optimizer), not {optimizer!r}")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not held >= {id(p) for p in self._model.parameters() if p.requires_grad}:
             raise StrategyError(

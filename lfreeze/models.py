@@ -144,6 +144,8 @@ def get_model(text: str) -> ModelCard:
     if "/" in text and Path(text).expanduser().is_dir():
         folder = Path(text).expanduser().resolve()
         return ModelCard(folder.name, f"local/{folder.name}", folder=folder)
+    if text.startswith((".", "/", "~")):
+        raise ModelError(f"model {text!r}: there is no such folder")
     if match := _HUB_ID.fullmatch(text):
         known = next((c for c in MODELS.values() if c.model_id.lower() == match["id"].lower()), None)
         if known and not match["revision"]:

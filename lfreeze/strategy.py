@@ -101,7 +101,9 @@ class Strategy:
             if not re.fullmatch(r"-?\d+(\.\d+)?", rest):
                 break
             if not 0 < Fraction(rest) < 100:
-                raise StrategyError(f"strategy {text!r}: the ratio {rest} is not between 0 and 100 percent")
+                raise StrategyError(
+                    f"strategy {text!r}: the ratio {rest} is not above 0 and below 100 percent"
+                )
             percent = f"{float(rest):g}"
             return cls(kind + percent, kind, percent)
         accepted = ", ".join(label + ("<ratio>" if k.takes_ratio else "") for label, k in kinds().items())

@@ -217,7 +217,10 @@ def _require_writable(root: Path) -> None:
         with tempfile.TemporaryFile(dir=root):
             pass
     except OSError as error:
-        raise ArtifactError(f"the artifact folder {root} is not writable ({error.strerror})") from None
+        raise ArtifactError(
+            f"the artifact folder {root} is not writable ({error.strerror}): name another "
+            "with --artifacts, or in a container mount one at /artifacts"
+        ) from None
 
 
 def _load_manifest(root: Path) -> dict[str, Any]:

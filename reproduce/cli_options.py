@@ -12,7 +12,7 @@ import click
 
 from lfreeze.errors import InputError
 from reproduce.exits import BAD_INPUT, SIGNALLED
-from reproduce.interrupts import received
+from reproduce.interrupts import of_rays_handler, received
 
 if TYPE_CHECKING:
     from reproduce.search_space import SearchSpace
@@ -30,7 +30,9 @@ class Commands(click.Group):
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as error:
+            if isinstance(error, SystemExit) and not of_rays_handler(error.code):
+                raise
             told = f"interrupted ({received().name})"
             click.echo(f"{told}: what is finished is kept, and the same command goes on.", err=True)
             sys.exit(SIGNALLED + received())

@@ -152,14 +152,18 @@ def _folders(space: SearchSpace, root: Path) -> Iterator[Finding]:
     trials = len(space.cells())
     for subject, folder, need, advice in (
         ("artifacts", root, trials * TRIAL_BYTES, "name another folder with --artifacts"),
-        ("hub cache", Path(constants.HF_HUB_CACHE), download, "set HF_HOME to a folder with more room"),
+        ("hub cache", Path(constants.HF_HUB_CACHE), download, "set HF_HOME to another folder"),
         ("encoding cache", cache_folder(), 50_000_000, "set LFREEZE_CACHE to another folder"),
     ):
         exists = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
         free = shutil.disk_usage(exists).free
         text = f"{folder}: {free / 1e9:.1f} GB free, about {need / 1e9:.2f} GB needed"
-        if not os.access(exists, os.W_OK):
-            yield Finding(subject, "problem", f"{folder} is not writable: {advice}")
+        if folder.exists() and not folder.is_dir():
+            yield Finding(subject, "problem", f"{folder} is no folder: {advice}")
+        elif not os.access(exists, os.W_OK):
+            # Texts are encoded all the same, and what is not downloaded needs no cache.
+            needed = subject == "artifacts" or (subject == "hub cache" and download)
+            yield Finding(subject, "problem" if needed else "note", f"{folder} is not writable: {advice}")
         elif free < need:
             yield Finding(subject, "problem", f"{text}: {advice}")
         else:

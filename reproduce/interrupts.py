@@ -17,6 +17,14 @@ def end_on_signals() -> None:
         signal.signal(number, _raise)
 
 
+def of_rays_handler(status: object) -> bool:
+    """Whether an exit is what Ray makes of a SIGTERM while it starts: its own handler is in place then."""
+    global _received
+    if status == signal.SIGTERM:
+        _received = signal.SIGTERM
+    return status == signal.SIGTERM
+
+
 def received() -> signal.Signals:
     """The signal behind a KeyboardInterrupt."""
     return _received

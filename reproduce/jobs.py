@@ -23,6 +23,7 @@ from reproduce.lock import check_lock, write_lock
 from reproduce.places import Place, Resources, choose_places, describe_places
 from reproduce.room import require_disk, require_shared_memory
 from reproduce.search_space import SearchSpace, recipe_values
+from reproduce.session import check_address, ray_session, require_answer
 from reproduce.shares import choose_share, local_gpu_bytes, parse_share
 from reproduce.spec import TrialSpec
 
@@ -42,6 +43,8 @@ def run_space(
     """Run what is missing of a space, then report; the exit status."""
     end_on_signals()
     share = parse_share(gpus_per_trial)
+    if address is not None:
+        check_address(address)
     inputs = find_inputs(space, data_dir)
     specs = trial_specs(space, inputs)
     if not _all_finished(root, specs):
@@ -71,8 +74,6 @@ def run_space(
             f"results in {root}"
         )
         require_disk(root, len(open_specs))
-        from reproduce.session import ray_session
-
         with ray_session(address, dashboard):
             from reproduce.sweep import run_sweep
 
@@ -125,6 +126,8 @@ def fetch_space(
 
     With an address, every node of that cluster downloads the models too.
     """
+    if address is not None:
+        require_answer(address)
     inputs = find_inputs(space, data_dir)
     try_inputs(space, inputs)
     check_folder(root)
@@ -140,10 +143,9 @@ def fetch_space(
         print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {sizes}")
     print(f"Lock: {root / LOCK_FILE}")
     if address is not None:
-        from reproduce.nodes import fetch_on_nodes
-        from reproduce.session import ray_session
-
         with ray_session(address):
+            from reproduce.nodes import fetch_on_nodes
+
             for node, held in fetch_on_nodes(inputs.cards).items():
                 print(f"node {node}: " + ", ".join(f"{m}, {n / 1e9:.2f} GB" for m, n in held.items()))
 

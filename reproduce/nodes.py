@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from reproduce.provenance import software
 
 # For an answer of a node, which may have to read and hash its models.
 _SECONDS = 600.0
+_FIRST_SECONDS = 60.0
 # What must be the same everywhere; another commit of the same version is another program too.
 _SAME = ("lfreeze_version", "git_commit", "git_dirty")
 
@@ -34,8 +36,6 @@ def examine_nodes(inputs: SpaceInputs, cpus: float, with_gpus: bool) -> list[Nod
     wanted = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
     mine = {name: software()[name] for name in _SAME}
     asked = _nodes(cpus)
-    if not asked:
-        raise InputError(f"no node of this cluster has the {cpus:g} CPUs that a trial asks for")
     found = _on_every_node(_look(), asked, _SECONDS, mine, with_gpus, [ray.put((dict(inputs.cards), wanted))])
     nodes, owners = [], dict[str, str]()
     for name, node in asked.items():
@@ -63,13 +63,26 @@ def fetch_on_nodes(cards: Mapping[str, ModelCard]) -> dict[str, dict[str, int]]:
     Raises:
         InputError: a node cannot read one of them.
     """
-    found = _on_every_node(_fetch(), _nodes(0), None, [ray.put(dict(cards))])
+    found = _on_every_node(_fetch(), _nodes(1), None, [ray.put(dict(cards))])
     return {address: report["bytes"] for address, report in found.items()}
 
 
 def _nodes(cpus: float) -> dict[str, Mapping[str, Any]]:
-    """The living nodes with this many CPUs, each by its address, and by its id too where several share one."""
-    nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= max(cpus, 1)]
+    """The living nodes with this many CPUs, each by its address, and by its id too where several share one.
+
+    A cluster that has just been started is given a while until the first has joined.
+
+    Raises:
+        InputError: none has.
+    """
+    deadline = time.monotonic() + _FIRST_SECONDS
+    while not (nodes := [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= cpus]):
+        most = max((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0)
+        if most or time.monotonic() > deadline:
+            raise InputError(
+                f"no node of this cluster has the {cpus:g} CPUs that a trial asks for (cpu_threads): the most is {most:g}"
+            )
+        time.sleep(1)
     shared = Counter(node["NodeManagerAddress"] for node in nodes)
     return {
         f"{a} ({node['NodeID'][:8]})" if shared[a := node["NodeManagerAddress"]] > 1 else a: node

@@ -163,6 +163,8 @@ def _find(name: str) -> Path:
         for folder in _FOLDERS:
             if (folder / f"{name}.toml").is_file():
                 return folder / f"{name}.toml"
+    if name.endswith(".toml"):
+        raise SpaceError(f"search space {name!r}: there is no such file")
     raise SpaceError(
         f"unknown search space {name!r}; known are {', '.join(space_names())}, or a path to a .toml file"
     )
@@ -172,7 +174,7 @@ def _numbers(texts: Sequence[str]) -> list[int]:
     try:
         return [int(text) for text in texts]
     except ValueError:
-        raise SpaceError(f"seeds {','.join(texts)!r} are not whole numbers") from None
+        raise SpaceError(f"seeds {','.join(texts)!r} are not whole numbers separated by commas") from None
 
 
 def _unique(items: Any) -> tuple[Any, ...]:

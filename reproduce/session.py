@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from lfreeze.errors import InputError
-from reproduce.exits import BAD_INPUT
+from reproduce.exits import BAD_INPUT, FAILED
 from reproduce.interrupts import end_on_signals
 from reproduce.room import OBJECT_STORE_BYTES
 
@@ -22,6 +23,7 @@ _HOST_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})
 _ANSWER_SECONDS = 5.0
 _CHECK_SECONDS = 30.0
 _JOIN_SECONDS = 180.0
+_HEADLESS_SECONDS = 8.0
 
 
 @contextlib.contextmanager
@@ -72,11 +74,16 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None
     # Ray has put its own handler in place.
     end_on_signals()
+    ended = threading.Event()
+    if address is not None:
+        head = str(context.address_info["gcs_address"])
+        threading.Thread(target=_end_without_head, args=(head, ended), daemon=True).start()
     try:
         if dashboard is not None and context.dashboard_url:
             print(f"Dashboard: http://{context.dashboard_url} (`ray get-auth-token` prints its token)")
         yield
     finally:
+        ended.set()
         ray.shutdown()
 
 
@@ -104,24 +111,56 @@ def ended_after(seconds: float, problem: str) -> Iterator[None]:
         timer.cancel()
 
 
+def _end_without_head(head: str, ended: threading.Event) -> None:
+    """End this process once the cluster's head refuses connections for a while: Ray would, without a word."""
+    host, _, port = head.rpartition(":")
+    refused: float | None = None
+    while not ended.wait(1):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        except ConnectionRefusedError:
+            refused = refused or time.monotonic()
+        except OSError:
+            # The network, not the head: Ray bears that for a minute.
+            continue
+        else:
+            refused = None
+        if refused is not None and time.monotonic() - refused > _HEADLESS_SECONDS:
+            told = f"the Ray head at {head} has ended: what is finished is kept, and the same command goes on"
+            print(f"error: {told}, once there is one.", file=sys.stderr, flush=True)
+            os._exit(FAILED)
+
+
+def check_address(address: str) -> re.Match[str] | None:
+    """An address taken apart; None for ``auto``.
+
+    Raises:
+        InputError: it is not ``auto`` or HOST:PORT.
+    """
+    match = _HOST_PORT.fullmatch(address)
+    if address != "auto" and (match is None or not 0 < int(match["port"]) < 2**16):
+        raise InputError(
+            f"--address {address!r} is not auto or HOST:PORT, such as {address.split('/')[-1].split(':')[0] or 'head'}"
+            ":6379 (the port of `ray start --head`); the command is to run on a node of the cluster, or by "
+            "`ray job submit`"
+        )
+    return match
+
+
 def require_answer(address: str) -> None:
     """See that a Ray head answers at an address and takes our token, since a join would try for long.
 
     Raises:
         InputError: it is not ``auto`` or HOST:PORT, nothing answers, or another token is wanted.
     """
-    match = _HOST_PORT.fullmatch(address)
-    if match is None and address != "auto":
-        raise InputError(
-            f"--address {address!r} is not auto or HOST:PORT: run on a node of the cluster, or by `ray job submit`"
-        )
+    match = check_address(address)
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     if match is not None:
         command += ["--address", address]
         try:
             place = match["host"].strip("[]"), int(match["port"])
             socket.create_connection(place, _ANSWER_SECONDS).close()
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise InputError(f"no Ray cluster answers at {address!r}: {error}") from None
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)
@@ -129,12 +168,17 @@ def require_answer(address: str) -> None:
     except subprocess.TimeoutExpired:
         said = [f"no answer in {_CHECK_SECONDS:g} s"]
     if any("AuthenticationError" in line for line in said):
+        given = [n for n in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(n)]
+        if given and os.environ.get("RAY_AUTH_MODE") == "token":
+            raise InputError(f"the Ray cluster at {address!r} wants another token than that in {given[0]}")
         raise InputError(
             f"the Ray cluster at {address!r} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
             "RAY_AUTH_TOKEN_PATH"
         )
     if said:
-        raise InputError(f"no healthy Ray cluster at {address!r}: {said[-1][:300]}")
+        raise InputError(
+            f"no healthy Ray cluster at {address!r}: {said[-1][:300]} (is it the port of `ray start --head`?)"
+        )
 
 
 def require_guarded(host: str) -> None:

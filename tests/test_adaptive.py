@@ -102,3 +102,22 @@ def test_what_does_not_fit_is_refused() -> None:
         AdaptiveFreezing(ThreeLayers(), "BOT34")
     with pytest.raises(StrategyError, match="freezes no layer"):
         AdaptiveFreezing(ThreeLayers(), "ADT-L25")
+
+
+def test_a_probe_in_which_nothing_was_trained_is_refused() -> None:
+    model = ThreeLayers()
+    adaptive = AdaptiveFreezing(model, "ADT-L34", probe_steps=2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    assert adaptive.step(optimizer) is None
+    with pytest.raises(
+        StrategyError, match=r"no weight of any layer has changed in 2 steps.*after each optimizer\.step"
+    ):
+        adaptive.step(optimizer)
+
+
+def test_arguments_of_another_type_are_refused() -> None:
+    with pytest.raises(StrategyError, match=r"AdaptiveFreezing takes a model .*, not None"):
+        AdaptiveFreezing(None, "ADT-L34")  # type: ignore[arg-type]
+    adaptive = AdaptiveFreezing(ThreeLayers(), "ADT-L34")
+    with pytest.raises(StrategyError, match=r"step takes the optimiser .*, not 'x'"):
+        adaptive.step("x")  # type: ignore[arg-type]

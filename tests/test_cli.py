@@ -50,9 +50,9 @@ def refused(*arguments: str) -> str:
     [
         (["--strategies", "ALL,FOO25"], ["'FOO25'", "BOT<ratio>", "ADT-L<ratio>", "LoRA"]),
         (["--strategies", "BOT"], ["'BOT'", "BOT<ratio>"]),
-        (["--strategies", "BOT120"], ["'BOT120'", "between 0 and 100"]),
-        (["--strategies", "BOT0"], ["'BOT0'", "between 0 and 100"]),
-        (["--strategies", "BOT-5"], ["'BOT-5'", "between 0 and 100"]),
+        (["--strategies", "BOT120"], ["'BOT120'", "above 0 and below 100"]),
+        (["--strategies", "BOT0"], ["'BOT0'", "above 0 and below 100"]),
+        (["--strategies", "BOT-5"], ["'BOT-5'", "above 0 and below 100"]),
         (["--strategies", "BOT5"], ["BOT5", "freezes no layer", "8 layers", "between 1 and 7"]),
         (["--strategies", ""], ["strategies"]),
         (["--models", "gpt-5"], ["'gpt-5'", "tiny-gemma", "phi-2"]),

@@ -70,13 +70,15 @@ class _Usage:
         self.free = free
 
 
-@pytest.mark.parametrize("address", ["", "somewhere", "ray://127.0.0.1:10001", "127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "address", ["", "somewhere", "ray://127.0.0.1:10001", "127.0.0.1:port", "127.0.0.1:99999"]
+)
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(InputError, match="is not auto or HOST:PORT"):
         require_answer(address)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:99999"])
+@pytest.mark.parametrize("address", ["127.0.0.1:9"])
 def test_addresses_where_nothing_listens(address: str) -> None:
     started = time.monotonic()
     with pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"):
@@ -159,6 +161,25 @@ def test_a_sweep_listens_on_loopback_alone_and_ends_when_asked_to(
     assert f"interrupted ({number.name}): what is finished is kept" in output
     assert "Traceback" not in output
     assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_signal_while_ray_starts_is_told_too(tmp_path: Path) -> None:
+    """Ray has a handler of its own in place for that time."""
+    arguments = command(
+        "run", "--tasks", "tiny-cb", "--seeds", "1", *SMALL, "--artifacts", str(tmp_path / "a")
+    )
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
+        deadline = time.monotonic() + 100
+        # Its first process: the session is being made.
+        while not psutil.Process(sweep.pid).children(recursive=True):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.5)
+        sweep.terminate()
+        output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 143, output
+    assert "interrupted (SIGTERM): what is finished is kept" in output
+    assert "Traceback" not in output
 
 
 def _connections(process: psutil.Process) -> list[psutil._common.pconn]:

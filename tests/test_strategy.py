@@ -137,7 +137,7 @@ def test_unknown_names_are_refused_with_what_is_accepted(text: str) -> None:
 
 @pytest.mark.parametrize("ratio", ["0", "100", "150", "-5", "0.0"])
 def test_ratios_outside_0_to_100_are_refused(ratio: str) -> None:
-    with pytest.raises(StrategyError, match="not between 0 and 100"):
+    with pytest.raises(StrategyError, match="not above 0 and below 100"):
         Strategy.parse(f"BOT{ratio}")
 
 

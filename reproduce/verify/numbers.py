@@ -165,7 +165,7 @@ def _rows(side: Side, table: str, run_id: str) -> pl.DataFrame:
 
 
 def _close(pairs: pl.DataFrame) -> list[Check]:
-    """On other hardware or versions, accuracies lie no further apart than chance puts them."""
+    """On other hardware, versions or settings, accuracies lie no further apart than chance puts them."""
     if pairs.is_empty():
         return []
     from scipy import stats  # a second in loading, and rarely needed
@@ -180,7 +180,7 @@ def _close(pairs: pl.DataFrame) -> list[Check]:
     )
     far = pairs.filter(pl.col("apart").abs() > pl.col("allowed")).sort(CELL)
     sentence = (
-        f"of {pairs.height:,} trials on other hardware or versions, {pairs.height - far.height:,} have an accuracy "
+        f"of {pairs.height:,} trials on other hardware, versions or settings, {pairs.height - far.height:,} have an accuracy "
         f"within {100 * _POINTS:g} points of the reference's, or within {z:.1f} standard errors of the difference; "
         f"largest difference {100 * max(pairs['apart'].abs()):.1f} points"
     )

@@ -107,9 +107,12 @@ def test_the_token_is_in_no_log_and_no_command_line(network: Network, home: Path
 
 
 def test_without_the_token_nobody_gets_in(network: Network, tmp_path: Path) -> None:
-    for environment in (
-        {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)},
-        {"RAY_AUTH_TOKEN": "another-token-" + "7" * 32},
+    for environment, expected in (
+        (
+            {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)},
+            "wants its token: set RAY_AUTH_MODE=token",
+        ),
+        ({"RAY_AUTH_TOKEN": "another-token-" + "7" * 32}, "wants another token than that in RAY_AUTH_TOKEN"),
     ):
         done = network.head.run(
             "reproduce", "run", "--address", network.address, "--artifacts", str(tmp_path / "a"),
@@ -117,7 +120,7 @@ def test_without_the_token_nobody_gets_in(network: Network, tmp_path: Path) -> N
         )  # fmt: skip
         assert done.returncode == 2
         assert done.stderr.strip().count("\n") == 0
-        assert "wants its token: set RAY_AUTH_MODE=token" in done.stderr
+        assert expected in done.stderr
     jobs = network.head.run(
         "python", "-c",
         "import urllib.request, urllib.error\n"
@@ -203,9 +206,20 @@ def test_a_sweep_can_be_submitted_as_a_job(network: Network, home: Path) -> None
 
 
 def test_a_killed_workers_trials_end_elsewhere(network: Network, home: Path) -> None:
-    """Last: it leaves one worker less."""
     driver = start(sweep(network, home / "killed", "1,2,3,4"), home / "killed", 3)
     network.workers[0].kill()
     output, _ = driver.communicate(timeout=280)
     assert driver.returncode == 0, output
     check(home / "killed", 16)
+
+
+def test_a_head_that_ends_is_told(network: Network, home: Path) -> None:
+    """Last: it leaves no cluster."""
+    driver = start(sweep(network, home / "headless", "1,2,3,4"), home / "headless", 2)
+    # As its machine going down, but for the driver on it.
+    subprocess.run(network.head.command("pkill", "-f", "gcs_server"), check=True)
+    output, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 1, output
+    told = f"error: the Ray head at {network.address} has ended: what is finished is kept, and the same command goes on"
+    assert told in output
+    assert read_trials([home / "headless"]).frame.height >= 2
