@@ -75,12 +75,17 @@ def _nodes(cpus: float) -> dict[str, Mapping[str, Any]]:
     Raises:
         InputError: none has.
     """
-    deadline = time.monotonic() + _FIRST_SECONDS
+    deadline, told = time.monotonic() + _FIRST_SECONDS, False
     while not (nodes := [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= cpus]):
         most = max((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0)
         if most or time.monotonic() > deadline:
             raise InputError(
                 f"no node of this cluster has the {cpus:g} CPUs that a trial asks for (cpu_threads): the most is {most:g}"
+            )
+        if not told:
+            told = True
+            print(
+                f"No node that runs trials has joined the cluster yet: waiting {_FIRST_SECONDS:g} s for one."
             )
         time.sleep(1)
     shared = Counter(node["NodeManagerAddress"] for node in nodes)
