@@ -5,6 +5,7 @@ Each has its own /tmp/ray and /dev/shm, so that Ray's nodes share nothing but th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -68,17 +69,21 @@ class Machine:
             env=environment_with(environment),
         )  # fmt: skip
 
-    def kill(self) -> None:
-        """Pull the plug: every process in the namespace dies at once."""
+    def processes(self) -> dict[int, bytes]:
+        """Its processes' command lines, by their ids."""
         listed = subprocess.run(
             ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=False
         )
-        for pid in listed.stdout.split():
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        if self._ray is not None:
+        lines = {int(pid): Path(f"/proc/{pid}/cmdline") for pid in listed.stdout.split()}
+        return {pid: line.read_bytes() for pid, line in lines.items() if line.exists()}
+
+    def kill(self, word: bytes = b"") -> None:
+        """Pull the plug: every process in the namespace dies at once, or those with a word in their command line."""
+        for pid, line in self.processes().items():
+            if word in line:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self._ray is not None and not word:
             self._ray.wait()
 
 

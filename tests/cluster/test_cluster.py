@@ -97,11 +97,7 @@ def test_the_token_is_in_no_log_and_no_command_line(network: Network, home: Path
     done = network.head.run("grep", "-rlaF", TOKEN, "/tmp/ray", str(home), "--include=*", "--devices=skip")
     assert done.stdout == ""
     for machine in (network.head, *network.workers):
-        listed = subprocess.run(
-            ["ip", "netns", "pids", machine.name], capture_output=True, text=True, check=True
-        )
-        lines = [Path(f"/proc/{pid}/cmdline") for pid in listed.stdout.split()]
-        seen = [line.read_bytes() for line in lines if line.exists()]
+        seen = machine.processes().values()
         assert any(b"raylet" in line for line in seen)
         assert not any(TOKEN.encode() in line for line in seen)
 
@@ -216,8 +212,7 @@ def test_a_killed_workers_trials_end_elsewhere(network: Network, home: Path) -> 
 def test_a_head_that_ends_is_told(network: Network, home: Path) -> None:
     """Last: it leaves no cluster."""
     driver = start(sweep(network, home / "headless", "1,2,3,4"), home / "headless", 2)
-    # As its machine going down, but for the driver on it.
-    subprocess.run(network.head.command("pkill", "-f", "gcs_server"), check=True)
+    network.head.kill(b"gcs_server")
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 1, output
     told = f"error: the Ray head at {network.address} has ended: what is finished is kept, and the same command goes on"
