@@ -129,6 +129,7 @@ def _look() -> Callable[..., dict[str, Any]]:
     # A nested function travels as a whole, and what it is asked is read only once the versions agree: the
     # node may have another version of this package, or none.
     def look(mine: dict[str, Any], with_gpus: bool, asked: list[Any]) -> dict[str, Any]:
+        import contextlib
         import json
         import os
         import subprocess
@@ -166,9 +167,10 @@ def _look() -> Callable[..., dict[str, Any]]:
             return report
         # As Ray was started there: it hides the GPUs from a task that asks for none.
         environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
-        for variable in Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0"):
-            if variable.startswith(b"CUDA_VISIBLE_DEVICES="):
-                environment["CUDA_VISIBLE_DEVICES"] = variable.partition(b"=")[2].decode()
+        with contextlib.suppress(OSError):
+            for variable in Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0"):
+                if variable.startswith(b"CUDA_VISIBLE_DEVICES="):
+                    environment["CUDA_VISIBLE_DEVICES"] = variable.partition(b"=")[2].decode()
         done = subprocess.run(
             [sys.executable, "-m", "reproduce.gpus"],
             capture_output=True,
@@ -177,9 +179,8 @@ def _look() -> Callable[..., dict[str, Any]]:
             env=environment,
         )
         if done.returncode:
-            return report | {
-                "problem": f"its GPUs cannot be asked for: {done.stderr.strip().splitlines()[-1]}"
-            }
+            said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            return report | {"problem": f"its GPUs cannot be asked for: {said[-1]}"}
         return report | {"gpus": json.loads(done.stdout.splitlines()[-1])}
 
     return look
