@@ -22,6 +22,7 @@ from reproduce.exits import FAILED, OK
 from reproduce.planner import GIB, Assumptions, plan_space
 from reproduce.room import SHM, SHM_BYTES, TRIAL_BYTES
 from reproduce.search_space import SearchSpace
+from reproduce.shares import local_gpu_bytes
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -103,8 +104,6 @@ def _driver() -> str | None:
 
 def _memory(space: SearchSpace) -> Iterator[Finding]:
     """The largest trial against each device's memory."""
-    import torch
-
     try:
         trials = plan_space(space, Assumptions(80 * GIB, 1.0))
     except ShapeError as error:
@@ -116,8 +115,7 @@ def _memory(space: SearchSpace) -> Iterator[Finding]:
     largest = max(trials, key=lambda t: t.static_bytes + t.training_bytes)
     need = largest.static_bytes + largest.training_bytes
     what = f"the largest trial ({largest.model}, {largest.strategy}) needs {need / GIB:.2f} GiB"
-    if torch.cuda.is_available():
-        sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+    if sizes := local_gpu_bytes():
         where, size = "the smallest GPU", min(sizes)
     else:
         where, size = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

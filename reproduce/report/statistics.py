@@ -13,7 +13,6 @@ from reproduce.report.order import BASELINE, in_order
 
 CELL = ["model", "task", "strategy", "seed"]
 EXPERIMENT = ["model", "task"]
-DEVICE = pl.coalesce("gpu_name", "cpu_model", pl.lit(""))
 # Sums taken in another order differ in their last bits: without rounding, means that are equal on
 # paper would not tie, and the same trials would not always give the same report.
 DIGITS = 12
@@ -54,8 +53,7 @@ def speed_trials(trials: pl.DataFrame) -> pl.DataFrame:
     Of several such groups: one with ALL, which the others are compared with, then one that had its device
     to itself, then the largest.
     """
-    timed = trials.filter(pl.col("status") == "ok", pl.col("seconds_per_10_steps").is_not_null())
-    timed = timed.with_columns(pl.col("exclusive").fill_null(False), device_kind=DEVICE)
+    timed = _timed(trials).with_columns(pl.col("exclusive").fill_null(False))
     chosen = (
         timed.group_by(*EXPERIMENT, "exclusive", "device_kind")
         .agg(with_all=(pl.col("strategy") == BASELINE).any(), n=pl.len())
@@ -68,9 +66,14 @@ def speed_trials(trials: pl.DataFrame) -> pl.DataFrame:
 
 def timed_devices(trials: pl.DataFrame) -> list[str]:
     """The kinds of devices of experiments whose times were taken on more than one; empty if there are none."""
+    kinds = _timed(trials).select(*EXPERIMENT, "device_kind").unique()
+    return sorted(set(kinds.filter(pl.len().over(EXPERIMENT) > 1)["device_kind"]))
+
+
+def _timed(trials: pl.DataFrame) -> pl.DataFrame:
+    """The successful trials with a time, and the ``device_kind`` that it was taken on."""
     timed = trials.filter(pl.col("status") == "ok", pl.col("seconds_per_10_steps").is_not_null())
-    several = timed.select(*EXPERIMENT, device_kind=DEVICE).unique()
-    return sorted(set(several.filter(pl.len().over(EXPERIMENT) > 1)["device_kind"]))
+    return timed.with_columns(device_kind=pl.coalesce("gpu_name", "cpu_model", pl.lit("")))
 
 
 def accuracy(trials: pl.DataFrame) -> pl.DataFrame:
