@@ -23,8 +23,8 @@ import polars as pl
 import psutil
 import pyarrow.parquet as pq
 
-from reproduce.schema import PREDICTION_SCHEMA, STEP_SCHEMA
-from reproduce.store import TrialResult, write_trial
+from reproduce.store.parquet import TrialResult, write_trial
+from reproduce.store.schema import PREDICTION_SCHEMA, STEP_SCHEMA
 
 _TRIALS = Path(__file__).parents[1] / "artifacts" / "reference" / "embedded-full" / "trials.parquet"
 _STEPS, _EXAMPLES = 100, 100

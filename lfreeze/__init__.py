@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lfreeze.adaptive import AdaptiveFreezing
     from lfreeze.callback import FreezeCallback
-    from lfreeze.freezing import FreezePlan, freeze
+    from lfreeze.errors import StrategyError
+    from lfreeze.freezing import freeze
     from lfreeze.kinds.lora import merge_lora
+    from lfreeze.plan import FreezePlan
     from lfreeze.recipe import Recipe
-    from lfreeze.strategy import PAPER_STRATEGIES, Strategy, StrategyError
+    from lfreeze.strategy import PAPER_STRATEGIES, Strategy
 
 __all__ = [
     "PAPER_STRATEGIES",
@@ -31,13 +33,13 @@ __all__ = [
 _HOMES = {
     "AdaptiveFreezing": "adaptive",
     "FreezeCallback": "callback",
-    "FreezePlan": "freezing",
+    "FreezePlan": "plan",
     "freeze": "freezing",
     "merge_lora": "kinds.lora",
     "Recipe": "recipe",
     "PAPER_STRATEGIES": "strategy",
     "Strategy": "strategy",
-    "StrategyError": "strategy",
+    "StrategyError": "errors",
 }
 
 

@@ -8,16 +8,10 @@ import torch
 from torch import nn
 
 from lfreeze.blocks import model_parts
-from lfreeze.freezing import (
-    FreezeOptions,
-    FreezePlan,
-    as_strategy,
-    parse_options,
-    prepare,
-    set_trainable,
-    sync_optimizer,
-)
-from lfreeze.strategy import Strategy, StrategyError
+from lfreeze.errors import StrategyError
+from lfreeze.freezing import as_strategy, prepare, set_trainable, sync_optimizer
+from lfreeze.plan import FreezeOptions, FreezePlan, parse_options
+from lfreeze.strategy import Strategy
 
 
 class AdaptiveSwitch:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lfreeze.strategy import StrategyError
+from lfreeze.errors import StrategyError
 
 # A second stack with this share of the first one's parameters makes "the layers" ambiguous.
 _RIVAL_SHARE = 0.2

@@ -17,9 +17,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from lfreeze.adaptive import AdaptiveSwitch
-from lfreeze.freezing import FreezePlan, as_strategy, describe, parse_options, prepare, set_trainable
-from lfreeze.proof import fingerprint
-from lfreeze.strategy import Strategy, StrategyError
+from lfreeze.errors import StrategyError
+from lfreeze.freeze_proof import fingerprint
+from lfreeze.freezing import as_strategy, describe, prepare, set_trainable
+from lfreeze.plan import FreezePlan, parse_options
+from lfreeze.strategy import Strategy
 
 PROBE_FILE = "freeze_probe.safetensors"
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from lfreeze.model_shape import ModelShape
 from lfreeze.recipe import Recipe
-from lfreeze.shapes import ModelShape
 from lfreeze.strategy import Strategy
 
 _BYTES = {"fp32": 4, "bf16-mixed": 4, "bf16": 2}  # of weights, gradients, moments, residual stream
@@ -20,7 +20,7 @@ _COMPUTE_BYTES = {"fp32": 4, "bf16-mixed": 2, "bf16": 2}  # of what linear maps 
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted cost of one optimiser step; bytes are the peak's parts, as ``lfreeze.meter`` names them."""
+    """Predicted cost of one optimiser step; bytes are the peak's parts, as ``lfreeze.training.meter`` names them."""
 
     trainable_parameters: int
     total_parameters: int

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lfreeze.errors import InputError
+from lfreeze.errors import StrategyError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.freezing import Controller, FreezeOptions, FreezePlan
+    from lfreeze.plan import Controller, FreezeOptions, FreezePlan
 
 # The paper's 17 strategies, in the order of its figures (§3, §4.2).
 PAPER_STRATEGIES = (
@@ -29,10 +29,6 @@ PAPER_STRATEGIES = (
     *(f"INT{ratio}" for ratio in (25, 33, 50)),
     *(f"{kind}{ratio}" for kind in ("BOT", "TOP", "ADT-L", "ADT-H") for ratio in (25, 50, 75)),
 )
-
-
-class StrategyError(InputError):
-    """A strategy that cannot be used; the message names it and what is accepted."""
 
 
 class Kind:

@@ -1,5 +1,5 @@
 """``python -m reproduce`` is the ``reproduce`` command."""
 
-from reproduce.cli import main
+from reproduce.cli.app import main
 
 main(prog_name="reproduce")

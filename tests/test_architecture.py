@@ -47,7 +47,7 @@ def test_the_library_knows_nothing_of_the_experiment() -> None:
 
 def test_the_report_lives_on_files_alone() -> None:
     code = (
-        "import sys, reproduce.report, reproduce.store\n"
+        "import sys, reproduce.report, reproduce.store.parquet\n"
         "print([m for m in ('torch', 'transformers', 'peft', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from lfreeze.strategy import Kind, Strategy
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.freezing import Controller, FreezeOptions, FreezePlan
+    from lfreeze.plan import Controller, FreezeOptions, FreezePlan
 
 
 class AdaptiveLow(Kind):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lfreeze.strategy import Kind, Strategy, StrategyError
+from lfreeze.errors import StrategyError
+from lfreeze.strategy import Kind, Strategy
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.freezing import FreezeOptions, FreezePlan
+    from lfreeze.plan import FreezeOptions, FreezePlan
 
 
 class LoRA(Kind):

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lfreeze.minicpm import granite_config
+from lfreeze.models.minicpm import granite_config
 from lfreeze.tiny.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 MAX_POSITIONS = 512

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduce.report.collected import collect
-from reproduce.report.content import Content, compose
-from reproduce.report.exports import latex, write_csv
-from reproduce.report.page import markdown_page, render_page
-from reproduce.report.trial_records import trial_records as records_of
-from reproduce.store import StoreError, TrialTable
+from reproduce.report.analysis.report_data import collect
+from reproduce.report.page.document import Content, compose
+from reproduce.report.page.html import markdown_page, render_page
+from reproduce.report.page.trial_details import trial_records as records_of
+from reproduce.report.text.exports import latex, write_csv
+from reproduce.store.parquet import StoreError, TrialTable
 
 __all__ = ["Summary", "build"]
 

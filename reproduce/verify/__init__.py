@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from reproduce.artifacts import Progress
-from reproduce.store import scan_table
+from reproduce.store.artifacts import Progress
+from reproduce.store.parquet import scan_table
 from reproduce.verify.differences import CELL, LISTED, ORIGIN, names, recipe_columns, shown
 from reproduce.verify.numbers import Check, Side, compare
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from reproduce.store import TrialTable, scan_table
+from reproduce.store.parquet import TrialTable, scan_table
 from reproduce.verify.differences import (
     CELL,
     HARDWARE,

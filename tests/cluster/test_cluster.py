@@ -11,9 +11,9 @@ from typing import IO
 import polars as pl
 import pytest
 
-from reproduce.store import read_trials
+from reproduce.store.parquet import read_trials
 from tests.cluster.network import TOKEN, Network, environment_with, missing
-from tests.test_sweep import SMALL
+from tests.reproduce.run.test_sweep import SMALL
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 GRID = ("--tasks", "tiny-cb", "--strategies", "ALL,BOT50,TOP50,INT50", "--set", "steps=60", *SMALL[2:])
@@ -170,7 +170,7 @@ def test_a_worker_of_another_version_is_named(network: Network, tmp_path: Path) 
 
 def test_a_worker_without_the_model_is_named(network: Network, home: Path) -> None:
     """A local copy that only the driver has."""
-    from lfreeze.models import MODELS
+    from lfreeze.models.catalog import MODELS
 
     copy = home / "copy"
     subprocess.run(["cp", "-r", str(MODELS["tiny-gemma"].config_file.parent), str(copy)], check=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from reproduce.metrics import TAGS
+from reproduce.run.telemetry import TAGS
 from tests.cluster.network import TOKEN, Machine, Network, environment_with, missing
 from tests.cluster.test_recipes import CLUSTER, DASHBOARD
 

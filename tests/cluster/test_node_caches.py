@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lfreeze.models import MODELS
+from lfreeze.models.catalog import MODELS
 from tests.cluster.network import SUBNET, TOKEN, Network, environment_with, missing
 from tests.cluster.test_cluster import check
-from tests.test_sweep import SMALL
+from tests.reproduce.run.test_sweep import SMALL
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -21,7 +21,7 @@ HUB = (f"{SUBNET}.1", 8090)
 SERVE = """
 import sys, time
 from pathlib import Path
-from tests.hub_server import HubServer
+from tests.support.hub_server import HubServer
 with HubServer(tokens=[sys.argv[1]], host=sys.argv[2], port=int(sys.argv[3])) as hub:
     hub.add_model("org/gated", Path(sys.argv[4]), gated=True)
     print(hub.endpoint, flush=True)

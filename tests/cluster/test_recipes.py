@@ -16,9 +16,9 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from ray.scripts.scripts import start as ray_start
 
-from reproduce.cli import main
-from reproduce.metrics import STATES, SWEEP_GAUGE, TAGS, TRIAL_GAUGES
-from reproduce.search_space import space_names
+from reproduce.cli.app import main
+from reproduce.plan.search_space import space_names
+from reproduce.run.telemetry import STATES, SWEEP_GAUGE, TAGS, TRIAL_GAUGES
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "reproduce" / "cluster"

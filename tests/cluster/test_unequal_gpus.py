@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.network import Network, missing
 from tests.cluster.test_cluster import check, start, worker_logs
-from tests.test_sweep import SMALL
+from tests.reproduce.run.test_sweep import SMALL
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -22,13 +22,13 @@ SMALL_GPU, LARGE_GPU = ("Small GPU", 519, 1), ("Large GPU", 2048, 3)
 GRID = ("--tasks", "tiny-cb", "--strategies", "ALL,BOT50,BOT75,TOP50", "--set", "steps=60", *SMALL[2:])
 
 
-# In place of `reproduce.gpus`, for all Python processes of a node.
+# In place of `reproduce.run.gpus`, for all Python processes of a node.
 FINDER = """
 import importlib.util, pathlib, sys
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name == "reproduce.gpus":
+        if name == "reproduce.run.gpus":
             return importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name("stand_in.py"))
 sys.meta_path.insert(0, Finder)
 """

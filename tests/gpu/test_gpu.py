@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 import torch
 
-from reproduce.planner import GIB
-from tests.test_sweep import SMALL, reproduce, rows
+from reproduce.plan.cost import GIB
+from tests.reproduce.run.test_sweep import SMALL, reproduce, rows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that torch can use")
 

@@ -1,0 +1,87 @@
+"""Encoded texts, kept on disk by what they were made from: encoded once, read by every trial."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from lfreeze.data.encoding import EncodedSplit, EncodedTask, encode_task
+from lfreeze.data.tasks import TaskData
+from lfreeze.models.catalog import Checkpoint
+from lfreeze.models.files import ModelError
+from lfreeze.models.loading import load_tokenizer
+
+# Raised when the same texts are to be encoded differently.
+_VERSION = 1
+
+
+def cache_folder() -> Path:
+    """``LFREEZE_CACHE``, or ``lfreeze`` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("LFREEZE_CACHE") or Path(base) / "lfreeze")
+
+
+def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int) -> EncodedTask:
+    """The texts as a model's token ids, from the cache or made and put there.
+
+    Raises:
+        ModelError: the tokenizer does not load, has no pad token, or gives ids that the model's
+            embeddings do not have.
+    """
+    content = f"{_VERSION} {checkpoint.tokenizer_hash} {data.fingerprint} {max_length}"
+    path = cache_folder() / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+    try:
+        task = _unpack(load_file(path))
+    except (OSError, SafetensorError, KeyError, RuntimeError):
+        task = encode_task(data, load_tokenizer(checkpoint), max_length)
+        _write(path, save(_pack(task)))
+    _require_known_ids(task, checkpoint)
+    return task
+
+
+def _require_known_ids(task: EncodedTask, checkpoint: Checkpoint) -> None:
+    size = checkpoint.config.get("vocab_size")
+    largest = max(
+        task.pad_token_id, *(max(row) for s in (task.train, task.validation) for row in s.input_ids)
+    )
+    if isinstance(size, int) and largest >= size:
+        raise ModelError(
+            f"model {checkpoint.name}: its tokenizer gives the token id {largest}, its embeddings end at {size - 1}"
+        )
+
+
+def _pack(task: EncodedTask) -> dict[str, torch.Tensor]:
+    tensors = {"pad": torch.tensor([task.pad_token_id])}
+    for name, split in (("train", task.train), ("validation", task.validation)):
+        tensors[f"{name}.ids"] = torch.tensor([i for row in split.input_ids for i in row], dtype=torch.int32)
+        tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in split.input_ids])
+        tensors[f"{name}.labels"] = torch.tensor(split.labels)
+    return tensors
+
+
+def _unpack(tensors: dict[str, torch.Tensor]) -> EncodedTask:
+    def split(name: str) -> EncodedSplit:
+        ids = tensors[f"{name}.ids"].tolist()
+        ends = accumulate(tensors[f"{name}.lengths"].tolist(), initial=0)
+        rows = tuple(tuple(ids[start:end]) for start, end in pairwise(ends))
+        return EncodedSplit(rows, tuple(tensors[f"{name}.labels"].tolist()))
+
+    return EncodedTask(split("train"), split("validation"), int(tensors["pad"].item()))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all; a cache that cannot be written is one that stays empty."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(path)
+    except OSError:
+        return

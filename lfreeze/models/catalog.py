@@ -1,0 +1,223 @@
+"""Models by name: the paper's three (§4.1), a few small ones, the tiny ones, and any other of the hub.
+
+Nothing here imports torch; ``lfreeze.models.loading`` reads the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lfreeze import hub
+from lfreeze.models.files import (
+    ModelError,
+    hash_files,
+    is_complete,
+    needed_files,
+    read_config,
+    tokenizer_files,
+    tokenizer_hash,
+    weight_files,
+)
+
+_PACKAGE = Path(__file__).parents[1]
+_HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+# What a random model reads texts with: bytes, so that any text will do.
+_RANDOM_TOKENIZER = _PACKAGE / "tiny" / "weights" / "tiny-gemma"
+
+
+EOS = "eos"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Where a model comes from.
+
+    Attributes:
+        model_id: its identifier on the hub; ``local/<name>`` for a folder's.
+        revision: a commit of the hub's repository, or a branch.
+        packaged: the model's folder, or its configuration alone, inside this package.
+        folder: a local copy, used instead of the hub's.
+        pad_token: what pads batches where the tokenizer does not say: a token of its vocabulary, or
+            ``EOS`` for its end-of-text token.
+        random: true sizes with random values, for measuring speed and memory without the weights.
+    """
+
+    name: str
+    model_id: str
+    revision: str = "main"
+    packaged: str = ""
+    folder: Path | None = None
+    pad_token: str | None = None
+    random: bool = False
+
+    @property
+    def tiny(self) -> bool:
+        return self.packaged.startswith("tiny/")
+
+    @property
+    def config_file(self) -> Path:
+        """The model's ``config.json``; read from the hub where nothing nearer holds it.
+
+        Raises:
+            HubError: the hub has none, or does not answer.
+        """
+        if self.folder is not None:
+            return self.folder / "config.json"
+        if self.packaged:
+            path = _PACKAGE / self.packaged
+            return path / "config.json" if path.is_dir() else path
+        return hub.config_file(self.model_id, self.revision)
+
+    @property
+    def config(self) -> dict[str, object]:
+        """Raises ``ModelError`` where the configuration is not a JSON object."""
+        return read_config(self.name, self.config_file)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files, and the hashes that identify what they hold.
+
+    Attributes:
+        folder: where the weights are; None for random ones.
+        revision: the hub's commit that they are of, if they are the hub's.
+    """
+
+    name: str
+    model_id: str
+    config_file: Path
+    folder: Path | None
+    tokenizer_folder: Path
+    weights_hash: str
+    tokenizer_hash: str
+    revision: str | None = None
+    pad_token: str | None = None
+
+    @property
+    def config(self) -> dict[str, object]:
+        return read_config(self.name, self.config_file)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that were read."""
+        weights = weight_files(self.name, self.folder) if self.folder else ()
+        return (self.config_file, *weights, *tokenizer_files(self.tokenizer_folder))
+
+
+def _packaged(name: str, model_id: str, revision: str = "main", pad_token: str | None = None) -> ModelCard:
+    return ModelCard(name, model_id, revision, packaged=f"configs/{name}.json", pad_token=pad_token)
+
+
+MODELS: dict[str, ModelCard] = {
+    card.name: card
+    for card in (
+        _packaged("gemma-2b", "google/gemma-2b", "9cf48e52b224239de00d483ec8eb84fb8d0f3a3a"),
+        _packaged("phi-2", "microsoft/phi-2", "ef382358ec9e382308935a992d908de099b64c23", pad_token=EOS),
+        _packaged("minicpm-2b-128k", "openbmb/MiniCPM-2B-128k", pad_token=EOS),
+        _packaged(
+            "smollm2-135m",
+            "HuggingFaceTB/SmolLM2-135M",
+            "93efa2f097d58c2a74874c7e644dbc9b0cee75a2",
+            pad_token=EOS,
+        ),
+        _packaged("opt-125m", "facebook/opt-125m", "27dcfa74d334bc871f3234de431e71c6eeba5dd6"),
+        *(
+            ModelCard(name, f"lfreeze.tiny/{name}", packaged=f"tiny/weights/{name}")
+            for name in ("tiny-gemma", "tiny-phi", "tiny-minicpm")
+        ),
+    )
+}
+
+
+def get_model(text: str) -> ModelCard:
+    """The model of a name, a hub identifier (``org/name``, ``org/name@revision``) or a folder.
+
+    Raises:
+        ModelError: it is none of them.
+    """
+    text = text.strip()
+    if text.lower() in MODELS:
+        return MODELS[text.lower()]
+    if "/" in text and Path(text).expanduser().is_dir():
+        folder = Path(text).expanduser().resolve()
+        return ModelCard(folder.name, f"local/{folder.name}", folder=folder)
+    if text.startswith((".", "/", "~")):
+        raise ModelError(f"model {text!r}: there is no such folder")
+    if match := _HUB_ID.fullmatch(text):
+        known = next((c for c in MODELS.values() if c.model_id.lower() == match["id"].lower()), None)
+        if known and not match["revision"]:
+            return known
+        card = known or ModelCard(text, match["id"])
+        return replace(card, name=text, revision=match["revision"] or "main")
+    raise ModelError(
+        f"unknown model {text!r}; known are {', '.join(MODELS)}, "
+        "any Hugging Face identifier (org/name or org/name@revision), or the path of a folder"
+    )
+
+
+def with_folder(card: ModelCard, folder: Path) -> ModelCard:
+    """The same model, read from a local copy."""
+    return replace(card, folder=folder, packaged="")
+
+
+def find_checkpoint(card: ModelCard) -> Checkpoint:
+    """A model's files: in its folder, in the package, or in the hub's cache; missing ones are downloaded.
+
+    Raises:
+        ModelError: the folder is not there, or lacks a file.
+        HubError: the hub does not give the model.
+    """
+    if card.random:
+        return _random_checkpoint(card)
+    folder, revision = card.folder, None
+    if folder is None and card.tiny:
+        folder = card.config_file.parent
+    if folder is None:
+        snapshot = hub.snapshot(
+            card.model_id, card.revision, needed_files, is_complete, reader=f"model {card.name}"
+        )
+        folder, revision = snapshot.folder, snapshot.revision
+    if not folder.is_dir():
+        raise ModelError(f"model {card.name}: the folder {folder} does not exist")
+    for name, found in (
+        ("config.json", (folder / "config.json").is_file()),
+        ("model.safetensors or pytorch_model.bin", weight_files(card.name, folder)),
+        ("tokenizer.json", tokenizer_files(folder)),
+    ):
+        if not found:
+            raise ModelError(f"model {card.name}: {folder} lacks the file {name}")
+    return Checkpoint(
+        name=card.name,
+        model_id=card.model_id,
+        config_file=folder / "config.json",
+        folder=folder,
+        tokenizer_folder=folder,
+        weights_hash=hash_files((folder / "config.json", *weight_files(card.name, folder))),
+        tokenizer_hash=tokenizer_hash(folder, card.pad_token),
+        revision=revision,
+        pad_token=card.pad_token,
+    )
+
+
+def model_outlook(card: ModelCard) -> hub.Outlook:
+    """What ``find_checkpoint`` would meet on the hub; a model that is not the hub's counts as cached."""
+    if card.random or card.tiny or card.folder is not None:
+        return hub.Outlook(cached=True)
+    return hub.outlook(card.model_id, card.revision, needed_files, is_complete)
+
+
+def _random_checkpoint(card: ModelCard) -> Checkpoint:
+    config_file = card.config_file
+    values = hashlib.sha256(b"random weights, version 1" + config_file.read_bytes())
+    return Checkpoint(
+        name=card.name,
+        model_id=card.model_id,
+        config_file=config_file,
+        folder=None,
+        tokenizer_folder=_RANDOM_TOKENIZER,
+        weights_hash=values.hexdigest(),
+        tokenizer_hash=tokenizer_hash(_RANDOM_TOKENIZER, None),
+    )

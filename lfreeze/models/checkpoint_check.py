@@ -1,0 +1,72 @@
+"""Whether a checkpoint's tensors are those that the classifier needs: none missing, extra or misshaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+
+from lfreeze.blocks import Parts, model_parts
+from lfreeze.errors import InputError
+from lfreeze.hf_logging import quiet
+from lfreeze.models.files import ModelError
+
+# Heads of other tasks, where a checkpoint does not say which architecture it was saved from.
+_HEADS = {"lm_head", "score", "classifier"}
+# Constants that old versions of the transformers library saved among the weights.
+_CONSTANTS = ("inv_freq", "masked_bias", "position_ids", ".attn.bias", ".attention.bias")
+
+
+def parts_of(name: str, model: Any) -> Parts:
+    """The roles of a model's parts.
+
+    Raises:
+        ModelError: it has no stack of layers, or more than one.
+    """
+    try:
+        return model_parts(model)
+    except InputError as error:
+        raise ModelError(f"model {name}: {error}") from None
+
+
+def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that does not fit; a classification head may be missing or of another width.
+
+    Args:
+        info: what ``from_pretrained`` says of the tensors.
+
+    Raises:
+        ModelError: it names the first tensor that does not fit.
+    """
+    head = {id(p) for p in parts_of(name, model).head}
+    inside = {n for n, p in model.named_parameters() if id(p) not in head}
+    for tensor in sorted(set(info["missing_keys"]) & inside):
+        raise ModelError(f"model {name}: its checkpoint lacks the tensor {tensor}")
+    for tensor, found, wanted in sorted(info["mismatched_keys"]):
+        if tensor in inside:
+            raise ModelError(
+                f"model {name}: the tensor {tensor} has the shape {tuple(found)}, "
+                f"its configuration asks for {tuple(wanted)}"
+            )
+    allowed = _HEADS | _own_heads(model)
+    for tensor in sorted(info["unexpected_keys"]):
+        if tensor.split(".")[0] not in allowed and not tensor.endswith(_CONSTANTS):
+            raise ModelError(
+                f"model {name}: its checkpoint holds the tensor {tensor}, which has no place in it"
+            )
+
+
+def _own_heads(model: Any) -> set[str]:
+    """Top-level names, outside the base model, of the architecture that the checkpoint was saved from."""
+    declared = (getattr(model.config, "architectures", None) or [""])[0]
+    cls: Any = getattr(transformers, str(declared), None)
+    base = {model.base_model_prefix, *(n for n, _ in model.base_model.named_children())}
+    if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
+        return set()
+    if getattr(cls, "config_class", None) is not type(model.config):
+        return set()
+    with quiet(), torch.device("meta"):
+        saved = cls(model.config)
+    return {name for name, _ in saved.named_children()} - base

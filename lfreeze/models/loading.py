@@ -1,0 +1,246 @@
+"""Models as sequence classifiers: loaded once, then given back their first weights for each trial."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from lfreeze.blocks import model_parts
+from lfreeze.freeze_proof import fingerprint
+from lfreeze.hf_logging import quiet
+from lfreeze.models.catalog import EOS, Checkpoint
+from lfreeze.models.checkpoint_check import check_tensors
+from lfreeze.models.files import ModelError, weight_files
+from lfreeze.models.minicpm import GraniteForSequenceClassification, granite_config
+from lfreeze.models.weights import FileWeights, RandomWeights, Weights
+from lfreeze.recipe import Recipe
+from lfreeze.seeding import stream_seed
+from lfreeze.strategy import Kind
+
+ATTENTION = "sdpa"
+
+
+class BaseModel:
+    """A checkpoint as a classifier, and the means to make it as new; no second copy is kept in memory.
+
+    Args:
+        n_labels: width of the linear head, which the checkpoint does not hold.
+
+    Raises:
+        ModelError: the checkpoint does not load.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, n_labels: int, recipe: Recipe, device: torch.device):
+        self.checkpoint, self.n_labels = checkpoint, n_labels
+        self.dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self.model: Any
+        self._weights: Weights
+        if checkpoint.folder is None:
+            self.model = empty_classifier(checkpoint, n_labels, self.dtype, device)
+            head = {id(p) for p in model_parts(self.model).head}
+            self._fresh = frozenset(n for n, p in self.model.named_parameters() if id(p) in head)
+            self._weights = RandomWeights(self.model, _deviation(self.model))
+            for name, parameter in self._base():
+                self._weights.restore(name, parameter)
+        else:
+            self.model, info = load(checkpoint, n_labels, self.dtype)
+            self.model.to(device)
+            self._fresh = frozenset(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
+            files = weight_files(checkpoint.name, checkpoint.folder)
+            self._weights = FileWeights(files, self.model, self._fresh)
+        self.model.config.pad_token_id = load_tokenizer(checkpoint).pad_token_id
+        self._fingerprints = {n: fingerprint(p) for n, p in self._base()}
+
+    def reset(self, seed: int) -> nn.Module:
+        """The model with its first weights and a head drawn from ``seed``, all of it trainable.
+
+        Only tensors that changed are read again; all are then compared with what was loaded.
+
+        Raises:
+            RuntimeError: a restored tensor differs from what was loaded.
+        """
+        self.model.zero_grad(set_to_none=True)
+        for name, parameter in self._base():
+            parameter.requires_grad_(True)
+            if parameter.dtype != self.dtype or fingerprint(parameter) != self._fingerprints[name]:
+                if parameter.dtype != self.dtype:
+                    parameter.data = torch.empty_like(parameter.data, dtype=self.dtype)
+                self._weights.restore(name, parameter)
+                if fingerprint(parameter) != self._fingerprints[name]:
+                    raise RuntimeError(f"{name} could not be restored to the checkpoint's values")
+        self._draw_head(seed)
+        return self.model.train()
+
+    def release(self, kind: Kind) -> None:
+        """Undo what a strategy did to the model's structure; call it after every trial."""
+        kind.undo(self.model)
+        self.model.zero_grad(set_to_none=True)
+
+    def _base(self) -> list[tuple[str, nn.Parameter]]:
+        return [(n, p) for n, p in self.model.named_parameters() if n not in self._fresh]
+
+    @torch.no_grad()
+    def _draw_head(self, seed: int) -> None:
+        """Normal with the configuration's deviation, zero biases: the transformers library's own start."""
+        deviation = _deviation(self.model)
+        generator = torch.Generator().manual_seed(stream_seed(seed, "head"))
+        for name, parameter in self.model.named_parameters():
+            if name in self._fresh:
+                parameter.requires_grad_(True)
+                values = torch.zeros(parameter.shape)
+                if parameter.dim() > 1:
+                    values.normal_(0.0, deviation, generator=generator)
+                parameter.copy_(values)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokenizer of a checkpoint, from its local files, with a pad token.
+
+    Raises:
+        ModelError: it does not load, or has no pad token.
+    """
+    from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+
+    folder, name = checkpoint.tokenizer_folder, checkpoint.name
+    loader: Any = AutoTokenizer
+    options: dict[str, Any] = {"config": model_config(checkpoint)}
+    if is_minicpm(checkpoint):
+        options = {"config": LlamaConfig()}
+    declared = folder / "tokenizer_config.json"
+    if declared.is_file() and "auto_map" in json.loads(declared.read_text("utf-8")):
+        # A class of the checkpoint's own is code; what it stores in this file needs none.
+        if not (folder / "tokenizer.json").is_file():
+            raise ModelError(f"model {name}: its tokenizer is code of its own, which is never run")
+        loader, options = PreTrainedTokenizerFast, {}
+    try:
+        with quiet():
+            tokenizer = loader.from_pretrained(folder, local_files_only=True, **options)
+    # The many kinds of damaged files raise as many types.
+    except Exception as error:
+        raise ModelError(f"model {name}: its tokenizer does not load: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        wanted = tokenizer.eos_token if checkpoint.pad_token == EOS else checkpoint.pad_token
+        if wanted is None:
+            raise ModelError(
+                f"model {name}: its tokenizer has no pad token; choose one of its tokens with "
+                f"--pad-token {name}=TOKEN, or its end-of-text token with --pad-token {name}={EOS}"
+            )
+        if wanted not in tokenizer.get_vocab():
+            raise ModelError(f"model {name}: the pad token {wanted!r} is not in its tokenizer's vocabulary")
+        tokenizer.pad_token = wanted
+    return tokenizer
+
+
+def is_minicpm(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint declares itself as MiniCPM."""
+    return checkpoint.config.get("model_type") == "minicpm"
+
+
+def model_config(checkpoint: Checkpoint) -> Any:
+    """The transformers configuration of a checkpoint; of its file only data is read, never code.
+
+    Raises:
+        ModelError: an architecture that the transformers library does not have, or a value it refuses.
+    """
+    from transformers import CONFIG_MAPPING
+
+    values = checkpoint.config
+    kind = values.get("model_type")
+    try:
+        if is_minicpm(checkpoint):
+            return granite_config(values)
+        if kind in CONFIG_MAPPING:
+            return CONFIG_MAPPING[kind].from_dict(values)
+    # A size that is missing, of the wrong type or impossible: each architecture has its own checks.
+    except Exception as error:
+        raise ModelError(
+            f"model {checkpoint.name}: its config.json is not valid: {_first_line(error)}"
+        ) from error
+    raise ModelError(
+        f"model {checkpoint.name}: the transformers library has no architecture {kind!r}, "
+        "and code from a checkpoint is never run"
+    )
+
+
+def load(
+    checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype, device: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier with a checkpoint's weights, and what transformers says about missing and extra tensors.
+
+    Args:
+        device: ``"meta"`` reads names and shapes alone.
+
+    Raises:
+        ModelError: the files do not load, or their tensors do not fit.
+    """
+    config = model_config(checkpoint)
+    config.num_labels = n_labels
+    try:
+        with quiet():
+            model, info = _classifier(checkpoint, config).from_pretrained(
+                checkpoint.folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=ATTENTION,
+                local_files_only=True,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                device_map=device,
+            )
+    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"model {checkpoint.name}: {checkpoint.folder} does not load: {_first_line(error)}"
+        ) from error
+    check_tensors(checkpoint.name, model, info)
+    return model, info
+
+
+def empty_classifier(
+    checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    """A model's architecture on the device, its vectors and buffers initialised, its matrices not.
+
+    Raises:
+        ModelError: the transformers library does not have it.
+    """
+    config = model_config(checkpoint)
+    config.num_labels = n_labels
+    with quiet(), torch.device("meta"):
+        model = _classifier(checkpoint, config, from_config=True)(
+            config, dtype=dtype, attn_implementation=ATTENTION
+        )
+    model.to_empty(device=device)
+    for parameter in model.parameters():
+        # transformers leaves alone what bears this mark; the matrices get their values later.
+        parameter._is_hf_initialized = parameter.dim() > 1
+    model.initialize_weights()
+    return model
+
+
+def _classifier(checkpoint: Checkpoint, config: Any, *, from_config: bool = False) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    if is_minicpm(checkpoint):
+        own = GraniteForSequenceClassification
+        return own._from_config if from_config else own
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise ModelError(
+            f"model {checkpoint.name}: the transformers library has no sequence classifier of the architecture "
+            f"{config.model_type!r}"
+        )
+    auto = AutoModelForSequenceClassification
+    return auto.from_config if from_config else auto
+
+
+def _deviation(model: Any) -> float:
+    return float(getattr(model.config, "initializer_range", 0.02))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,100 @@
+"""What a strategy is given and what it answers: options, the plan of what trains, the controller."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from lfreeze.errors import StrategyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeOptions:
+    """Decisions that a strategy's name leaves open (README, "What the paper leaves open").
+
+    Attributes:
+        freeze_embeddings: ``"auto"`` freezes them for BOT and LoRA only; ``"yes"``, ``"no"``.
+        frozen_dtype: type to store the linear weights of frozen layers in, or None to leave them.
+        probe_steps: optimiser steps before an adaptive strategy selects its layers (§3.2).
+        seed: for strategies that select at random.
+    """
+
+    freeze_embeddings: str = "auto"
+    frozen_dtype: torch.dtype | None = None
+    probe_steps: int = 5
+    seed: int = 0
+    lora_rank: int = 8
+    lora_alpha: int = 32
+    lora_dropout: float = 0.1
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        if self.freeze_embeddings not in ("auto", "yes", "no"):
+            raise StrategyError(f"freeze_embeddings = {self.freeze_embeddings!r} is not one of auto, yes, no")
+        for name in ("probe_steps", "lora_rank", "lora_alpha"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise StrategyError(f"{name} = {value!r} is not a whole number above 0")
+        targets = self.lora_targets
+        if isinstance(targets, str) or not targets or not all(isinstance(t, str) for t in targets):
+            raise StrategyError(f"lora_targets = {targets!r} is not a list of names")
+
+
+def parse_options(options: Mapping[str, Any]) -> FreezeOptions:
+    """Keyword arguments as ``FreezeOptions``.
+
+    Raises:
+        StrategyError: one of them is unknown or has a value that cannot be used.
+    """
+    known = [f.name for f in dataclasses.fields(FreezeOptions)]
+    for name in options:
+        if name not in known:
+            raise StrategyError(f"unknown option {name!r}; known are {', '.join(known)}")
+    return FreezeOptions(**options)
+
+
+class Controller(Protocol):
+    """What a strategy does during training; called after each optimiser step."""
+
+    def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
+        """Act on the step just taken; the new plan if what trains has changed."""
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """What trains and what does not; layers are counted from 0 at the input.
+
+    Attributes:
+        frozen_layers: layers of which no parameter trains, ascending.
+        backward_depth: layers that the backward pass crosses, counted from the output.
+        layer_changes: mean L2 norm of the weight change by layer, for adaptive strategies.
+    """
+
+    strategy: str
+    n_layers: int
+    frozen_layers: tuple[int, ...]
+    embeddings_frozen: bool
+    trainable_parameters: int
+    total_parameters: int
+    backward_depth: int
+    layer_changes: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        frozen = set(self.frozen_layers)
+        marks = "".join("■" if i in frozen else "□" for i in range(self.n_layers))
+        listed = ", ".join(str(i + 1) for i in self.frozen_layers) or "none"
+        share = self.trainable_parameters / self.total_parameters
+        return "\n".join(
+            [
+                f"{self.strategy}: {len(frozen)} of {self.n_layers} layers frozen",
+                f"  layers      {marks}  input to output, ■ frozen, □ trains",
+                f"  frozen      {listed}  (counted from 1)",
+                f"  embeddings  {'frozen' if self.embeddings_frozen else 'train'}",
+                f"  parameters  {self.trainable_parameters:,} of {self.total_parameters:,} train ({share:.1%})",
+                f"  backward    crosses {self.backward_depth} of {self.n_layers} layers",
+            ]
+        )

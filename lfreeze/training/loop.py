@@ -1,0 +1,249 @@
+"""One readable fine-tuning loop: (model, data, recipe, strategy, seed) -> TrainingRecord."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lfreeze.data.encoding import (
+    Batch,
+    EncodedSplit,
+    EncodedTask,
+    collate,
+    evaluation_batches,
+    training_order,
+)
+from lfreeze.freeze_proof import FreezeProof
+from lfreeze.freezing import prepare
+from lfreeze.plan import FreezeOptions
+from lfreeze.recipe import Recipe
+from lfreeze.seeding import stream_seed
+from lfreeze.strategy import Strategy
+from lfreeze.training.meter import Meter
+from lfreeze.training.record import Predictions, Step, TrainingError, TrainingRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def train(
+    model: PreTrainedModel,
+    data: EncodedTask,
+    recipe: Recipe,
+    strategy: Strategy,
+    seed: int,
+    device: torch.device,
+    *,
+    on_step: Callable[[Step], None] | None = None,
+) -> TrainingRecord:
+    """Fine-tune ``model`` in place and evaluate it on the validation split.
+
+    Which examples follow in which order, the dropout masks and LoRA's first values depend on
+    ``seed`` and on nothing that ran before.
+
+    Args:
+        on_step: called after each step, outside what is timed, to watch the run.
+
+    Raises:
+        StrategyError: the strategy does not fit the model.
+        TrainingError: the loss or the gradient is not finite.
+    """
+    options = freeze_options(recipe, seed)
+    if hasattr(model.config, "use_cache"):
+        # Keys and values are kept for generation only, and would count as training memory.
+        model.config.use_cache = False
+    torch.manual_seed(stream_seed(seed, "adapter"))
+    started = time.perf_counter()
+    plan = prepare(model, strategy, options)
+    model.to(device).train()
+    optimizer = make_optimizer(model, recipe)
+    scheduler = make_schedule(optimizer, recipe)
+    meter, proof = Meter(model, device), FreezeProof(model)
+    selection_started = time.perf_counter()
+    controller = strategy.implementation.controller(model, strategy, options)
+    selection_seconds = time.perf_counter() - selection_started if controller else 0.0
+    batches = training_batches(data, recipe, seed)
+    profiled = _profiled_steps(batches, recipe, adaptive=controller is not None)
+    torch.manual_seed(stream_seed(seed, "dropout"))
+
+    record_steps: list[Step] = []
+    probe_memory, switch_step = None, None
+    # The first step of each phase allocates and compiles: warm-up is counted from there.
+    phase_start = 0
+    for number, batch in enumerate(batches, start=1):
+        handles = proof.observe_depth()
+        with meter.step(optimizer, memory=number in profiled or device.type == "cuda"):
+            batch = batch.to(device)
+            with meter.forward():
+                loss = classification_loss(model, batch, recipe)
+            loss.backward()
+            proof.after_backward()
+            if number in profiled:
+                meter.after_backward(model.parameters())
+            norm = clip_gradients(model, recipe)
+            learning_rate = float(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+        for handle in handles:
+            handle.remove()
+        probing = controller is not None and switch_step is None
+        record_steps.append(
+            Step(
+                step=number,
+                phase="probe" if probing else "train",
+                loss=loss.item(),
+                learning_rate=learning_rate,
+                grad_norm=norm.item(),
+                seconds=meter.step_seconds,
+                tokens=batch.tokens,
+                timed=_is_timed(number, phase_start, probing, recipe)
+                and number not in profiled
+                and not handles,
+            )
+        )
+        del loss
+        _require_finite(record_steps[-1])
+        if on_step is not None:
+            on_step(record_steps[-1])
+        if controller is not None:
+            switching = time.perf_counter()
+            new_plan = controller.step(optimizer)
+            if new_plan is not None:
+                meter.synchronize()
+                selection_seconds += time.perf_counter() - switching
+                plan, switch_step, phase_start = new_plan, number, number
+                probe_memory = meter.memory() if number >= min(profiled) else None
+                meter.begin_phase()
+                proof.begin()
+    meter.synchronize()
+    finished = time.perf_counter()
+    result = proof.conclude(optimizer)
+    memory = meter.memory()
+    del optimizer, scheduler
+    evaluating = time.perf_counter()
+    predictions = evaluate(model, data.validation, recipe, data.pad_token_id, device)
+    return TrainingRecord(
+        plan=plan,
+        proof=result,
+        memory=memory,
+        probe_memory=probe_memory,
+        static_bytes=meter.static_bytes,
+        memory_method=meter.method,
+        selection_seconds=selection_seconds,
+        switch_step=switch_step,
+        train_seconds=finished - started,
+        eval_seconds=time.perf_counter() - evaluating,
+        predictions=predictions,
+        steps=record_steps,
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, split: EncodedSplit, recipe: Recipe, pad_token_id: int, device: torch.device
+) -> Predictions:
+    """Logits and answers for every example of a split."""
+    model.eval()
+    logits: list[list[float]] = [[]] * len(split)
+    length = recipe.max_length if recipe.padding == "max_length" else None
+    for indices, batch in evaluation_batches(split, recipe.eval_batch_size, pad_token_id, length):
+        rows = classification_logits(model, batch.to(device), recipe).cpu().tolist()
+        for index, row in zip(indices, rows, strict=True):
+            logits[index] = row
+    answers = [max(range(len(row)), key=row.__getitem__) for row in logits]
+    return Predictions(list(split.labels), answers, logits)
+
+
+def classification_logits(model: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:
+    """Logits of shape (examples, labels) in float32, computed in the recipe's precision."""
+    device_type = batch.input_ids.device.type
+    with torch.autocast(device_type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    return output.logits.float()
+
+
+def classification_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:
+    return F.cross_entropy(classification_logits(model, batch, recipe), batch.labels)
+
+
+def training_batches(data: EncodedTask, recipe: Recipe, seed: int) -> list[Batch]:
+    """The batches of all steps, in order; the same for every strategy with this seed."""
+    size = recipe.batch_size
+    order = training_order(len(data.train), recipe.steps * size, seed)
+    length = recipe.max_length if recipe.padding == "max_length" else None
+    starts = range(0, len(order), size)
+    return [collate(data.train, order[i : i + size], data.pad_token_id, length) for i in starts]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        parameters,
+        lr=recipe.learning_rate,
+        betas=(recipe.adam_beta1, recipe.adam_beta2),
+        eps=recipe.adam_epsilon,
+        weight_decay=recipe.weight_decay,
+        fused=parameters[0].device.type == "cuda",
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
+    from transformers import get_scheduler
+
+    name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
+    return get_scheduler(name, optimizer, recipe.warmup_steps, recipe.steps)
+
+
+def clip_gradients(model: nn.Module, recipe: Recipe) -> torch.Tensor:
+    """Clip to the recipe's norm (0 means no clipping); the norm before clipping."""
+    return nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm or math.inf)
+
+
+def freeze_options(recipe: Recipe, seed: int) -> FreezeOptions:
+    compute = torch.bfloat16 if recipe.precision.startswith("bf16") else None
+    return FreezeOptions(
+        freeze_embeddings=recipe.freeze_embeddings,
+        frozen_dtype=compute if recipe.frozen_dtype == "compute" else None,
+        probe_steps=recipe.probe_steps,
+        seed=seed,
+        lora_rank=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        lora_targets=recipe.lora_targets,
+    )
+
+
+def _profiled_steps(batches: Sequence[Batch], recipe: Recipe, *, adaptive: bool) -> set[int]:
+    """The steps that are metered for memory: the widest batch of each phase.
+
+    The final phase is searched after the probe's end whatever the strategy, so that strategies
+    are compared on the same batch. Optimiser state exists from the second step on.
+    """
+    last, probe = len(batches), recipe.probe_steps
+
+    def widest(steps: range) -> set[int]:
+        return {max(steps, key=lambda number: (batches[number - 1].tokens, -number))} if steps else set()
+
+    final = widest(range(probe + 2, last + 1)) or {last}
+    return final | (widest(range(2, min(probe, last) + 1)) or {1} if adaptive else set())
+
+
+def _is_timed(number: int, phase_start: int, probing: bool, recipe: Recipe) -> bool:
+    """Whether a step counts as warmed up; a short run keeps its last half."""
+    if probing:
+        return number > 1
+    warmup = min(recipe.timing_warmup_steps, recipe.steps // 2)
+    return number > max(warmup, phase_start + 1)
+
+
+def _require_finite(step: Step) -> None:
+    for name, value in (("loss", step.loss), ("gradient norm", step.grad_norm)):
+        if not math.isfinite(value):
+            raise TrainingError(f"the {name} is {value} at step {step.step}")

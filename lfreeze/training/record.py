@@ -1,0 +1,70 @@
+"""What one fine-tuning run leaves: its steps, predictions, times and memory."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+
+from lfreeze.freeze_proof import ProofResult
+from lfreeze.plan import FreezePlan
+from lfreeze.training.meter import MemoryUse
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step; ``grad_norm`` is before clipping, ``timed`` whether its time counts."""
+
+    step: int
+    phase: str
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+    tokens: int
+    timed: bool
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """By validation example, in the split's order: labels, answers, and logits (examples, labels)."""
+
+    labels: list[int]
+    predictions: list[int]
+    logits: list[list[float]]
+
+    @property
+    def accuracy(self) -> float:
+        right = sum(a == b for a, b in zip(self.labels, self.predictions, strict=True))
+        return right / len(self.labels)
+
+
+@dataclass
+class TrainingRecord:
+    """All that one fine-tuning run leaves; times in seconds, memory in bytes."""
+
+    plan: FreezePlan
+    proof: ProofResult
+    memory: MemoryUse
+    probe_memory: MemoryUse | None
+    static_bytes: int
+    memory_method: str
+    selection_seconds: float
+    switch_step: int | None
+    train_seconds: float
+    eval_seconds: float
+    predictions: Predictions
+    steps: list[Step] = field(default_factory=list)
+
+    def step_quartiles(self, phase: str = "train") -> tuple[float, float, float]:
+        """First quartile, median and third quartile of the seconds per timed step of a phase."""
+        seconds = sorted(s.seconds for s in self.steps if s.phase == phase and s.timed)
+        if len(seconds) < 2:
+            only = seconds[0] if seconds else math.nan
+            return only, only, only
+        low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        return low, middle, high

@@ -1,0 +1,241 @@
+"""The ``reproduce`` command: exit status 0 on success, 1 when trials failed, 2 on bad input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reproduce.cli.options import (
+    ACCEPT,
+    ADDRESS,
+    ARTIFACTS,
+    DATA_DIR,
+    MODEL_OPTIONS,
+    PATH,
+    POSITIVE,
+    Commands,
+    load,
+    takes_space,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from reproduce.plan.search_space import SearchSpace
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lfreeze")
+def main() -> None:
+    """Selective layer freezing: the paper's experiment, from a grid of trials to a report."""
+
+
+@main.command(short_help="Run the trials of a space, then write the report.")
+@takes_space
+@ARTIFACTS
+@DATA_DIR
+@ACCEPT
+@ADDRESS
+@click.option("--dashboard", is_flag=True, help="Show Ray's dashboard while the sweep runs.")
+@click.option("--dashboard-host", default="127.0.0.1", show_default=True, help="Where the dashboard listens.")
+@click.option("--dashboard-port", type=click.IntRange(1, 65535), default=8265, show_default=True)
+@click.option(
+    "--gpus-per-trial", default="auto", show_default=True, help="Share of a GPU for each trial, or auto."
+)
+@click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
+@click.option("--keep-going/--fail-fast", default=True, help="After a failed trial, go on or stop.")
+def run(
+    space: SearchSpace,
+    artifacts: Path | None,
+    keep_going: bool,
+    dashboard: bool,
+    dashboard_host: str,
+    dashboard_port: int,
+    **options: Any,
+) -> None:
+    """Run every trial of SPACE that is not finished yet, then write the report.
+
+    SPACE is a name in search_spaces/ (default: embedded) or a path to a .toml file. Running it again
+    goes on where it stopped. Exit status: 0, 1 if trials failed or are missing, 2 on bad input; 130 after
+    Ctrl-C and 143 after SIGTERM, with what was finished kept.
+
+    \b
+    Example:
+      reproduce run embedded --strategies ALL,BOT25,BOT50 --seeds 42,43
+      reproduce run efficiency --weights random --models gemma-2b
+    """
+    from reproduce.cli.commands import run_space
+
+    root = artifacts or Path("artifacts") / space.name
+    where = (dashboard_host, dashboard_port) if dashboard else None
+    sys.exit(run_space(space, root, fail_fast=not keep_going, dashboard=where, **options))
+
+
+@main.command(short_help="List the trials of a space and their predicted cost.")
+@takes_space
+@click.option(
+    "--gpu-memory",
+    type=POSITIVE,
+    default=80.0,
+    show_default=True,
+    help="GiB of the GPU that the shares are for.",
+)
+@click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s to predict times with.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: bool) -> None:
+    """List every trial of SPACE with its predicted memory, GPU share and time. Starts nothing.
+
+    \b
+    Example:
+      reproduce plan paper --gpu-memory 24
+    """
+    from reproduce.cli.console import print_plan
+
+    print_plan(space, gpu_memory, tflops, as_json)
+
+
+@main.command(short_help="Download what a space reads, and lock it.")
+@takes_space
+@ARTIFACTS
+@DATA_DIR
+@ACCEPT
+@ADDRESS
+def fetch(
+    space: SearchSpace,
+    artifacts: Path | None,
+    data_dir: Path | None,
+    accept_inputs: bool,
+    address: str | None,
+) -> None:
+    """Download the models and data of SPACE into the hub's cache, and write inputs.lock.toml.
+
+    Afterwards every command works with HF_HUB_OFFLINE=1. A later run that meets other files refuses.
+
+    \b
+    Example:
+      reproduce fetch paper --models phi-2 --tasks rte,cb
+    """
+    from reproduce.cli.commands import fetch_space
+
+    fetch_space(space, artifacts or Path("artifacts") / space.name, data_dir, accept_inputs, address)
+
+
+@main.command(short_help="Check whether this machine can run a space.")
+@takes_space
+@ARTIFACTS
+@DATA_DIR
+def doctor(space: SearchSpace, artifacts: Path | None, data_dir: Path | None) -> None:
+    """Check GPU, driver, memory, shm, disk, hub and models for SPACE; for each problem, what to do.
+
+    Exit status 1 if something would keep the space from running.
+
+    \b
+    Example:
+      reproduce doctor paper
+    """
+    from reproduce.run.doctor import examine
+
+    sys.exit(examine(space, artifacts or Path("artifacts") / space.name, data_dir))
+
+
+@main.command(short_help="Show what an artifact folder holds.")
+@click.argument("folder", type=PATH)
+@click.option("--timing", is_flag=True, help="Also show where the time of a trial goes.")
+def status(folder: Path, timing: bool) -> None:
+    """Show what an artifact FOLDER holds: done, running, failed and missing trials, and why.
+
+    \b
+    Example:
+      reproduce status artifacts/embedded --timing
+    """
+    from reproduce.cli.console import print_status
+
+    sys.exit(print_status(folder, timing))
+
+
+@main.command(short_help="Write the report of artifact folders.")
+@click.argument("folders", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="Folder for the report.  [default: report/ in the first folder]")
+def report(folders: tuple[Path, ...], out: Path | None) -> None:
+    """Write figures, tables and one HTML page from one or more artifact FOLDERS.
+
+    \b
+    Example:
+      reproduce report artifacts/embedded
+    """
+    from reproduce.cli.commands import write_report
+
+    write_report(folders, out or folders[0] / "report")
+
+
+@main.command(short_help="Check a folder, and compare it with a reference.")
+@click.argument("folder", type=PATH)
+@click.option("--against", "reference", type=PATH, help="Folder of a sweep, or published, to compare with.")
+@click.option("--partial", is_flag=True, help="Trials of the reference that FOLDER lacks are no fault.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
+def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> None:
+    """Check that FOLDER is complete and of one make, and that its numbers are the reference's.
+
+    On equal hardware and versions they must be the same bit by bit, else within what is stated. Exit
+    status 1 if anything is not as it should be.
+
+    \b
+    Example:
+      reproduce verify artifacts/embedded-full --against artifacts/reference/embedded-full
+    """
+    from reproduce.cli.commands import verify_folder
+
+    sys.exit(verify_folder(folder, reference, partial, as_json))
+
+
+@main.command(short_help="Write a folder's trials into a few files.")
+@click.argument("folder", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--with-steps", "steps", is_flag=True, help="Also every training step, for loss curves.")
+@click.option("--with-predictions", "predictions", is_flag=True, help="Also every prediction.")
+@click.option("--incomplete", is_flag=True, help="Even if trials have no result.")
+def publish(folder: Path, out: Path, **options: bool) -> None:
+    """Write the trials of FOLDER into trials.parquet in the new folder OUT, to archive or pass on.
+
+    Every command that reads an artifact folder reads a published one too.
+
+    \b
+    Example:
+      reproduce publish artifacts/embedded-full published/embedded-full
+    """
+    from reproduce.cli.commands import publish_folder
+
+    publish_folder(folder, out, **options)
+
+
+@main.command(short_help="Run one trial without Ray.")
+@click.option("--strategy", required=True, help="Such as ALL, LoRA, BOT25, ADT-L50.")
+@click.option("--model", required=True, help="Such as tiny-gemma, a hub id, or a folder.")
+@click.option("--task", required=True, help="Such as tiny-rte.")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--space", default="embedded", show_default=True, help="Space whose recipe is used.")
+@with_options(MODEL_OPTIONS)
+@DATA_DIR
+@click.option("--json", "as_json", is_flag=True, help="Print the whole trial row as JSON.")
+def trial(
+    strategy: str,
+    model: str,
+    task: str,
+    seed: int,
+    space: str,
+    data_dir: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run one trial in this process, without Ray, and print its row.
+
+    \b
+    Example:
+      reproduce trial --strategy BOT25 --model tiny-gemma --task tiny-rte --seed 42
+    """
+    from reproduce.cli.commands import run_one
+
+    one = {"models": [model], "tasks": [task], "strategies": [strategy], "seeds": [str(seed)]}
+    sys.exit(run_one(load(space, one, options), data_dir, as_json))

@@ -1,0 +1,133 @@
+"""What a space will cost and what a folder holds, on the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from reproduce.plan.search_space import SearchSpace
+from reproduce.process import FAILED, OK
+from reproduce.store.artifacts import Progress, read_progress
+from reproduce.verify import Check
+
+_LISTED = 20  # missing trials that are named one by one
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print one sentence for each check, and under it what it found."""
+    words = {True: "ok", False: "FAILED", None: "note"}
+    for check in checks:
+        print(f"{words[check.passed]:6}  {check.name}: {check.sentence}")
+        for detail in check.details:
+            print(f"          {detail}")
+
+
+def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, as_json: bool) -> None:
+    """Print every trial of a space with its predicted cost, and the totals."""
+    from reproduce.plan.cost import GIB, assumptions, plan_space, totals
+    from reproduce.run.progress import clock
+
+    assumed = assumptions(space, gpu_memory_gib, tflops)
+    trials = plan_space(space, assumed)
+    if as_json:
+        listed = [dataclasses.asdict(t) for t in trials]
+        print(
+            json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": listed}, indent=1)
+        )
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("model", "task", "strategy"):
+        table.add_column(column, no_wrap=True)
+    for column in ("seed", "frozen", "static GiB", "training GiB", "GPU share", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for t in trials:
+        table.add_row(
+            t.model,
+            t.task,
+            t.strategy,
+            str(t.seed),
+            f"{t.frozen_layers}/{t.n_layers}",
+            f"{t.static_bytes / GIB:.3f}",
+            f"{t.training_bytes / GIB:.3f}",
+            f"{t.gpu_share:.4f}",
+            clock(t.seconds),
+        )
+    Console(width=max(Console().width, 110)).print(table)
+    total = totals(trials)
+    print(
+        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at an assumed "
+        f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak "
+        f"{total['peak_bytes'] / GIB:.2f} GiB; shares are of a GPU with {gpu_memory_gib:g} GiB "
+        "(--gpu-memory). Nothing was started."
+    )
+    too_large = {(t.model, t.strategy) for t in trials if t.gpu_share > 1}
+    if too_large:
+        listed_models = ", ".join(sorted({model for model, _ in too_large}))
+        print(
+            f"Shares above 1 do not fit such a GPU: {len(too_large)} model-strategy pairs, of {listed_models}."
+        )
+
+
+def print_status(root: Path, timing: bool) -> int:
+    """Print what a folder holds; status 1 if a trial failed or a file is damaged."""
+    progress = read_progress(root)
+    running = set(progress.running)
+    missing = [w for w in progress.missing if str(w.cell) not in running]
+    print(
+        f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
+        f"{len(missing)} missing, of {len(progress.wanted)}"
+        + ("" if progress.live else "; no sweep is writing to it")
+    )
+    for cell in sorted(running):
+        print(f"  running  {cell}")
+    print_failures(progress.failed)
+    for damaged in progress.table.damaged:
+        print(f"  damaged  {damaged.path}: {damaged.reason}")
+    for wanted in missing[:_LISTED]:
+        print(f"  missing  {wanted.cell}")
+    if len(missing) > _LISTED:
+        print(f"  missing  ... and {len(missing) - _LISTED} more")
+    if timing:
+        _print_timing(progress)
+    return FAILED if progress.failed.height or progress.table.damaged else OK
+
+
+def print_failures(failed: pl.DataFrame) -> None:
+    for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
+        cell = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
+        print(f"  {row['status']:7}  {cell}: {row['error_type']}: {row['error_message']}")
+
+
+def _print_timing(progress: Progress) -> None:
+    """Seconds per trial by part; a worker's first trial loads the model and is shown apart."""
+    rows = progress.rows.filter(pl.col("status") == "ok").with_columns(
+        overhead=pl.col("setup_seconds") + pl.col("gap_seconds").fill_null(0.0)
+    )
+    parts = {
+        "training": "train_seconds",
+        "evaluation": "eval_seconds",
+        "set up and clean up": "setup_seconds",
+        "between trials (Ray)": "gap_seconds",
+        "overhead: the last two": "overhead",
+    }
+    for title, first in (("warm trials", False), ("first trials of a worker", True)):
+        chosen = rows.filter((pl.col("worker_trial_index") == 0) == first)
+        if not chosen.height:
+            continue
+        table = Table(title=f"{title}: {chosen.height}", box=None, title_justify="left")
+        table.add_column("seconds per trial")
+        for column in ("median", "mean", "largest"):
+            table.add_column(column, justify="right")
+        for label, column in parts.items():
+            values = chosen[column].drop_nulls().to_list()
+            if values:
+                shown = (statistics.median(values), statistics.mean(values), max(values))
+                table.add_row(label, *(f"{value:.3f}" for value in shown))
+        Console().print(table)

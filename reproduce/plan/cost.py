@@ -1,0 +1,127 @@
+"""What a space will cost, in closed form: memory, GPU share, hours. Starts nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+
+from lfreeze.cost import Cost, strategy_cost
+from lfreeze.data.tasks import get_task
+from lfreeze.errors import InputError
+from lfreeze.model_shape import ModelShape
+from lfreeze.models.catalog import ModelCard
+from lfreeze.recipe import Recipe
+from lfreeze.strategy import Strategy
+from reproduce.plan.search_space import SearchSpace
+from reproduce.plan.spec import Cell
+
+GIB = 2**30
+# Per process: the CUDA context, which torch's allocator does not count.
+_CONTEXT_BYTES = int(0.5 * GIB)
+_SLACK = 1.15
+# Assumed sustained rates where none is given, by precision, in FLOP/s.
+ASSUMED_RATES = {"fp32": 0.02e12, "bf16-mixed": 50e12, "bf16": 80e12}
+# Typical tokens of a pair where batches are padded to their longest and nothing was loaded yet.
+_TINY_LENGTH, _TYPICAL_LENGTH = 24, 96
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """One trial's predicted cost; ``gpu_share`` is its part of the assumed GPU."""
+
+    model: str
+    task: str
+    strategy: str
+    seed: int
+    frozen_layers: int
+    n_layers: int
+    static_bytes: int
+    training_bytes: int
+    gpu_share: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What the predictions rest on."""
+
+    gpu_memory_bytes: int
+    flops_per_second: float
+
+
+def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None) -> Assumptions:
+    for option, value in (("--gpu-memory", gpu_memory_gib), ("--tflops", tflops)):
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"{option} {value} is not a finite number")
+    rate = tflops * 1e12 if tflops else ASSUMED_RATES[space.recipe.precision]
+    return Assumptions(int(gpu_memory_gib * GIB), rate)
+
+
+def plan_space(space: SearchSpace, assumed: Assumptions) -> list[PlannedTrial]:
+    """Every trial of a space with its predicted cost, in the order of running."""
+    shapes = {name: model_shape(card) for name, card in space.cards.items()}
+    return [_plan(cell, shapes[cell.model], space.recipe, assumed) for cell in space.cells()]
+
+
+def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
+    """The part of a GPU that a trial is given: 1/n, so that n equal trials fill it; above 1 it does not fit."""
+    needed = (peak_bytes * _SLACK + _CONTEXT_BYTES) / gpu_memory_bytes
+    if needed > 1:
+        return needed
+    return int(1e4 / int(1 / needed)) / 1e4
+
+
+def largest_share(space: SearchSpace, gpu_memory_bytes: int) -> float:
+    """The share that fits the space's most demanding trial; one size for all lets actors be reused."""
+    assumed = Assumptions(gpu_memory_bytes, 1.0)
+    return max(trial.gpu_share for trial in plan_space(space, assumed))
+
+
+def model_shape(card: ModelCard) -> ModelShape:
+    """A model's sizes, from its configuration.
+
+    Raises:
+        ShapeError: an architecture without a closed form, or a configuration that lacks a size.
+    """
+    return ModelShape.from_config(card.config)
+
+
+def _plan(cell: Cell, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
+    train, evaluation_flops = _cost(shape, cell.task, cell.strategy, recipe)
+    # The adaptive probe trains every layer, so its peak is ALL's.
+    adaptive = Strategy.parse(cell.strategy).implementation.adaptive
+    peak = _cost(shape, cell.task, "ALL", recipe)[0] if adaptive else train
+    flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
+    return PlannedTrial(
+        **asdict(cell),
+        frozen_layers=Strategy.parse(cell.strategy).frozen_count(shape.n_layers),
+        n_layers=shape.n_layers,
+        static_bytes=train.weights_bytes,
+        training_bytes=peak.training_bytes,
+        gpu_share=gpu_share(peak.weights_bytes + peak.training_bytes, assumed.gpu_memory_bytes),
+        seconds=flops / assumed.flops_per_second,
+    )
+
+
+@cache
+def _cost(shape: ModelShape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, float]:
+    """A training step's cost, and the FLOPs of evaluating the validation split."""
+    task = get_task(task_name)
+    length = min(recipe.max_length, _TINY_LENGTH if task.tiny else _TYPICAL_LENGTH)
+    if recipe.padding == "max_length":
+        length = recipe.max_length
+    cost = strategy_cost(shape, Strategy.parse(strategy), recipe, n_labels=len(task.labels), length=length)
+    n_validation = min(task.n_validation, recipe.max_validation_examples or task.n_validation)
+    return cost, cost.forward_flops / recipe.batch_size * n_validation
+
+
+def totals(trials: Iterable[PlannedTrial]) -> dict[str, float]:
+    """Trials, hours if each has its share of one GPU, and hours one after another."""
+    trials = list(trials)
+    return {
+        "trials": len(trials),
+        "device_hours": sum(t.seconds for t in trials) / 3600,
+        "peak_bytes": max(t.static_bytes + t.training_bytes for t in trials),
+    }

@@ -1,0 +1,84 @@
+"""What a space reads, found, identified and tried before anything starts: checkpoints, texts, trial specs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lfreeze.data.loading import load_task
+from lfreeze.data.tasks import TaskData
+from lfreeze.models.catalog import Checkpoint, ModelCard, find_checkpoint
+from lfreeze.strategy import Strategy
+from reproduce.plan.search_space import SearchSpace
+from reproduce.plan.spec import Inputs, TrialSpec
+
+
+@dataclass(frozen=True)
+class SpaceInputs:
+    """The models and tasks of a space, by name; a card names the very commit that its checkpoint is of."""
+
+    cards: Mapping[str, ModelCard]
+    checkpoints: Mapping[str, Checkpoint]
+    data: Mapping[str, TaskData]
+
+    def of(self, model: str, task: str) -> Inputs:
+        checkpoint, data = self.checkpoints[model], self.data[task]
+        return Inputs(
+            model_id=checkpoint.model_id,
+            weights_hash=checkpoint.weights_hash,
+            tokenizer_hash=checkpoint.tokenizer_hash,
+            dataset_id=data.task.dataset_id,
+            dataset_fingerprint=data.fingerprint,
+            weights="random" if checkpoint.folder is None else "pretrained",
+            model_revision=checkpoint.revision,
+            dataset_revision=data.revision,
+        )
+
+
+def find_inputs(space: SearchSpace, data_dir: Path | None = None) -> SpaceInputs:
+    """Find every model and read every task of a space; what is the hub's and not cached is downloaded.
+
+    Raises:
+        ModelError, TaskError: one of them is missing or malformed.
+        HubError: the hub does not give one of them.
+    """
+    recipe = space.recipe
+    data = {
+        name: load_task(
+            name, recipe.max_train_examples, recipe.data_seed, data_dir, recipe.max_validation_examples
+        )
+        for name in space.tasks
+    }
+    checkpoints = {name: find_checkpoint(card) for name, card in space.cards.items()}
+    cards = {
+        name: replace(card, revision=checkpoints[name].revision or card.revision)
+        for name, card in space.cards.items()
+    }
+    return SpaceInputs(cards, checkpoints, data)
+
+
+def try_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
+    """See that every model loads, takes its texts and fits the strategies, without reading a weight.
+
+    The encoded texts stay in the cache, where the trials find them.
+
+    Raises:
+        InputError: what would have failed on the device.
+    """
+    from lfreeze.data.encoding_cache import encoded
+    from lfreeze.models.preflight import inspect_model
+
+    strategies = [Strategy.parse(name) for name in space.strategies]
+    for checkpoint in inputs.checkpoints.values():
+        n_labels = max(len(data.task.labels) for data in inputs.data.values())
+        inspect_model(checkpoint, n_labels, strategies, space.recipe)
+        for data in inputs.data.values():
+            encoded(data, checkpoint, space.recipe.max_length)
+
+
+def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:
+    """Every trial of a space, in order."""
+    return [
+        TrialSpec(cell, space.recipe, inputs.of(cell.model, cell.task), space.name) for cell in space.cells()
+    ]

@@ -1,0 +1,205 @@
+"""The claims ledger: a verdict on each of the paper's claims, and what keeps trials from being evidence.
+
+The claims, the ranges that decide them and what counts as evidence are data, in
+``artifacts/reference/paper_claims.toml``, which explains its own format.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from reproduce.plan.search_space import SearchSpace, load_space
+from reproduce.report.analysis.estimands import AGAINST_ALL, Contrast, Measured, Numbers
+from reproduce.report.formatting import listed, plural
+from reproduce.report.strategy_order import BASELINE
+
+SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+# In a wheel the file lies inside the package, in a checkout among the artifacts.
+_FILES = (
+    Path(__file__).parents[2] / "reference" / "paper_claims.toml",
+    Path(__file__).parents[3] / "artifacts" / "reference" / "paper_claims.toml",
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One end of a claim's range; ``lower`` says which."""
+
+    holds: Callable[[float, float], bool]
+    lower: bool
+    words: str
+
+
+BOUNDS = {
+    "at_least": Bound(lambda value, bound: value >= bound, True, "at least"),
+    "above": Bound(lambda value, bound: value > bound, True, "above"),
+    "at_most": Bound(lambda value, bound: value <= bound, False, "at most"),
+    "below": Bound(lambda value, bound: value < bound, False, "below"),
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the ledger: each contrast in ``parts`` must lie within ``range``.
+
+    Attributes:
+        range: bounds in the quantity's own unit, by their names in ``BOUNDS``.
+    """
+
+    id: str
+    section: str
+    statement: str
+    quantity: str
+    parts: tuple[Contrast, ...]
+    range: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One contrast of a claim, what was measured of it, and how the claim's range decides it."""
+
+    contrast: Contrast
+    measured: Measured | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a report's trials say about one claim.
+
+    Attributes:
+        verdict: supported, contradicted or inconclusive.
+        by_numbers: the verdict that the numbers alone would give, whatever the trials were.
+        reasons: why the trials are no evidence, if they are not.
+    """
+
+    claim: Claim
+    verdict: str
+    by_numbers: str
+    reasons: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def strategies(self) -> list[str]:
+        """Those whose trials are behind the verdict; none where all are."""
+        if self.claim.quantity == "lead":
+            return []
+        named = [name for part in self.parts for name in part.contrast]
+        return list(dict.fromkeys([*named, BASELINE] if self.claim.quantity in AGAINST_ALL else named))
+
+
+@cache
+def ledger() -> tuple[tuple[Claim, ...], Mapping[str, Mapping[str, Any]]]:
+    """The paper's claims, and by quantity what counts as evidence."""
+    text = next(path for path in _FILES if path.is_file()).read_text("utf-8")
+    book = tomllib.loads(text)
+    names = ("id", "section", "statement", "quantity")
+    claims = [
+        Claim(
+            **{name: entry[name] for name in names},
+            parts=tuple(entry["parts"]),
+            range={name: entry[name] for name in BOUNDS if name in entry},
+        )
+        for entry in book["claim"]
+    ]
+    evidence = {quantity: kind for kind in book["evidence"].values() for quantity in kind["quantities"]}
+    return tuple(claims), evidence
+
+
+def verdicts(trials: pl.DataFrame) -> list[Verdict]:
+    """A verdict on each claim, in the ledger's order."""
+    claims, evidence = ledger()
+    # Quantities that share their conditions share their numbers.
+    by_kind = {id(kind): (kind, *_evidence(trials, kind)) for kind in evidence.values()}
+    return [_judge(claim, *by_kind[id(evidence[claim.quantity])]) for claim in claims]
+
+
+def _evidence(trials: pl.DataFrame, kind: Mapping[str, Any]) -> tuple[Numbers, str | None]:
+    """The trials that count; where none does, all of them, and why none counts."""
+    left = trials.filter(pl.col("status") == "ok")
+    for keep, reason in _conditions(left, kind):
+        left = left.filter(keep)
+        if not left.height:
+            return Numbers(trials), reason
+    return Numbers(left), None
+
+
+def _conditions(trials: pl.DataFrame, kind: Mapping[str, Any]) -> list[tuple[pl.Expr, str]]:
+    """What a trial must be, and what to say if none is."""
+    paper = _paper()
+    models, tasks = listed(list(paper.models)), listed(list(paper.tasks))
+    frozen = pl.col("frozen_unchanged") & pl.col("every_trainable_got_gradient")
+    conditions = [
+        (pl.col("model").is_in(paper.models), f"no trial is of the paper's models ({models})"),
+        (frozen.fill_null(False), "the freeze proof holds for no trial"),
+    ]
+    if kind["pretrained"]:
+        conditions.append((pl.col("weights") == "pretrained", "the models have random weights"))
+    if kind["paper_tasks"]:
+        conditions.append((pl.col("task").is_in(paper.tasks), f"no trial is of the paper's tasks ({tasks})"))
+    for name in kind["recipe"]:
+        wanted, column = getattr(paper.recipe, name), f"recipe_{name}"
+        found = [str(value) for value in trials[column].drop_nulls().unique().sort()]
+        reason = f"the paper's {name} is {wanted}, that of the trials {listed(found)}"
+        conditions.append((pl.col(column) == wanted, reason))
+    if kind["own_gpu"]:
+        conditions.append((pl.col("device") == "cuda", "no trial ran on a GPU"))
+        conditions.append((pl.col("exclusive").fill_null(False), "every trial shared its GPU"))
+    return conditions
+
+
+@cache
+def _paper() -> SearchSpace:
+    return load_space("paper")
+
+
+def _judge(claim: Claim, kind: Mapping[str, Any], numbers: Numbers, no_evidence: str | None) -> Verdict:
+    measured = [numbers.measure(claim.quantity, contrast) for contrast in claim.parts]
+    parts = tuple(
+        Part(contrast, found, _decide(claim.range, found))
+        for contrast, found in zip(claim.parts, measured, strict=True)
+    )
+    reasons = [no_evidence] if no_evidence else _too_few(numbers.trials, kind, measured)
+    by_numbers = _together([part.verdict for part in parts])
+    return Verdict(claim, INCONCLUSIVE if reasons else by_numbers, by_numbers, tuple(reasons), parts)
+
+
+def _decide(bounds: Mapping[str, float], measured: Measured | None) -> str:
+    """Supported inside the range, contradicted outside it, by the whole interval; else inconclusive."""
+    if measured is None or measured.low is None or measured.high is None:
+        return INCONCLUSIVE
+    inside = True
+    for name, bound in bounds.items():
+        nearest, farthest = measured.low, measured.high
+        if not BOUNDS[name].lower:
+            nearest, farthest = farthest, nearest
+        if not BOUNDS[name].holds(farthest, bound):
+            return CONTRADICTED
+        inside = inside and BOUNDS[name].holds(nearest, bound)
+    return SUPPORTED if inside else INCONCLUSIVE
+
+
+def _together(found: Sequence[str]) -> str:
+    if CONTRADICTED in found:
+        return CONTRADICTED
+    return SUPPORTED if set(found) == {SUPPORTED} else INCONCLUSIVE
+
+
+def _too_few(trials: pl.DataFrame, kind: Mapping[str, Any], measured: Sequence[Measured | None]) -> list[str]:
+    """Where the evidence is too thin: how much there is, and how much it takes."""
+    known = [found for found in measured if found]
+    if len(known) < len(measured):
+        return [f"no trials to compare for {len(measured) - len(known)} of {plural(len(measured), 'part')}"]
+    counts = {
+        "model": (trials["model"].n_unique(), kind["min_models"]),
+        "experiment": (min(found.n_blocks for found in known), kind["min_experiments"]),
+        "seed": (min(found.n_seeds for found in known), kind["min_seeds"]),
+    }
+    return [f"{plural(n, noun)}, of {least} needed" for noun, (n, least) in counts.items() if n < least]

@@ -1,0 +1,106 @@
+"""The numbers of two figures: differences to ALL, and differences between settings."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT
+from reproduce.report.analysis.inference import differences
+from reproduce.report.strategy_order import family_and_percent, in_order
+
+ALL_MODELS = "all models"
+# BOT with trainable embeddings is a strategy of its own, so that one sweep holds both readings.
+_FROZEN, _TRAINED = "BOT", "BOT-E"
+_PAIR = [*EXPERIMENT, "seed"]
+_SCHEMA = {
+    "setting": pl.String,
+    "strategy": pl.String,
+    **dict.fromkeys(("accuracy", "accuracy_std", "memory", "memory_std", "time", "time_std"), pl.Float64),
+    "exclusive": pl.Boolean,
+    "n": pl.Int64,
+}
+
+
+def effects_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """``inference.differences`` in accuracy over all models, and for each; trained weights only.
+
+    The rows over all models have ``ALL_MODELS`` for their model, and are left out where there is one.
+    """
+    trained = trials.filter(pl.col("weights") == "pretrained")
+    apart = differences(trained, by=["model"])
+    if apart["model"].n_unique() < 2:
+        return apart
+    whole = differences(trained).with_columns(model=pl.lit(ALL_MODELS))
+    return pl.concat([whole.select(apart.columns), apart])
+
+
+def sensitivity_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """What one setting changes, over pairs of trials that differ in it alone.
+
+    Columns: setting, strategy, accuracy (mean difference, fraction of 1; null with random weights),
+    memory and time (mean ratio minus 1), each with ``_std``; exclusive, n (pairs).
+    """
+    ok = trials.filter(pl.col("status") == "ok").with_columns(
+        # Random weights have accuracies that say nothing.
+        pl.when(pl.col("weights") == "pretrained").then("validation_accuracy").alias("validation_accuracy")
+    )
+    rows = [*_embeddings(ok), *_recipes(ok)]
+    return pl.DataFrame(rows, schema=_SCHEMA).with_columns(pl.selectors.float().round(DIGITS))
+
+
+def _embeddings(trials: pl.DataFrame) -> list[dict[str, object]]:
+    """BOT with its embeddings frozen, against BOT with trainable ones."""
+    rows = []
+    for name in in_order(trials.select("strategy").unique())["strategy"]:
+        family, percent = family_and_percent(name)
+        if family == _TRAINED and percent is not None:
+            frozen = trials.filter(pl.col("strategy") == f"{_FROZEN}{percent:g}")
+            trained = trials.filter(pl.col("strategy") == name)
+            keys = [*_PAIR, *_recipe_columns(trials)]
+            label = f"{_FROZEN}{percent:g}: embeddings frozen → trained"
+            rows += _row(label, name, frozen.join(trained, on=keys, nulls_equal=True, suffix="_other"))
+    return rows
+
+
+def _recipes(trials: pl.DataFrame) -> list[dict[str, object]]:
+    """For each recipe value that varies, every other value against the most frequent one."""
+    columns = _recipe_columns(trials)
+    rows = []
+    for column in columns:
+        counts = trials.drop_nulls(column).group_by(column, maintain_order=True).len()
+        values = counts.sort("len", descending=True, maintain_order=True)[column].to_list()
+        keys = [*_PAIR, "strategy", *(name for name in columns if name != column)]
+        for value in values[1:]:
+            usual = trials.filter(pl.col(column) == pl.lit(values[0]))
+            other = trials.filter(pl.col(column) == pl.lit(value))
+            label = f"{column.removeprefix('recipe_')}: {_text(values[0])} → {_text(value)}"
+            rows += _row(label, "all", usual.join(other, on=keys, nulls_equal=True, suffix="_other"))
+    return rows
+
+
+def _recipe_columns(trials: pl.DataFrame) -> list[str]:
+    return [name for name in trials.columns if name.startswith("recipe_")]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _row(label: str, strategy: str, pairs: pl.DataFrame) -> list[dict[str, object]]:
+    """The row of one setting, from pairs in which the other setting's columns end in ``_other``."""
+    if not pairs.height:
+        return []
+    exclusive = pl.col("exclusive") & pl.col("exclusive_other")
+    # Times of shared devices count only where there are no others.
+    timed = pairs.filter(exclusive) if pairs.select(exclusive.any()).item() else pairs
+    found = {
+        "accuracy": pairs["validation_accuracy_other"] - pairs["validation_accuracy"],
+        "memory": pairs["training_bytes_other"] / pairs["training_bytes"] - 1,
+        "time": timed["seconds_per_10_steps_other"] / timed["seconds_per_10_steps"] - 1,
+    }
+    row: dict[str, object] = {"setting": label, "strategy": strategy, "n": pairs.height}
+    for name, values in found.items():
+        row |= {name: values.mean(), f"{name}_std": values.std(ddof=1)}
+    return [{**row, "exclusive": timed.select(exclusive.all()).item()}]

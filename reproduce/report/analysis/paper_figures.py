@@ -1,0 +1,111 @@
+"""The numbers that each figure draws, apart from the drawing; n is in every frame."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from reproduce.report.analysis.aggregates import (
+    DIGITS,
+    EXPERIMENT,
+    accuracy,
+    efficiency,
+    ranking,
+    speed_trials,
+    successful,
+)
+from reproduce.report.strategy_order import BASELINE, in_order, strategies_in_order
+
+
+def figure_3_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Accuracy by strategy: model, task, strategy, mean, std, n, majority, baseline_mean, baseline_std.
+
+    Every strategy of the trials has a row in every experiment, with n = 0 where it has no result.
+    """
+    found = accuracy(trials)
+    pairs = found.select(EXPERIMENT).unique()
+    grid = pairs.join(found.select("strategy").unique(), how="cross")
+    keys = [*EXPERIMENT, "strategy"]
+    filled = grid.join(found, on=keys, how="left").with_columns(pl.col("n").fill_null(0))
+    is_baseline = pl.col("strategy") == BASELINE
+    return in_order(
+        filled.with_columns(
+            majority=pl.col("majority").drop_nulls().first().over(EXPERIMENT),
+            baseline_mean=pl.col("mean").filter(is_baseline).first().over(EXPERIMENT),
+            baseline_std=pl.col("std").filter(is_baseline).first().over(EXPERIMENT),
+        )
+    )
+
+
+def figure_4_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Speed against accuracy: model, task, strategy, seconds, mean, trainable_share, n_speed, n, exclusive.
+
+    ``seconds`` is the median over seeds of the seconds per 10 training steps. Strategies that lack
+    either number are absent here and named by ``figure_4_absent``.
+    """
+    keys = [*EXPERIMENT, "strategy"]
+    joined = accuracy(trials).join(
+        efficiency(trials).select(*keys, "seconds_per_10_steps", "trainable_share", "n_speed", "exclusive"),
+        on=keys,
+    )
+    drawn = joined.rename({"seconds_per_10_steps": "seconds"}).drop_nulls(["seconds", "mean"])
+    return in_order(
+        drawn.select(*keys, "seconds", "mean", "trainable_share", "n_speed", "n", "exclusive", "majority")
+    )
+
+
+def figure_4_absent(trials: pl.DataFrame) -> list[str]:
+    """Strategies of an experiment, as ``strategy (model, task)``, that Figure 4 cannot place."""
+    keys = [*EXPERIMENT, "strategy"]
+    asked = trials.select(keys).unique()
+    absent = in_order(asked.join(figure_4_data(trials), on=keys, how="anti"))
+    return [f"{row['strategy']} ({row['model']}, {row['task']})" for row in absent.to_dicts()]
+
+
+def figure_5_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Memory by model and strategy, over all tasks and seeds, in bytes.
+
+    A task's value is its mean over seeds, the model's the mean over its tasks. Columns: static,
+    training, probe_training (adaptive strategies only: their peak before the switch), reduction
+    (1 - the mean over tasks of training memory / ALL's on that task; null without ALL), n
+    (trials), n_tasks. A strategy without a result on a model has n = 0.
+    """
+    per_task = (
+        successful(trials)
+        .lazy()
+        .drop_nulls(["static_bytes", "training_bytes"])
+        .group_by([*EXPERIMENT, "strategy"])
+        .agg(
+            static=pl.col("static_bytes").mean(),
+            training=pl.col("training_bytes").mean(),
+            probe_training=pl.col("probe_training_bytes").mean(),
+            n=pl.len(),
+        )
+    )
+    baseline = pl.col("training").filter(pl.col("strategy") == BASELINE).first().over(EXPERIMENT)
+    compared = per_task.with_columns(ratio=pl.when(baseline > 0).then(pl.col("training") / baseline))
+    per_model = compared.group_by("model", "strategy").agg(
+        pl.col("static", "training", "probe_training").mean(),
+        reduction=1 - pl.col("ratio").mean().round(DIGITS),
+        n=pl.col("n").sum(),
+        n_tasks=pl.len(),
+    )
+    found = per_model.collect()
+    grid = found.select("model").unique().join(trials.select("strategy").unique(), how="cross")
+    filled = grid.join(found, on=["model", "strategy"], how="left")
+    return in_order(filled.with_columns(pl.col("n", "n_tasks").fill_null(0)))
+
+
+def figure_6_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Ranking scores, the highest first: strategy, score, std, n, most."""
+    return ranking(trials)
+
+
+def shared_experiments(trials: pl.DataFrame) -> list[tuple[str, str]]:
+    """Experiments whose step times were measured while other trials used the same device."""
+    shared = speed_trials(trials).filter(~pl.col("exclusive"))
+    return sorted(set(shared.select(EXPERIMENT).iter_rows()))
+
+
+def without_result(trials: pl.DataFrame) -> list[str]:
+    """Strategies of which no trial succeeded anywhere."""
+    return strategies_in_order(set(trials["strategy"]) - set(successful(trials)["strategy"]))

@@ -1,0 +1,159 @@
+"""The report's tables as frames of plain numbers; ``layout`` says how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from lfreeze.data.tasks import TASKS
+from reproduce.report.analysis.aggregates import EXPERIMENT, accuracy, distinct_trials, efficiency, ranking
+from reproduce.report.strategy_order import BASELINE, in_order
+
+_TRIALS = (
+    "strategy",
+    "model",
+    "task",
+    "seed",
+    "status",
+    "validation_accuracy",
+    "seconds_per_10_steps",
+    "exclusive",
+    "training_bytes",
+    "static_bytes",
+    "frozen_layers",
+    "n_layers",
+    "total_seconds",
+    "space",
+    "attempt",
+    "run_id",
+)
+# §4.1: at most so many training examples, chosen at random.
+PAPER_TRAIN = 3200
+_SIZES = ("n_train", "n_train_available", "n_validation", "n_validation_available")
+_PREDICTED = (
+    "training_bytes",
+    "predicted_training_bytes",
+    "backward_depth",
+    "planned_backward_depth",
+    "n_layers",
+    "predicted_step_flops",
+)
+PROBLEM_SCHEMA = {
+    "problem": pl.String(),
+    "model": pl.String(),
+    "task": pl.String(),
+    "strategy": pl.String(),
+    "seed": pl.Int64(),
+    "reason": pl.String(),
+}
+MAJORITY = "majority class"
+
+
+def table_tasks(trials: pl.DataFrame) -> pl.DataFrame:
+    """Table 1: each task's sizes as loaded, beside the benchmark's own and the paper's (§4.1)."""
+    found = (
+        trials.filter(pl.col("status") == "ok")
+        .select("task", "label_names", *_SIZES)
+        .unique()
+        .sort("task", *_SIZES)
+    )
+    known = [TASKS.get(name) for name in found["task"]]
+    official = [None if task is None or task.tiny else task for task in known]
+    return found.with_columns(
+        pl.Series("benchmark_train", [t and t.n_train for t in official], pl.Int64),
+        pl.Series("benchmark_validation", [t and t.n_validation for t in official], pl.Int64),
+        pl.Series("paper_train", [t and min(t.n_train, PAPER_TRAIN) for t in official], pl.Int64),
+    )
+
+
+def table_predictions(trials: pl.DataFrame) -> pl.DataFrame:
+    """The closed forms of ``lfreeze.cost`` beside what was measured, by model, task and strategy.
+
+    Medians over seeds; times and FLOPs as fractions of ALL's in the same model and task.
+    """
+    keys = [*EXPERIMENT, "strategy"]
+    medians = (
+        trials.filter((pl.col("status") == "ok") & pl.col("predicted_step_flops").is_not_null())
+        .group_by(keys)
+        .agg(pl.col(*_PREDICTED).median(), n=pl.len())
+    )
+    times = efficiency(trials).select(*keys, "exclusive", measured_time_ratio="time_ratio")
+    baseline = medians.filter(pl.col("strategy") == BASELINE).select(
+        *EXPERIMENT, all_flops="predicted_step_flops"
+    )
+    joined = (
+        medians.join(baseline, on=EXPERIMENT, how="left")
+        .join(times, on=keys, how="left")
+        .with_columns(
+            memory_measured_over_predicted=_over("training_bytes", "predicted_training_bytes"),
+            predicted_time_ratio=_over("predicted_step_flops", "all_flops"),
+        )
+    )
+    return in_order(joined.drop("all_flops", "predicted_step_flops"))
+
+
+def _over(column: str, other: str) -> pl.Expr:
+    """A ratio; null where there is nothing to divide by."""
+    return pl.when(pl.col(other) > 0).then(pl.col(column) / pl.col(other))
+
+
+def table_accuracy(trials: pl.DataFrame) -> pl.DataFrame:
+    """Accuracy by model and strategy; for each task its mean, std (fractions of 1) and n.
+
+    The last row of each model is the majority class, which has no std and no n.
+    """
+    found = accuracy(trials)
+    tasks = sorted(set(found["task"]))
+    baselines = found.select(*EXPERIMENT, mean="majority").unique().drop_nulls("mean")
+    majority = baselines.with_columns(
+        strategy=pl.lit(MAJORITY), std=pl.lit(None, pl.Float64), n=pl.lit(None, pl.UInt32)
+    )
+    columns = [*EXPERIMENT, "strategy", "mean", "std", "n"]
+    tall = pl.concat([found.select(columns), majority.select(columns)])
+    wide = tall.select("model", "strategy").unique()
+    for task in tasks:
+        named = {name: f"{task} {name}" for name in ("mean", "std", "n")}
+        one = tall.filter(pl.col("task") == task).drop("task").rename(named)
+        wide = wide.join(one, on=["model", "strategy"], how="left")
+    return pl.concat(
+        [
+            in_order(wide.filter(is_majority == (pl.col("strategy") == MAJORITY)))
+            for is_majority in (False, True)
+        ]
+    ).sort("model", maintain_order=True)
+
+
+def table_efficiency(trials: pl.DataFrame) -> pl.DataFrame:
+    """Memory, step time, backward depth and trainable share; see ``statistics.efficiency``."""
+    return efficiency(trials)
+
+
+def table_ranking(trials: pl.DataFrame) -> pl.DataFrame:
+    """Ranking scores, the highest first; see ``statistics.ranking``."""
+    return ranking(trials)
+
+
+def table_trials(trials: pl.DataFrame) -> pl.DataFrame:
+    """Every trial, one row each; layers are counted from 0."""
+    return distinct_trials(trials).select(_TRIALS)
+
+
+def table_problems(
+    trials: pl.DataFrame, damaged: Sequence[Mapping[str, object]], missing: Sequence[Mapping[str, object]]
+) -> pl.DataFrame:
+    """Trials without a result and why: failed (with their status), damaged, missing."""
+    failed = distinct_trials(trials).filter(pl.col("status") != "ok")
+    kind = pl.when(pl.col("error_type").is_null()).then(pl.lit("")).otherwise(pl.col("error_type") + ": ")
+    failures = failed.select(
+        problem=pl.col("status"),
+        model="model",
+        task="task",
+        strategy="strategy",
+        seed="seed",
+        reason=kind + pl.col("error_message").fill_null("no message was recorded"),
+    )
+    others = [{**entry, "problem": "damaged"} for entry in damaged]
+    others += [{**entry, "problem": "missing", "reason": "no result was written"} for entry in missing]
+    listed = [{name: entry.get(name) for name in PROBLEM_SCHEMA} for entry in others]
+    return pl.concat([failures.cast(PROBLEM_SCHEMA), pl.DataFrame(listed, schema=PROBLEM_SCHEMA)])  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""What accuracy costs: the numbers of the figures on Pareto fronts, frozen shares and savings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, accuracy, efficiency
+from reproduce.report.analysis.tables import table_predictions
+from reproduce.report.strategy_order import BASELINE, family_and_percent, in_order
+
+_KEYS = [*EXPERIMENT, "strategy"]
+
+
+def compared(trials: pl.DataFrame) -> pl.DataFrame:
+    """Accuracy and cost of each (model, task, strategy) with trained weights, on tasks where ALL has a result.
+
+    Columns: mean, baseline (ALL's mean), n (seeds), memory_ratio and time_ratio (ALL = 1; an adaptive
+    strategy's memory includes its probe, which must fit too), exclusive.
+    """
+    trained = trials.filter(pl.col("weights") == "pretrained")
+    costs = efficiency(trained).with_columns(
+        peak=pl.max_horizontal("training_bytes", "probe_training_bytes").cast(pl.Float64)
+    )
+    found = accuracy(trained).filter(pl.col("n") > 0).join(costs, on=_KEYS, how="left")
+    is_all = pl.col("strategy") == BASELINE
+    known = found.with_columns(
+        baseline=pl.col("mean").filter(is_all).first().over(EXPERIMENT),
+        all_peak=pl.col("peak").filter(is_all).first().over(EXPERIMENT),
+    ).drop_nulls("baseline")
+    ratio = pl.when(pl.col("all_peak") > 0).then(pl.col("peak") / pl.col("all_peak"))
+    return in_order(
+        known.select(
+            *_KEYS, "mean", "baseline", "n", "time_ratio", "exclusive", memory_ratio=ratio.round(DIGITS)
+        )
+    )
+
+
+def on_every_task(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of strategies that have a result on each of their model's tasks, so that means compare."""
+    tasks = pl.col("task").n_unique()
+    return frame.filter(tasks.over("model", "strategy") == tasks.over("model"))
+
+
+def pareto_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Means over tasks by model and strategy, and whether any other is as good and cheaper.
+
+    Columns: mean, time_ratio, memory_ratio, exclusive, n (trials), n_tasks, on_time_front,
+    on_memory_front (null where the cost is not known).
+    """
+    means = (
+        on_every_task(compared(trials))
+        .group_by("model", "strategy")
+        .agg(
+            pl.col("mean").mean().round(DIGITS),
+            # A mean over some of the tasks would not compare.
+            *(_mean_of_all(name) for name in ("time_ratio", "memory_ratio")),
+            pl.col("exclusive").all(),
+            pl.col("n").sum(),
+            n_tasks=pl.len(),
+        )
+    )
+    parts = [_with_fronts(part) for part in in_order(means).partition_by("model", maintain_order=True)]
+    flags = {"on_time_front": pl.Boolean, "on_memory_front": pl.Boolean}
+    return (
+        pl.concat(parts) if parts else means.with_columns(pl.lit(None, t).alias(n) for n, t in flags.items())
+    )
+
+
+def _mean_of_all(name: str) -> pl.Expr:
+    return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).mean().round(DIGITS)).alias(name)
+
+
+def _with_fronts(part: pl.DataFrame) -> pl.DataFrame:
+    means = part["mean"].to_list()
+    flags = {
+        f"on_{cost}_front": pareto_front(part[f"{cost}_ratio"].to_list(), means)
+        for cost in ("time", "memory")
+    }
+    return part.with_columns(pl.Series(name, values, pl.Boolean) for name, values in flags.items())
+
+
+def pareto_front(costs: Sequence[float | None], values: Sequence[float]) -> list[bool | None]:
+    """Which points no other beats: none costs at most as much and is worth as least as much, and differs.
+
+    None where the cost is not known.
+    """
+    points = [(cost, value) for cost, value in zip(costs, values, strict=True) if cost is not None]
+    return [
+        None
+        if cost is None
+        else not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
+        for cost, value in zip(costs, values, strict=True)
+    ]
+
+
+def ratio_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Accuracy against ALL by frozen share: means over the tasks on which the strategy and ALL were run.
+
+    Columns: model, strategy, family, percent (of the layers; null for LoRA and others without a share),
+    difference (fraction of 1), std over tasks, n (trials), n_tasks.
+    """
+    found = (
+        compared(trials)
+        .with_columns(difference=pl.col("mean") - pl.col("baseline"))
+        .group_by("model", "strategy")
+        .agg(
+            pl.col("difference").mean().round(DIGITS),
+            std=pl.col("difference").std(ddof=1).round(DIGITS),
+            n=pl.col("n").sum(),
+            n_tasks=pl.len(),
+        )
+    )
+    parts = [family_and_percent(name) for name in found["strategy"]]
+    return in_order(
+        found.with_columns(
+            pl.Series("family", [family for family, _ in parts], pl.String),
+            pl.Series("percent", [percent for _, percent in parts], pl.Float64),
+        ).filter(pl.col("strategy") != BASELINE)
+    )
+
+
+def savings_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Measured savings against ALL beside those of the closed forms, means over tasks.
+
+    Columns: model, strategy; measured_memory, ideal_memory, measured_time, ideal_time (fractions of
+    ALL's saved; ideal memory by the closed form of bytes, ideal time by FLOPs), exclusive, n (trials).
+    """
+    table = table_predictions(trials)
+    is_all = pl.col("strategy") == BASELINE
+
+    def saved(column: str) -> pl.Expr:
+        baseline = pl.col(column).filter(is_all).first().over(EXPERIMENT)
+        return pl.when(baseline > 0).then(1 - pl.col(column) / baseline)
+
+    return in_order(
+        table.with_columns(
+            measured_memory=saved("training_bytes"),
+            ideal_memory=saved("predicted_training_bytes"),
+            measured_time=1 - pl.col("measured_time_ratio"),
+            ideal_time=1 - pl.col("predicted_time_ratio"),
+        )
+        .filter(~is_all)
+        .group_by("model", "strategy")
+        .agg(
+            pl.col("measured_memory", "ideal_memory", "measured_time", "ideal_time").mean().round(DIGITS),
+            pl.col("exclusive").all(),
+            pl.col("n").sum(),
+        )
+        .filter(pl.any_horizontal(pl.col("measured_memory", "measured_time").is_not_null()))
+    )

@@ -1,0 +1,208 @@
+"""The paper's figures 3 to 6, each drawn from the frame that ``figure_data`` computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from reproduce.report.figures.grid import (
+    BAR,
+    WARNING,
+    bars,
+    legend,
+    name_bars,
+    no_result,
+    panels,
+    set_limits,
+    whiskers,
+)
+from reproduce.report.figures.markers import gauges, place_labels
+from reproduce.report.figures.style import (
+    INK,
+    MUTED,
+    canvas,
+    colour,
+    families_of,
+    family_handles,
+    hatch,
+    plain,
+    style,
+)
+from reproduce.report.formatting import change, memory_unit, plural
+from reproduce.report.strategy_order import BASELINE, experiments, strategies_in_order
+
+_GAUGE = "Half-disc: filled to the share of parameters that train."
+SHARED = "▲ Speed was measured while other trials used the same device: compare with care."
+_STATIC = "#e6e8eb"
+
+
+def figure_3(data: pl.DataFrame) -> Figure:
+    """Validation accuracy by strategy, mean and standard deviation over seeds (the paper's Figure 3)."""
+    pairs = experiments(data)
+    strategies = strategies_in_order(data["strategy"])
+    families = families_of(strategies)
+    figure, grid = panels(pairs, bars=len(strategies), height=2.55, below=0.75, title="Validation accuracy")
+    for (model, task), axes in zip(pairs, grid, strict=True):
+        rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
+        accuracy_panel(axes, rows, families)
+    legend(figure, [*family_handles(strategies), *reference_handles()])
+    return figure
+
+
+def accuracy_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]) -> None:
+    """One experiment's accuracies as bars, with the lines of ALL and of the majority class."""
+    # Values stand in one line above everything else, clear of the horizontal lines.
+    top = max([(r["mean"] or 0) + (r["std"] or 0) for r in rows] + [rows[0]["majority"] or 0, 0.5])
+    names = [row["strategy"] for row in rows]
+    bars(axes, names, [None if row["mean"] is None else 100 * row["mean"] for row in rows], families)
+    for place, row in enumerate(rows):
+        if row["mean"] is not None:
+            value = f"{100 * row['mean']:.1f}"
+            axes.text(place, 103 * top, value, rotation=90, ha="center", va="bottom", fontsize=6.8, zorder=5)
+    spread = [(place, row["mean"], row["std"]) for place, row in enumerate(rows) if row["std"] is not None]
+    whiskers(axes, [(place, 100 * mean, 100 * std, 100 * std) for place, mean, std in spread])
+    _reference_lines(axes, rows[0])
+    axes.set_ylim(0, 100 * top * 1.17)
+    axes.set_ylabel("accuracy, %")
+    name_bars(axes, names)
+
+
+def reference_handles() -> list[Line2D]:
+    """Legend entries of the lines in an accuracy panel."""
+    return [
+        Line2D([], [], color=INK, linewidth=1.0, label="ALL, mean"),
+        Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label="ALL, ± 1 std"),
+        Line2D([], [], color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), label="majority class"),
+    ]
+
+
+def _reference_lines(axes: Axes, row: dict[str, float | None]) -> None:
+    mean, std, majority = row["baseline_mean"], row["baseline_std"], row["majority"]
+    if majority is not None:
+        axes.axhline(100 * majority, color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), zorder=3)
+    if mean is None:
+        return
+    axes.axhline(100 * mean, color=INK, linewidth=1.0, zorder=3)
+    for sign in (-1, 1) if std is not None else ():
+        axes.axhline(100 * (mean + sign * (std or 0.0)), color=INK, linewidth=0.8, linestyle=":", zorder=3)
+
+
+def figure_4(data: pl.DataFrame) -> Figure:
+    """Speed against accuracy; a half-disc is filled to the trainable share (the paper's Figure 4)."""
+    pairs = experiments(data)
+    strategies = strategies_in_order(data["strategy"])
+    families = families_of(strategies)
+    shared = not data["exclusive"].all()
+    notes = [(_GAUGE, MUTED), *([(SHARED, WARNING)] if shared else [])]
+    # Few panels have room to keep their labels apart.
+    bars, height = (18, 3.8) if len(pairs) <= 4 else (14, 2.9)
+    title = "Training speed and accuracy"
+    figure, grid = panels(pairs, bars=bars, height=height, below=0.55, title=title, notes=notes)
+    for (model, task), axes in zip(pairs, grid, strict=True):
+        rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
+        points = [(row["seconds"], 100 * row["mean"]) for row in rows]
+        set_limits(axes, points)
+        plain(axes, grid="both")
+        axes.set_xlabel(
+            "seconds per 10 steps" + ("" if all(r["exclusive"] for r in rows) else "  (device shared)")
+        )
+        axes.set_ylabel("accuracy, %")
+        shares = [row["trainable_share"] or 0.0 for row in rows]
+        gauges(axes, points, shares, [colour(row["strategy"], families) for row in rows])
+        place_labels(axes, points, [row["strategy"] for row in rows])
+    handles = [Patch(facecolor=colour(f, families), edgecolor=INK, linewidth=0.6, label=f) for f in families]
+    legend(figure, handles)
+    return figure
+
+
+def figure_5(data: pl.DataFrame) -> Figure:
+    """Static and training memory by strategy, with the cut of training memory against ALL (Figure 5)."""
+    models = sorted(set(data["model"]))
+    strategies = strategies_in_order(data["strategy"])
+    families = families_of(strategies)
+    figure, grid = panels(
+        [(m, "") for m in models],
+        bars=len(strategies),
+        height=2.7,
+        below=0.75,
+        title="Static and training memory",
+    )
+    for model, axes in zip(models, grid, strict=True):
+        rows = data.filter(pl.col("model") == model).to_dicts()
+        highest = max(_peak(row) for row in rows)
+        unit, size = memory_unit(highest)
+        for place, row in enumerate(rows):
+            _memory_bar(axes, place, row, families, size, highest)
+        axes.set_ylim(0, highest / size * 1.25 or 1)
+        axes.set_ylabel(f"memory, {unit}")
+        name_bars(axes, [r["strategy"] for r in rows])
+    handles: list[Patch | Line2D] = [
+        Patch(facecolor=_STATIC, edgecolor=INK, linewidth=0.6, label="static model (grey)"),
+        *family_handles(strategies),
+    ]
+    if data["probe_training"].is_not_null().any():
+        handles.append(Line2D([], [], color=INK, linewidth=1.6, label="peak before the switch"))
+    legend(figure, handles)
+    return figure
+
+
+def _peak(row: dict[str, Any]) -> float:
+    """The highest point of a strategy's bar, its probe phase included, in bytes."""
+    return float((row["static"] or 0.0) + max(row["training"] or 0.0, row["probe_training"] or 0.0))
+
+
+def _memory_bar(
+    axes: Axes, place: int, row: dict[str, Any], families: list[str], size: int, highest: float
+) -> None:
+    name = row["strategy"]
+    edge: Any = {"edgecolor": INK, "linewidth": 0.6, "zorder": 2}
+    if row["training"] is None:
+        no_result(axes, place, 0.01 * highest / size)
+        return
+    static, training = row["static"] / size, row["training"] / size
+    axes.bar(place, static, BAR, color=_STATIC, **edge)
+    axes.bar(place, training, BAR, bottom=static, color=colour(name, families), hatch=hatch(name), **edge)
+    if row["probe_training"] is not None:
+        peak = static + row["probe_training"] / size
+        axes.plot([place - BAR / 2, place + BAR / 2], [peak, peak], color=INK, linewidth=1.6, zorder=4)
+    if row["reduction"] is not None and name != BASELINE:
+        at = (_peak(row) + 0.02 * highest) / size
+        text = change(1 - row["reduction"])
+        axes.text(place, at, text, rotation=90, ha="center", va="bottom", fontsize=6.8)
+
+
+def figure_6(data: pl.DataFrame) -> Figure:
+    """Ranking scores, the best strategy on top (the paper's Figure 6)."""
+    rows = data.to_dicts()
+    families = families_of(data["strategy"])
+    height = 0.27 * len(rows) + 1.25
+    with style():
+        figure = canvas(8.2, height)
+        axes = figure.add_axes((1.0 / 8.2, 0.6 / height, 6.6 / 8.2, 1 - 1.1 / height))
+        figure.text(0.012, 1 - 0.2 / height, "Ranking score", fontsize=12, fontweight="bold", va="top")
+        longest = max([row["score"] for row in rows] + [1.0])
+        varies = data["n"].n_unique() > 1
+        for place, row in enumerate(rows):
+            name = row["strategy"]
+            axes.barh(
+                place, row["score"], 0.74, color=colour(name, families), edgecolor=INK, linewidth=0.6,
+                hatch=hatch(name), zorder=2,
+            )  # fmt: skip
+            text = f"{row['score']:.2f}" + (f"  (n = {row['n']})" if varies else "")
+            axes.text(row["score"] + 0.012 * longest, place, text, va="center", fontsize=8)
+        axes.set_yticks(range(len(rows)), [row["strategy"] for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(0, longest * (1.2 if varies else 1.1))
+        count = plural(max(row["n"] for row in rows), "experiment")
+        most = f"{rows[0]['most']:.0f}" if data["most"].n_unique() == 1 else "K − 1"
+        axes.set_xlabel(
+            f"mean of reversed ranks over {'up to ' if varies else ''}{count} (worst 0, best {most})"
+        )
+        plain(axes, grid="x")
+    return figure

@@ -1,0 +1,107 @@
+"""The report as one self-contained HTML page, and the same as Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from reproduce.report.figures.spec import Picture
+from reproduce.report.page.document import Content
+from reproduce.report.text.tables import escape_markdown
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("reproduce.report.page"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_LARGEST = 1.2  # times its own size: how large a figure is shown on a wide screen
+_NOT_DRAWING = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
+_IDS = re.compile(r'(\bid="|url\(#|(?:xlink:)?href="#)')
+
+
+def render_page(content: Content, records: Mapping[str, Any] | None = None) -> str:
+    """The HTML page; every text from a trial is escaped.
+
+    Args:
+        records: what to show of a trial that a reader opens (``trial_records``); None: no details.
+    """
+    return _ENVIRONMENT.get_template("page.html.jinja").render(
+        content=content,
+        drawings={picture.name: inline_svg(picture) for picture in content.pictures},
+        records=records,
+        embedded=None if records is None else embedded_json(records),
+        script=_asset("page.js"),
+    )
+
+
+def embedded_json(data: Mapping[str, Any]) -> Markup:
+    """JSON for the inside of a script element: no text in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _asset(name: str) -> Markup:
+    """A file of this package, as it is."""
+    assert _ENVIRONMENT.loader is not None
+    return Markup(_ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0])
+
+
+def inline_svg(picture: Picture) -> Markup:
+    """A figure's SVG as part of a page: its ids made its own, its references to other files removed."""
+    svg = _NOT_DRAWING.sub("", picture.svg.read_text("utf-8")).strip()
+    svg = _IDS.sub(lambda match: match[1] + picture.name + "-", svg).replace("xlink:href", "href")
+    opening, rest = svg.split(">", 1)
+    width, height = (re.search(rf'{side}="([\d.]+)pt"', opening) for side in ("width", "height"))
+    assert width is not None
+    assert height is not None
+    box = f"0 0 {width[1]} {height[1]}"
+    # Written by this program from its own figures, so its markup is safe; the alternative text is escaped.
+    head = Markup('<svg viewBox="{}" style="max-width: {}pt" role="img" aria-label="{}">')
+    return head.format(box, round(float(width[1]) * _LARGEST), picture.alt) + Markup(rest)
+
+
+def markdown_page(content: Content) -> str:
+    """The same report as Markdown, with the figures' files beside it."""
+    lines = ["# Layer freezing: report", ""]
+    lines += [f"> **Note:** {escape_markdown(text)}\n" for text in content.notices]
+    lines += [escape_markdown(content.headline), ""]
+    lines += [f"- {escape_markdown(text)}" for text in content.findings]
+    if content.verdicts:
+        lines += ["", "## The paper's claims", "", content.tally, ""]
+        lines += ["| claim | section | statement | verdict | what decides |", "|---|---|---|---|---|"]
+        for claim in content.verdicts:
+            cells = (claim.id, claim.section, claim.statement, f"**{claim.verdict}**", claim.outcome)
+            lines.append(f"| {' | '.join(map(escape_markdown, cells))} |")
+    if content.proof:
+        lines += ["", "## Was frozen really frozen?", ""]
+        lines += [
+            f"- {'' if c.good else '**does not always hold:** '}{escape_markdown(c.sentence)}"
+            for c in content.proof
+        ]
+    for picture in content.pictures:
+        lines += ["", f"## {picture.heading}", "", f"![{picture.alt}](figures/{picture.png.name})"]
+        lines += ["", escape_markdown(picture.caption)]
+    for table in content.tables:
+        lines += ["", f"## {table.title}", "", escape_markdown(table.whole_note), "", table.markdown()]
+    lines += ["", "## What the paper leaves open", "", "| setting | value | question |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {escape_markdown(' · '.join(values))} | {question} |"
+        for name, question, values in content.open_questions
+    ]
+    lines += ["", "## How this was produced", ""]
+    for group, facts in content.origins.items():
+        lines += [f"### {group}", ""]
+        lines += [
+            f"- {escape_markdown(fact.name)}: {escape_markdown(' · '.join(fact.values))}" for fact in facts
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,165 @@
+"""Where the trials come from: distinct values of the rows' provenance, inputs and recipe columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from lfreeze.recipe import field_types
+from reproduce.report.formatting import NONE, memory_unit, number, plural
+
+_MOST = 6  # distinct values that are written out
+_HASH_DIGITS = 12
+
+_GROUPS = {
+    "Software": {
+        "git_commit": "git commit",
+        "git_dirty": "uncommitted changes",
+        "image_digest": "container image",
+        "lfreeze_version": "lfreeze",
+        "python_version": "Python",
+        "torch_version": "PyTorch",
+        "transformers_version": "Transformers",
+        "peft_version": "PEFT",
+        "ray_version": "Ray",
+    },
+    "Hardware": {
+        "device": "device",
+        "gpu_name": "GPU",
+        "gpu_memory_bytes": "GPU memory",
+        "gpu_share": "share of a GPU per trial",
+        "cpu_model": "CPU",
+        "platform": "platform",
+        "cuda_version": "CUDA",
+        "cudnn_version": "cuDNN",
+        "driver_version": "driver",
+    },
+    "Measuring": {
+        "memory_method": "memory measured by",
+        "exclusive": "device to itself",
+        "attention_implementation": "attention",
+        "deterministic_algorithms": "deterministic algorithms",
+    },
+}
+# The paper does not say: recipe value -> the question that it answers.
+_OPEN = {
+    "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: for BOT and LoRA only",
+    "padding": "Are batches padded to their longest example or to the maximum length?",
+    "precision": "In which precision are the products computed and the weights stored?",
+    "frozen_dtype": "In which type are frozen weights stored? “same” as the trained ones, or the “compute” type",
+    "lora_targets": "Which projections get LoRA adapters?",
+    "adam_beta1": "AdamW's first decay rate",
+    "adam_beta2": "AdamW's second decay rate",
+    "adam_epsilon": "AdamW's epsilon",
+    "weight_decay": "Weight decay",
+    "max_grad_norm": "Gradients are clipped to this norm",
+    "warmup_steps": "Warm-up steps before the schedule",
+    "data_seed": "Seed that chooses the training examples, the same for all trials",
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One named value; ``values`` has several entries where the trials differ."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+def origins(trials: pl.DataFrame, command: str | None) -> dict[str, list[Fact]]:
+    """Facts by group, in the order of the page; empty without trials."""
+    if not trials.height:
+        return {"Run": [Fact("command", (command,))]} if command else {}
+    groups = {"Run": _run(trials, command), "Inputs": _inputs(trials)}
+    for title, columns in _GROUPS.items():
+        groups[title] = [Fact(name, _distinct(trials, column)) for column, name in columns.items()]
+    groups["Recipe"] = [
+        Fact(name, _distinct(trials, f"recipe_{name}")) for name in field_types() if name not in _OPEN
+    ]
+    return groups
+
+
+def open_questions(trials: pl.DataFrame) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Recipe values that the paper leaves open: name, question, the values used."""
+    if not trials.height:
+        return []
+    return [
+        (name, question, _distinct(trials, f"recipe_{name}"))
+        for name, question in _OPEN.items()
+        if f"recipe_{name}" in trials.columns
+    ]
+
+
+def _run(trials: pl.DataFrame, command: str | None) -> list[Fact]:
+    seeds = sorted(set(trials["seed"].drop_nulls()))
+    started, finished = trials["started_at"].min(), trials["finished_at"].max()
+    hours = (trials["total_seconds"].sum() or 0.0) / 3600
+    facts = [Fact("command", (command,))] if command else []
+    return [
+        *facts,
+        Fact("search space", _distinct(trials, "space")),
+        Fact("artifact folder", _distinct(trials, "artifacts")),
+        Fact("seeds", (", ".join(map(str, seeds)),)),
+        Fact("first start, UTC", (_moment(started),)),
+        Fact("last finish, UTC", (_moment(finished),)),
+        Fact("time in trials", (f"{hours:.2f} h, summed over {plural(trials.height, 'trial')}",)),
+    ]
+
+
+def _inputs(trials: pl.DataFrame) -> list[Fact]:
+    facts = []
+    for kind, columns in (
+        ("model", ("model_id", "model_revision", "weights_hash")),
+        ("task", ("dataset_id", "dataset_revision", "dataset_fingerprint", "n_train", "n_validation")),
+    ):
+        for name in sorted(set(trials[kind])):
+            rows = trials.filter(pl.col(kind) == name)
+            texts = []
+            for column in columns:
+                values = [_text(column, v) for v in rows[column].drop_nulls().unique(maintain_order=True)]
+                label = column.removeprefix("model_").removeprefix("dataset_").replace("_", " ")
+                if values:
+                    texts.append(f"{label} {' or '.join(values)}")
+            facts.append(Fact(f"{kind} {name}", (", ".join(texts) or NONE,)))
+    return facts
+
+
+def _distinct(trials: pl.DataFrame, column: str) -> tuple[str, ...]:
+    """The distinct values as text, the most frequent first; without any, why there is none."""
+    if column not in trials.columns:
+        return (NONE,)
+    series = trials[column]
+    # The most frequent first, in a tie the first met.
+    counts = series.drop_nulls().to_frame("value").group_by("value", maintain_order=True).len()
+    if not counts.height:
+        return (_reason(trials, column),)
+    values = counts.sort("len", descending=True, maintain_order=True)["value"]
+    texts = list(dict.fromkeys(_text(column, value) for value in values.to_list()))
+    return (*texts[: _MOST - 1], f"and {len(texts) - _MOST + 1} more") if len(texts) > _MOST else tuple(texts)
+
+
+def _reason(trials: pl.DataFrame, column: str) -> str:
+    reasons = trials.select(pl.col("null_reasons").explode()).unnest("null_reasons")
+    given = reasons.filter(pl.col("column") == column)["reason"].drop_nulls()
+    return f"{NONE} ({given[0]})" if given.len() else NONE
+
+
+def _text(column: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if column == "gpu_memory_bytes":
+        unit, size = memory_unit(value)
+        return f"{number(value, 1, 1 / size)} {unit}"
+    if column.endswith(("hash", "fingerprint", "commit")):
+        return str(value)[:_HASH_DIGITS]
+    return (
+        f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    )
+
+
+def _moment(value: object) -> str:
+    return f"{value:%Y-%m-%d %H:%M}" if value is not None else NONE

@@ -1,0 +1,287 @@
+"""How each table is shown: its columns as text, once for HTML and Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from reproduce.report.analysis.tables import MAJORITY
+from reproduce.report.formatting import NONE, change, memory_unit, number, percent, seconds
+
+Row = Mapping[str, Any]
+MOST_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Column:
+    """One shown column: its header, a row's text, and the row's value to sort by (None: the text)."""
+
+    header: str
+    text: Callable[[Row], str]
+    numeric: bool = True
+    value: Callable[[Row], float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the page writes into one cell."""
+
+    text: str
+    numeric: bool
+    sort: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report; ``name`` is the stem of its CSV file."""
+
+    name: str
+    title: str
+    note: str
+    frame: pl.DataFrame
+    columns: tuple[Column, ...]
+
+    @property
+    def rows(self) -> list[list[Cell]]:
+        """At most ``MOST_ROWS``."""
+        shown = self.frame.head(MOST_ROWS).iter_rows(named=True)
+        return [[_cell(column, row) for column in self.columns] for row in shown]
+
+    @property
+    def whole_note(self) -> str:
+        """The note, and how much of the table is not shown."""
+        if self.frame.height <= MOST_ROWS:
+            return self.note
+        rest = f"The first {MOST_ROWS:,} of {self.frame.height:,} rows; all are in tables/{self.name}.csv."
+        return f"{self.note} {rest}"
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown."""
+        lines = [
+            "| " + " | ".join(column.header for column in self.columns) + " |",
+            "|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|",
+        ]
+        for row in self.rows:
+            lines.append("| " + " | ".join(escape_markdown(cell.text) for cell in row) + " |")
+        return "\n".join(lines)
+
+
+def escape_markdown(text: str) -> str:
+    """Text in one line, in which neither Markdown's table nor HTML sees marks of its own."""
+    escaped = (
+        text.replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+        .replace("\\", "\\\\")
+        .replace("|", "\\|")
+    )
+    return " ".join(escaped.split())
+
+
+def tasks_layout(frame: pl.DataFrame) -> Table:
+    def labels(row: Row) -> str:
+        return ", ".join(row["label_names"])
+
+    columns = (
+        _word("task"),
+        Column("labels", labels, numeric=False),
+        _plain("training, used", "n_train", "{:,}".format),
+        _plain("training, loaded", "n_train_available", "{:,}".format),
+        _plain("training, official", "benchmark_train", "{:,}".format),
+        _plain("training, paper", "paper_train", "{:,}".format),
+        _plain("validation, used", "n_validation", "{:,}".format),
+        _plain("validation, loaded", "n_validation_available", "{:,}".format),
+        _plain("validation, official and paper", "benchmark_validation", "{:,}".format),
+    )
+    note = (
+        "Examples of each task: used by the trials, in the splits as loaded, in the benchmark's official "
+        "release, and by the paper's rule (at most 3,200 training examples, the whole validation split; for "
+        "MNLI the matched one). A tiny task is generated and has no official size."
+    )
+    return Table("tasks", "Table 1. Tasks", note, frame, columns)
+
+
+def predictions_layout(frame: pl.DataFrame) -> Table:
+    most = frame["training_bytes"].max()
+    unit, size = memory_unit(most if isinstance(most, float) else None)
+
+    def depth(name: str) -> Callable[[Row], str]:
+        return lambda row: f"{row[name]:g} of {row['n_layers']:g}"
+
+    def ratio(name: str) -> Callable[[Row], str]:
+        return lambda row: NONE if row[name] is None else number(row[name], 3)
+
+    def time(row: Row) -> str:
+        return ratio("measured_time_ratio")(row) + (" ▲" if row["exclusive"] is False else "")
+
+    columns = (
+        _word("model"),
+        _word("task"),
+        _word("strategy"),
+        _plain(f"training memory, {unit}", "training_bytes", lambda v: number(v, 2, 1 / size)),
+        _plain(f"predicted, {unit}", "predicted_training_bytes", lambda v: number(v, 2, 1 / size)),
+        _plain("measured / predicted", "memory_measured_over_predicted", lambda v: number(v, 3)),
+        Column("backward depth", depth("backward_depth"), value=lambda row: row["backward_depth"]),
+        Column(
+            "predicted depth", depth("planned_backward_depth"), value=lambda r: r["planned_backward_depth"]
+        ),
+        Column("step time / ALL's", time, value=lambda row: row["measured_time_ratio"]),
+        Column("predicted (FLOPs)", ratio("predicted_time_ratio"), value=lambda r: r["predicted_time_ratio"]),
+        _plain("n", "n", str),
+    )
+    note = (
+        "What closed forms predict from the model's sizes alone, beside what was measured. The predicted "
+        "time counts floating-point operations, the least that a strategy could take on a device that is "
+        "always busy; memory-bound work, such as the optimiser's, comes on top. ▲ the device was shared."
+    )
+    return Table("predictions", "Predicted and measured", note, frame, columns)
+
+
+def accuracy_layout(frame: pl.DataFrame) -> Table:
+    tasks = [name.removesuffix(" mean") for name in frame.columns if name.endswith(" mean")]
+    note = "Validation accuracy in percent: mean ± sample standard deviation over seeds, n in brackets."
+    return Table(
+        "accuracy", "Accuracy", note, frame, (_word("model"), _word("strategy"), *map(_accuracy, tasks))
+    )
+
+
+def _accuracy(task: str) -> Column:
+    def text(row: Row) -> str:
+        mean, std, n = (row[f"{task} {name}"] for name in ("mean", "std", "n"))
+        if row["strategy"] == MAJORITY:
+            return percent(mean)
+        return NONE if not n else f"{percent(mean)} ± {percent(std)} ({n})"
+
+    return Column(task, text, value=lambda row: row[f"{task} mean"])
+
+
+def efficiency_layout(frame: pl.DataFrame) -> Table:
+    training = frame["training_bytes"].max()
+    unit, size = memory_unit(training if isinstance(training, float) else None)
+
+    def memory(header: str, name: str) -> Column:
+        return _plain(f"{header}, {unit}", name, lambda v: number(v, 2, 1 / size))
+
+    def speed(row: Row) -> str:
+        return seconds(row["seconds_per_10_steps"]) + (" ▲" if row["exclusive"] is False else "")
+
+    columns = (
+        _word("model"),
+        _word("task"),
+        _word("strategy"),
+        memory("static memory", "static_bytes"),
+        memory("training memory", "training_bytes"),
+        _plain("against ALL", "memory_ratio", change),
+        memory("probe phase", "probe_training_bytes"),
+        Column("s per 10 steps", speed, value=lambda row: row["seconds_per_10_steps"]),
+        _plain("against ALL", "time_ratio", change),
+        Column("backward depth", _depth, value=lambda row: row["backward_depth"]),
+        _plain("trainable, %", "trainable_share", percent),
+        Column(
+            "n memory / speed",
+            lambda row: f"{row['n_memory']} / {row['n_speed']}",
+            value=lambda r: r["n_memory"],
+        ),
+    )
+    note = (
+        "Medians over seeds; “against ALL” is the change of the medians in the same model and task. "
+        "Training memory is "
+        "the peak above the static model; an adaptive strategy's is taken after its switch, and its probe "
+        "phase, "
+        "which trains every layer, stands apart. Backward depth: layers that the backward pass crosses. "
+        "▲ the device was shared with other trials."
+    )
+    return Table("efficiency", "Memory and speed", note, frame, columns)
+
+
+def _depth(row: Row) -> str:
+    depth = row["backward_depth"]
+    return NONE if depth is None else f"{depth:g} of {row['n_layers']}"
+
+
+def ranking_layout(frame: pl.DataFrame) -> Table:
+    columns = (
+        _word("strategy"),
+        _plain("ranking score", "score", lambda v: number(v, 2)),
+        _plain("std", "std", lambda v: number(v, 2)),
+        _plain("highest possible", "most", lambda v: number(v, 1).removesuffix(".0")),
+        _plain("n experiments", "n", str),
+    )
+    note = (
+        "In each experiment (model × task) the strategies are ranked by mean accuracy: K − 1 points for "
+        "the best of K, 0 "
+        "for the worst, ties share the mean. The score is the mean over the experiments in which a "
+        "strategy was run."
+    )
+    return Table("ranking", "Ranking score", note, frame, columns)
+
+
+def trials_layout(frame: pl.DataFrame) -> Table:
+    most = frame["training_bytes"].max()
+    unit, size = memory_unit(most if isinstance(most, int) else None)
+
+    def speed(row: Row) -> str:
+        return seconds(row["seconds_per_10_steps"]) + (" ▲" if row["exclusive"] is False else "")
+
+    columns = (
+        _word("strategy"),
+        _word("model"),
+        _word("task"),
+        _plain("seed", "seed", str),
+        _word("status"),
+        _plain("accuracy, %", "validation_accuracy", percent),
+        Column("s per 10 steps", speed, value=lambda row: row["seconds_per_10_steps"]),
+        _plain(f"training memory, {unit}", "training_bytes", lambda v: number(v, 2, 1 / size)),
+        Column("frozen layers", _layers, numeric=False, value=lambda row: len(row["frozen_layers"] or ())),
+        _word("run_id", "run id"),
+    )
+    note = "Layers are counted from 1 at the input. ▲ the device was shared with other trials."
+    return Table("trials", "All trials", note, frame, columns)
+
+
+def _layers(row: Row) -> str:
+    """``1–4, 8`` for the layers 0, 1, 2, 3 and 7."""
+    if row["frozen_layers"] is None:
+        return NONE
+    runs: list[list[int]] = []
+    for layer in sorted(row["frozen_layers"]):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    texts = [str(a + 1) if a == b else f"{a + 1}–{b + 1}" for a, b in runs]
+    return ", ".join(texts) or "none"
+
+
+def problems_layout(frame: pl.DataFrame) -> Table:
+    columns = (
+        _word("problem"),
+        _word("strategy"),
+        _word("model"),
+        _word("task"),
+        _plain("seed", "seed", str),
+        _word("reason"),
+    )
+    note = "Trials that were asked for and have no result. None of them counts in any mean."
+    return Table("problems", "Failed and missing trials", note, frame, columns)
+
+
+def _word(name: str, header: str | None = None) -> Column:
+    return Column(header or name, lambda row: NONE if row[name] is None else str(row[name]), numeric=False)
+
+
+def _plain(header: str, name: str, text: Callable[[Any], str]) -> Column:
+    return Column(
+        header, lambda row: NONE if row[name] is None else text(row[name]), value=lambda row: row[name]
+    )
+
+
+def _cell(column: Column, row: Row) -> Cell:
+    text = column.text(row)
+    if column.value is None:
+        return Cell(text, column.numeric, text)
+    value = column.value(row)
+    return Cell(text, column.numeric, "" if value is None else repr(value))

@@ -1,0 +1,85 @@
+"""What Ray's metrics endpoint shows of a sweep: each running trial, and how far the sweep is.
+
+Ray drops a gauge that is no longer set (after some 20 s), so a finished trial's series end by themselves.
+Its dashboard and Prometheus add the prefix ``ray_``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.util.metrics import Gauge
+
+from lfreeze.strategy import Strategy
+from lfreeze.training.record import Step
+from reproduce.plan.spec import Cell
+
+TAGS = ("model", "task", "strategy", "ratio", "seed")
+TRIAL_GAUGES = {
+    "lfreeze_trial_step": "optimiser steps done",
+    "lfreeze_trial_loss": "training loss of the latest step",
+    "lfreeze_trial_step_seconds": "seconds of the latest step",
+    "lfreeze_trial_memory_bytes": "bytes allocated on the GPU; once the trial has ended, its peak on any device",
+    "lfreeze_trial_validation_accuracy": "accuracy on the validation split, from 0 to 1, once the trial has ended",
+}
+SWEEP_GAUGE = "lfreeze_sweep_trials"
+STATES = ("total", "done", "failed", "running")
+_SECONDS = 1.0
+_SWEEP_SECONDS = 4.0
+
+
+class TrialGauges:
+    """A worker's gauges; tagged by the five factors of the trial that it runs."""
+
+    def __init__(self) -> None:
+        self._gauges = {name: Gauge(name, text, tag_keys=TAGS) for name, text in TRIAL_GAUGES.items()}
+        self._tags: dict[str, str] = {}
+        self._last = 0.0
+
+    def begin(self, cell: Cell) -> None:
+        strategy = Strategy.parse(cell.strategy)
+        self._tags = {
+            "model": cell.model,
+            "task": cell.task,
+            "strategy": cell.strategy,
+            "ratio": "" if strategy.percent is None else f"{float(strategy.ratio):g}",
+            "seed": str(cell.seed),
+        }
+        self._last = 0.0
+
+    def step(self, step: Step) -> None:
+        """At most once a second, so that watching costs nothing."""
+        if time.monotonic() - self._last < _SECONDS:
+            return
+        self._last = time.monotonic()
+        values = {"step": step.step, "loss": step.loss, "step_seconds": step.seconds}
+        if torch.cuda.is_available():
+            values["memory_bytes"] = torch.cuda.memory_allocated()
+        self._set(values)
+
+    def end(self, row: Mapping[str, Any]) -> None:
+        if row["status"] == "ok":
+            peak = row["static_bytes"] + row["training_bytes"]
+            self._set({"validation_accuracy": row["validation_accuracy"], "memory_bytes": peak})
+
+    def _set(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._gauges[f"lfreeze_trial_{name}"].set(float(value), tags=self._tags)
+
+
+class SweepGauge:
+    """The driver's count of trials by state."""
+
+    def __init__(self) -> None:
+        self._gauge = Gauge(SWEEP_GAUGE, "trials of the sweep, by state", tag_keys=("state",))
+        self._last = 0.0
+
+    def show(self, counts: Mapping[str, int]) -> None:
+        if time.monotonic() - self._last < _SWEEP_SECONDS:
+            return
+        self._last = time.monotonic()
+        for state in STATES:
+            self._gauge.set(counts[state], tags={"state": state})

@@ -1,0 +1,194 @@
+"""One trial after another in one process: the warm worker that ``reproduce trial`` and Ray share."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from lfreeze.data.encoding import EncodedTask
+from lfreeze.data.encoding_cache import encoded
+from lfreeze.data.tasks import TaskData
+from lfreeze.errors import InputError
+from lfreeze.models.catalog import Checkpoint
+from lfreeze.models.loading import ATTENTION, BaseModel
+from lfreeze.strategy import Strategy
+from lfreeze.training.loop import train
+from lfreeze.training.record import Step, TrainingRecord
+from reproduce.plan.spec import TrialSpec
+from reproduce.store.parquet import TrialResult
+from reproduce.store.provenance import hardware, software
+from reproduce.store.trial_row import complete, failure_row, identity_row, outcome_row
+
+_KEPT_ENCODINGS = 5
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a trial shares its device: its part of a GPU (None on the CPU), and whether it is alone."""
+
+    gpu_share: float | None = None
+    exclusive: bool = True
+
+
+class TrialWorker:
+    """Runs trials one after another; a trial's numbers do not depend on those before it.
+
+    The base model and the encoded tasks are kept between trials; everything else is made anew.
+
+    Attributes:
+        broken: the GPU no longer answers this process; it is to run no other trial.
+    """
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # A trial's numbers are to be the same to the last digit whenever it is run again.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        self.broken = False
+        self._base: BaseModel | None = None
+        self._base_key: tuple[Any, ...] = ()
+        self._encoded: OrderedDict[tuple[Any, ...], EncodedTask] = OrderedDict()
+        self._count = 0
+        self._last_end: float | None = None
+
+    def run(
+        self,
+        spec: TrialSpec,
+        find_checkpoint: Callable[[], Checkpoint],
+        data: TaskData,
+        *,
+        attempt: int = 1,
+        placement: Placement | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> TrialResult:
+        """Run one trial; whatever goes wrong in it becomes a row with its status and message."""
+        placement = placement or Placement()
+        started, start = datetime.now(UTC), time.perf_counter()
+        row = {**identity_row(spec, attempt), **software()}
+        row["worker_trial_index"] = self._count
+        row["gap_seconds"] = start - self._last_end if self._last_end is not None else None
+        record: TrainingRecord | None = None
+        try:
+            self._prepare_process(spec, placement)
+            row |= hardware(self.device.type)
+            row |= {"gpu_share": placement.gpu_share, "exclusive": placement.exclusive}
+            row["attention_implementation"] = ATTENTION
+            checkpoint = find_checkpoint()
+            record = self._train(spec, checkpoint, data, on_step)
+            row |= outcome_row(spec, record, checkpoint, data)
+        except Exception as error:
+            status = "oom" if _is_out_of_memory(error) else "error"
+            row |= failure_row(status, type(error).__name__, _describe(error))
+            # Nothing that a failed trial may have left half-done is used again.
+            self._base, record = None, None
+        try:
+            self._clean()
+        except Exception as error:
+            self.broken, record = True, None
+            row |= failure_row("error", type(error).__name__, _describe(error))
+        total = time.perf_counter() - start
+        row |= {"started_at": started, "finished_at": datetime.now(UTC), "total_seconds": total}
+        if record is not None:
+            row["setup_seconds"] = total - record.train_seconds - record.eval_seconds
+        self._count += 1
+        self._last_end = time.perf_counter()
+        return _result(complete(row), record, data)
+
+    def _train(
+        self,
+        spec: TrialSpec,
+        checkpoint: Checkpoint,
+        data: TaskData,
+        on_step: Callable[[Step], None] | None,
+    ) -> TrainingRecord:
+        recipe, seed = spec.recipe, spec.cell.seed
+        _require_inputs(spec, checkpoint, data)
+        strategy = Strategy.parse(spec.cell.strategy)
+        base = self._base_model(spec, checkpoint, len(data.task.labels))
+        encoded = self._encode(spec, checkpoint, data)
+        model = base.reset(seed)
+        try:
+            return train(model, encoded, recipe, strategy, seed, self.device, on_step=on_step)
+        finally:
+            base.release(strategy.implementation)
+
+    def _base_model(self, spec: TrialSpec, checkpoint: Checkpoint, n_labels: int) -> BaseModel:
+        base = self._base
+        wanted = (checkpoint, n_labels, spec.recipe.precision)
+        if base is None or self._base_key != wanted:
+            self._base = None
+            gc.unfreeze()
+            self._clean()
+            base = BaseModel(checkpoint, n_labels, spec.recipe, self.device)
+            # What stays for many trials need not be walked by the collector after each of them.
+            gc.freeze()
+            self._base, self._base_key = base, wanted
+        return base
+
+    def _encode(self, spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> EncodedTask:
+        key = (checkpoint.tokenizer_hash, data.fingerprint, spec.recipe.max_length)
+        if key not in self._encoded:
+            self._encoded[key] = encoded(data, checkpoint, spec.recipe.max_length)
+            while len(self._encoded) > _KEPT_ENCODINGS:
+                self._encoded.popitem(last=False)
+        return self._encoded[key]
+
+    def _prepare_process(self, spec: TrialSpec, placement: Placement) -> None:
+        if self.device.type == "cpu":
+            # The number of threads changes the order of sums, and with it the last digits.
+            torch.set_num_threads(spec.recipe.cpu_threads)
+        elif placement.gpu_share is not None:
+            torch.cuda.set_per_process_memory_fraction(min(1.0, placement.gpu_share))
+
+    def _clean(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            # Errors of the GPU may show themselves only here.
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def _require_inputs(spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> None:
+    """Refuse files that are not those that the trial was asked for, such as another node's."""
+    for what, wanted, found in (
+        ("weights", spec.inputs.weights_hash, checkpoint.weights_hash),
+        ("tokenizer", spec.inputs.tokenizer_hash, checkpoint.tokenizer_hash),
+        ("data", spec.inputs.dataset_fingerprint, data.fingerprint),
+    ):
+        if wanted != found:
+            raise InputError(f"the {what} here have the hash {found:.12}, the trial asks for {wanted:.12}")
+
+
+def _result(row: dict[str, Any], record: TrainingRecord | None, data: TaskData) -> TrialResult:
+    if record is None:
+        return TrialResult(row)
+    names = ("step", "phase", "loss", "learning_rate", "grad_norm", "seconds", "tokens", "timed")
+    steps = {name: [getattr(step, name) for step in record.steps] for name in names}
+    predictions: dict[str, list[Any]] = {
+        "example_id": [example.example_id for example in data.validation],
+        "label": record.predictions.labels,
+        "prediction": record.predictions.predictions,
+        "logits": record.predictions.logits,
+    }
+    return TrialResult(row, steps, predictions)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has a type for it on CUDA; the CPU allocator raises a RuntimeError with this text.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _describe(error: Exception) -> str:
+    """The message, and where it was raised, in file names without folders."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error} ({os.path.basename(last.filename)}, line {last.lineno}, in {last.name})"

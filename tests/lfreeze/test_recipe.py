@@ -1,0 +1,63 @@
+"""A recipe is checked once, at the edge."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from lfreeze.recipe import CHOICES, Recipe, RecipeError, coerce
+from reproduce.plan.search_space import load_space
+from reproduce.store.parquet import TRIAL_SCHEMA
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    return dataclasses.asdict(load_space("paper").recipe)
+
+
+def test_the_papers_values_have_no_default() -> None:
+    required = {f.name for f in dataclasses.fields(Recipe) if f.default is dataclasses.MISSING}
+    assert required == {
+        "batch_size", "max_length", "steps", "learning_rate", "schedule", "lora_rank", "lora_alpha", "lora_dropout",
+        "max_train_examples", "probe_steps",
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match="the recipe lacks batch_size, max_length"):
+        Recipe.from_mapping({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stepz", 3, "unknown recipe value 'stepz'; known are batch_size"),
+        ("steps", 0, "steps = 0 is below 1"),
+        ("steps", 10.5, "not of type int"),
+        ("steps", True, "not of type int"),
+        ("learning_rate", "fast", "'fast' is not a number"),
+        ("learning_rate", -1.0, "below 0"),
+        ("learning_rate", float("nan"), "not a finite number"),
+        ("schedule", "linear", "'linear' is not one of cosine, constant"),
+        ("lora_dropout", 1.0, "not below 1"),
+        ("learning_rate", float("inf"), "not a finite number"),
+        ("lora_targets", [], "not a list of names"),
+        ("lora_targets", 5, "not a list of names"),
+    ],
+)
+def test_values_that_cannot_be_used(values: dict[str, Any], name: str, value: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        Recipe.from_mapping(values | {name: value})
+    assert name in str(caught.value)
+
+
+def test_text_becomes_the_values_type(values: dict[str, Any]) -> None:
+    assert coerce("steps", "7") == 7
+    assert coerce("learning_rate", "1e-4") == 1e-4
+    assert coerce("lora_targets", "q_proj,k_proj") == ("q_proj", "k_proj")
+    assert Recipe.from_mapping(values | {"learning_rate": 1}).learning_rate == 1.0
+
+
+def test_every_value_is_a_column_of_the_trial_row() -> None:
+    for field in dataclasses.fields(Recipe):
+        assert f"recipe_{field.name}" in TRIAL_SCHEMA
+    assert set(CHOICES) <= {field.name for field in dataclasses.fields(Recipe)}

@@ -1,0 +1,193 @@
+"""Strategies as data: the selections, worked out by hand from the paper's text, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lfreeze.errors import StrategyError
+from lfreeze.strategy import PAPER_STRATEGIES, Strategy, kinds
+
+# Frozen layers counted from 1, as the paper counts, for its models of 18, 32 and 40 layers.
+BY_HAND: dict[str, dict[int, list[int]]] = {
+    "ALL": {18: [], 32: [], 40: []},
+    "LoRA": {18: [], 32: [], 40: []},
+    "INT25": {
+        18: [4, 8, 12, 16],
+        32: [4, 8, 12, 16, 20, 24, 28, 32],
+        40: [4, 8, 12, 16, 20, 24, 28, 32, 36, 40],
+    },
+    "INT33": {
+        18: [3, 6, 9, 12, 15, 18],
+        32: [3, 6, 9, 12, 15, 18, 21, 24, 27, 30],
+        40: [3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39],
+    },
+    "INT50": {
+        18: [2, 4, 6, 8, 10, 12, 14, 16, 18],
+        32: [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32],
+        40: [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40],
+    },
+    "BOT25": {
+        18: [1, 2, 3, 4],
+        32: [1, 2, 3, 4, 5, 6, 7, 8],
+        40: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+    },
+    "BOT50": {
+        18: [1, 2, 3, 4, 5, 6, 7, 8, 9],
+        32: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+        40: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20],
+    },
+    "BOT75": {
+        18: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13],
+        32: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24],
+        40: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30],
+    },
+    "TOP25": {
+        18: [15, 16, 17, 18],
+        32: [25, 26, 27, 28, 29, 30, 31, 32],
+        40: [31, 32, 33, 34, 35, 36, 37, 38, 39, 40],
+    },
+    "TOP50": {
+        18: [10, 11, 12, 13, 14, 15, 16, 17, 18],
+        32: [17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32],
+        40: [21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40],
+    },
+    "TOP75": {
+        18: [6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18],
+        32: [9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32],
+        40: [11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40],
+    },
+}  # fmt: skip
+ADAPTIVE_COUNTS = {
+    "25": {18: 4, 32: 8, 40: 10},
+    "50": {18: 9, 32: 16, 40: 20},
+    "75": {18: 13, 32: 24, 40: 30},
+}
+
+
+@pytest.mark.parametrize("n_layers", [18, 32, 40])
+@pytest.mark.parametrize("name", BY_HAND)
+def test_selections_by_position(name: str, n_layers: int) -> None:
+    strategy = Strategy.parse(name)
+    assert [layer + 1 for layer in strategy.frozen_layers(n_layers)] == BY_HAND[name][n_layers]
+    assert strategy.frozen_count(n_layers) == len(BY_HAND[name][n_layers])
+
+
+@pytest.mark.parametrize("kind", ["ADT-L", "ADT-H"])
+@pytest.mark.parametrize("percent", ADAPTIVE_COUNTS)
+def test_adaptive_strategies_fix_the_number_alone(kind: str, percent: str) -> None:
+    strategy = Strategy.parse(kind + percent)
+    for n_layers, count in ADAPTIVE_COUNTS[percent].items():
+        assert strategy.frozen_count(n_layers) == count
+        with pytest.raises(StrategyError, match="selects its layers during training"):
+            strategy.frozen_layers(n_layers)
+
+
+def test_the_seventeen() -> None:
+    assert PAPER_STRATEGIES == (
+        "ALL", "LoRA", "INT25", "INT33", "INT50", "BOT25", "BOT50", "BOT75", "TOP25", "TOP50", "TOP75",
+        "ADT-L25", "ADT-L50", "ADT-L75", "ADT-H25", "ADT-H50", "ADT-H75",
+    )  # fmt: skip
+    assert {*BY_HAND, *(k + p for k in ("ADT-L", "ADT-H") for p in ADAPTIVE_COUNTS)} == set(PAPER_STRATEGIES)
+    assert [Strategy.parse(name).name for name in PAPER_STRATEGIES] == list(PAPER_STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_layers", "frozen"),
+    [
+        ("BOT40", 8, [1, 2, 3]),
+        ("TOP12.5", 8, [8]),
+        ("INT75", 8, [2, 3, 4, 6, 7, 8]),
+        ("INT40", 10, [3, 5, 8, 10]),
+        ("BOT33", 12, [1, 2, 3, 4]),
+        ("BOT29", 100, list(range(1, 30))),
+        ("BOT66.7", 3, [1, 2]),
+    ],
+)
+def test_other_ratios(name: str, n_layers: int, frozen: list[int]) -> None:
+    assert [layer + 1 for layer in Strategy.parse(name).frozen_layers(n_layers)] == frozen
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("bot25", "BOT25"),
+        (" BOT25 ", "BOT25"),
+        ("BOT25.0", "BOT25"),
+        ("lora", "LoRA"),
+        ("adt-l50", "ADT-L50"),
+        ("all", "ALL"),
+    ],
+)
+def test_names_are_canonical(text: str, name: str) -> None:
+    assert Strategy.parse(text).name == name
+    assert str(Strategy.parse(text)) == name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "FOO", "FOO25", "BOT", "BOT2x5", "ALL50", "LoRA8", "BOTTOM25", "25", "BOT1e1"]
+)
+def test_unknown_names_are_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(StrategyError, match="accepted are ALL, LoRA, INT<ratio>") as caught:
+        Strategy.parse(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("ratio", ["0", "100", "150", "-5", "0.0"])
+def test_ratios_outside_0_to_100_are_refused(ratio: str) -> None:
+    with pytest.raises(StrategyError, match="not above 0 and below 100"):
+        Strategy.parse(f"BOT{ratio}")
+
+
+def test_a_ratio_that_freezes_nothing_or_everything_is_refused() -> None:
+    with pytest.raises(StrategyError, match="BOT5 freezes no layer of a model with 8 layers"):
+        Strategy.parse("BOT5").frozen_layers(8)
+    with pytest.raises(StrategyError, match="a model with 1 layer; that takes at least 2 layers"):
+        Strategy.parse("BOT50").frozen_layers(1)
+    with pytest.raises(StrategyError, match="freezes no layer"):
+        Strategy.parse("ADT-L10").frozen_count(8)
+
+
+def test_a_new_kind_is_one_file_and_nothing_else(tmp_path: Path) -> None:
+    """Random layers, drawn by the seed: found, parsed, selected and trained with."""
+    (tmp_path / "random_layers.py").write_text(
+        "import random\n"
+        "from lfreeze.strategy import Kind\n\n\n"
+        "class Random(Kind):\n"
+        "    label = 'RND'\n\n"
+        "    def select(self, n_layers, ratio, seed):\n"
+        "        return random.Random(seed).sample(range(n_layers), int(ratio * n_layers))\n"
+    )
+    code = f"""
+import lfreeze.kinds
+lfreeze.kinds.__path__.append({str(tmp_path)!r})
+from tests.lfreeze.training.test_loop import CPU, make_data, make_model, train
+from lfreeze.recipe import Recipe
+from lfreeze.strategy import Strategy
+recipe = Recipe(batch_size=4, max_length=64, steps=3, learning_rate=1e-3, schedule="cosine", lora_rank=4,
+                lora_alpha=16, lora_dropout=0.0, max_train_examples=50, probe_steps=1, precision="fp32")
+strategy = Strategy.parse("rnd50")
+for seed in (1, 2):
+    record = train(make_model(), make_data(), recipe, strategy, seed, CPU)
+    assert record.proof.holds and record.plan.frozen_layers == strategy.frozen_layers(4, seed)
+print(strategy.name, [strategy.frozen_layers(8, seed) for seed in (1, 2)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    name, first = done.stdout.split(" ", 1)
+    assert name == "RND50"
+    selections = eval(first)
+    assert [len(s) for s in selections] == [4, 4]
+    assert selections[0] != selections[1]
+    assert "RND" not in kinds()
+
+
+def test_strategies_are_known_without_torch() -> None:
+    code = (
+        "import sys, lfreeze; lfreeze.Strategy.parse('BOT25').frozen_layers(8); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

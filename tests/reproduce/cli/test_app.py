@@ -1,0 +1,190 @@
+"""Bad input on the command line: one sentence, exit status 2, nothing started, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from reproduce.cli.app import main
+from reproduce.plan.search_space import load_space
+
+SPACE = """
+models = ["tiny-gemma"]
+tasks = ["tiny-rte"]
+strategies = ["ALL"]
+seeds = [42]
+[recipe]
+batch_size = 8
+max_length = 64
+steps = 10
+learning_rate = 1e-3
+schedule = "cosine"
+lora_rank = 4
+lora_alpha = 16
+lora_dropout = 0.0
+max_train_examples = 100
+probe_steps = 3
+"""
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def refused(*arguments: str) -> str:
+    """The sentence with which a command refuses its arguments."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.output.startswith("error: ")
+    assert result.output.count("\n") == 1
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--strategies", "ALL,FOO25"], ["'FOO25'", "BOT<ratio>", "ADT-L<ratio>", "LoRA"]),
+        (["--strategies", "BOT"], ["'BOT'", "BOT<ratio>"]),
+        (["--strategies", "BOT120"], ["'BOT120'", "above 0 and below 100"]),
+        (["--strategies", "BOT0"], ["'BOT0'", "above 0 and below 100"]),
+        (["--strategies", "BOT-5"], ["'BOT-5'", "above 0 and below 100"]),
+        (["--strategies", "BOT5"], ["BOT5", "freezes no layer", "8 layers", "between 1 and 7"]),
+        (["--strategies", ""], ["strategies"]),
+        (["--models", "gpt-5"], ["'gpt-5'", "tiny-gemma", "phi-2"]),
+        (["--tasks", "sst2"], ["'sst2'", "tiny-rte", "mnli"]),
+        (["--seeds", "1,x"], ["1,x", "whole numbers"]),
+        (["--seeds", "99999999999999999999999"], ["99999999999999999999999", "64-bit"]),
+        (["--set", "stepz=3"], ["'stepz'", "steps"]),
+        (["--set", "steps=ten"], ["steps", "'ten'", "whole number"]),
+        (["--set", "steps=0"], ["steps", "below 1"]),
+        (["--set", "steps=5", "--strategies", "ADT-L50"], ["ADT-L50", "probe_steps = 5"]),
+        (["--set", "precision=fp8"], ["'fp8'", "bf16-mixed"]),
+        (["--set", "steps"], ["'steps'", "NAME=VALUE"]),
+        (["--models", "phi-2", "--tasks", "tiny-rte"], ["phi-2", "--model-path"]),
+        (["--model-path", "tiny-gemma=/nonexistent"], ["tiny-gemma", "does not exist"]),
+        (["--model-path", "tiny-gama=/tmp"], ["'tiny-gama'", "tiny-gemma"]),
+        (["--tasks", "rte"], ["rte", "--data-dir"]),
+        (["--data-dir", "/nonexistent", "--tasks", "rte"], ["/nonexistent", "does not exist"]),
+        (["--gpus-per-trial", "half"], ["'half'", "auto"]),
+    ],
+)
+def test_run_refuses(arguments: list[str], expected: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    message = refused("run", "embedded", "--artifacts", str(folder), *arguments)
+    for text in expected:
+        assert text in message
+    assert not (folder / "trials").exists() or not any((folder / "trials").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("seeds = [42]", "seeds = [42]\nlr = 3"), "unknown key 'lr'; known are extends"),
+        (("seeds = [42]", ""), "lacks the key seeds"),
+        (("seeds = [42]", 'seeds = ["a"]'), "is not a list of whole numbers"),
+        (("steps = 10", ""), "the recipe lacks steps"),
+        (("steps = 10", "steps = 10\nstep = 1"), "unknown recipe value 'step'"),
+        (("steps = 10", 'steps = "10.5"'), "is not a whole number"),
+        (("seeds = [42]", "seeds = [42"), "is not valid TOML"),
+        (("seeds = [42]", "seeds = [42]\ndescription = 5"), "description = 5 is not text"),
+        (("seeds = [42]", "seeds = []"), "is not a list of whole numbers"),
+        (("seeds = [42]", 'extends = "nowhere"'), "unknown search space 'nowhere'"),
+    ],
+)
+def test_a_faulty_space_file_is_refused(change: tuple[str, str], expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(SPACE.replace(*change))
+    assert expected in refused("plan", str(file))
+
+
+def test_a_space_extends_the_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(SPACE)
+    (tmp_path / "mine.toml").write_text('extends = "base.toml"\nseeds = [1, 2]')
+    assert len(load_space(str(tmp_path / "mine.toml")).cells()) == 2
+
+
+def test_a_recipe_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "paper"\nrecipe = 3')
+    assert "recipe = 3 is not a table" in refused("plan", str(file))
+
+
+def test_a_space_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    for base in (str(file), "mine.toml", "./mine.toml"):
+        file.write_text(f'extends = "{base}"')
+        assert "cannot extend itself" in refused("plan", str(file))
+
+
+def test_one_trial_takes_one_value_of_each_factor() -> None:
+    for option, value in (("--strategy", "ALL,BOT25"), ("--task", "tiny-rte,tiny-cb"), ("--model", "all")):
+        one = {"--strategy": "ALL", "--task": "tiny-rte", "--model": "tiny-gemma"} | {option: value}
+        assert repr(value) in refused("trial", *(text for pair in one.items() for text in pair))
+
+
+def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
+    assert "known are efficiency, embedded, embedded-full, paper, small" in refused("run", "everything")
+    assert "not an artifact folder" in refused("status", str(tmp_path))
+    assert "not an artifact folder" in refused("report", str(tmp_path))
+    (tmp_path / "sweep.json").write_text("[]")
+    assert "sweep.json is damaged" in refused("status", str(tmp_path))
+    (tmp_path / "sweep.json").unlink()
+    for option in ("--gpu-memory", "--tflops"):
+        assert run("plan", option, "0").exit_code == 2
+        assert "not a finite number" in refused("plan", option, "nan")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "was not made by a sweep" in refused("run", "--artifacts", str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
+    assert "not writable" in refused("run", "--artifacts", "/dev/null/artifacts")
+
+
+def test_the_papers_space_is_planned_in_full() -> None:
+    result = run("plan", "paper", "--json", "--gpu-memory", "80")
+    assert result.exit_code == 0
+    plan = json.loads(result.stdout)
+    assert plan["totals"]["trials"] == len(plan["trials"]) == 1_275
+    assert len({tuple(t[k] for k in ("model", "task", "strategy", "seed")) for t in plan["trials"]}) == 1_275
+    gemma = {t["strategy"]: t for t in plan["trials"] if t["model"] == "gemma-2b" and t["task"] == "rte"}
+    assert (gemma["BOT25"]["frozen_layers"], gemma["BOT75"]["frozen_layers"]) == (4, 13)
+    assert (
+        gemma["BOT50"]["training_bytes"] < gemma["BOT25"]["training_bytes"] < gemma["ALL"]["training_bytes"]
+    )
+    assert gemma["ADT-L50"]["training_bytes"] == gemma["ALL"]["training_bytes"]
+    assert 0 < gemma["LoRA"]["gpu_share"] <= gemma["ALL"]["gpu_share"] <= 1
+
+
+def test_embedded_spaces_have_their_sizes() -> None:
+    assert len(load_space("embedded").cells()) == 102
+    assert len(set(load_space("embedded-full").cells())) == 1_275
+    assert load_space("embedded").recipe == load_space("embedded-full").recipe
+    paper = load_space("paper").recipe
+    assert (paper.batch_size, paper.max_length, paper.steps, paper.learning_rate) == (32, 128, 100, 5e-5)
+
+
+def test_a_plan_is_printed_for_people() -> None:
+    result = run("plan", "embedded", "--strategies", "bot25", "--seeds", "42")
+    assert result.exit_code == 0
+    assert "2 trials" in result.output
+    assert "Nothing was started" in result.output
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    listed = run("--help").output
+    for command in ("run", "plan", "status", "report", "trial", "fetch", "doctor"):
+        assert f"\n  {command} " in listed
+        assert f"reproduce {command}" in run(command, "--help").output.split("Example:")[1]
+
+
+def test_planning_loads_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from reproduce.cli.app import main\n"
+        "assert CliRunner().invoke(main, ['plan', 'paper']).exit_code == 0\n"
+        "print([m for m in ('torch', 'transformers', 'ray') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

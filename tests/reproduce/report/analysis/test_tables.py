@@ -1,0 +1,72 @@
+"""Table 1, and predictions beside measurements, against values worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reproduce.report import build
+from reproduce.report.analysis.tables import table_predictions, table_tasks
+from reproduce.store.parquet import read_trials
+from tests.reproduce.report.synthetic import trial_row, write_rows
+
+
+def test_table_1_stands_beside_the_official_and_the_papers_sizes(tmp_path: Path) -> None:
+    rows = [
+        trial_row(
+            "ALL", "gemma-2b", "qnli", n_train=3200, n_train_available=104_743, n_validation_available=5463
+        ),
+        trial_row(
+            "ALL", "phi-2", "qnli", n_train=3200, n_train_available=104_743, n_validation_available=5463
+        ),
+        trial_row("ALL", "gemma-2b", "rte"),
+        trial_row("ALL", "tiny-gemma", "tiny-rte"),
+    ]
+    table = table_tasks(read_trials([write_rows(tmp_path, rows)]).frame).to_dicts()
+    assert [row["task"] for row in table] == ["qnli", "rte", "tiny-rte"]
+    sizes = ("n_train", "n_train_available", "benchmark_train", "paper_train", "benchmark_validation")
+    assert [tuple(row[name] for name in sizes) for row in table] == [
+        (3200, 104_743, 104_743, 3200, 5463),
+        (2490, 2490, 2490, 2490, 277),
+        (2490, 2490, None, None, None),
+    ]
+
+
+def test_a_split_that_is_not_the_official_one_is_named(tmp_path: Path) -> None:
+    root = write_rows(
+        tmp_path, [trial_row("ALL", "phi-2", "cb", n_train_available=64, n_validation_available=56)]
+    )
+    build([root], root / "report", command=None, missing=[])
+    page = (root / "report" / "report.md").read_text()
+    assert "The training split of cb has 64 examples here, officially 250." in page
+    assert "validation split of cb" not in page
+
+
+def test_predictions_by_hand(tmp_path: Path) -> None:
+    fixed = {
+        "training_bytes": 50,
+        "predicted_training_bytes": 40,
+        "predicted_step_flops": 2,
+        "seconds_per_10_steps": 3.0,
+    }
+    rows = [
+        trial_row("ALL", training_bytes=100, predicted_step_flops=4, seconds_per_10_steps=4.0),
+        *(trial_row("BOT50", seed=seed, **fixed) for seed in (42, 43)),
+        trial_row("TOP50", predicted_step_flops=None),
+    ]
+    table = table_predictions(read_trials([write_rows(tmp_path, rows)]).frame).to_dicts()
+    assert [row["strategy"] for row in table] == ["ALL", "BOT50"]
+    found = table[1]
+    assert found["n"] == 2
+    assert found["memory_measured_over_predicted"] == pytest.approx(1.25)
+    assert found["predicted_time_ratio"] == pytest.approx(0.5)
+    assert found["measured_time_ratio"] == pytest.approx(0.75)
+    assert (found["backward_depth"], found["planned_backward_depth"]) == (4, 4)
+
+
+def test_random_weights_are_said_to_be_random(tmp_path: Path) -> None:
+    for weights, expected in (("random", True), ("pretrained", False)):
+        root = write_rows(tmp_path / weights, [trial_row("ALL", "gemma-2b", weights=weights)])
+        build([root], root / "report", command=None, missing=[])
+        assert ("Random weights (gemma-2b)" in (root / "report" / "report.html").read_text()) is expected

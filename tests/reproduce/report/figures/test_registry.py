@@ -1,0 +1,104 @@
+"""Every figure of the report, on ordinary and on poor trials: drawn whole, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from reproduce.report.analysis.report_data import Collected, collect
+from reproduce.report.figures.registry import PLOTS, begin_drawing
+from reproduce.report.figures.spec import Plot
+from reproduce.store.parquet import TrialResult, write_trial
+from tests.reproduce.report.analysis.test_aggregates import frame
+from tests.reproduce.report.figures.test_paper import inside, texts
+from tests.reproduce.report.synthetic import grid, trial_row
+
+Rows = list[dict[str, Any]]
+PAPER_MODELS, PAPER_TASKS = ("gemma-2b", "minicpm-2b-128k", "phi-2"), ("cb", "mnli", "qnli", "rte", "wnli")
+
+
+def found(rows: Rows, steps: int = 0) -> Collected:
+    trials = frame(*rows)
+    table = [
+        {"run_id": row["run_id"], "step": step, "loss": 1 / step}
+        for row in rows
+        for step in range(1, steps + 1)
+    ]
+    lazy = pl.LazyFrame(table, schema={"run_id": pl.String, "step": pl.Int32, "loss": pl.Float64})
+    return Collected(trials, trials, lazy if steps else None, None, (), ())
+
+
+def without(*columns: str) -> Callable[[], Rows]:
+    return lambda: [{**row, **dict.fromkeys(columns)} for row in grid()]
+
+
+_POOR: dict[str, Callable[[], Rows]] = {
+    "one trial": lambda: [trial_row("ALL")],
+    "one strategy, not ALL": lambda: grid(strategies=("BOT25",)),
+    "no ALL": lambda: grid(strategies=("LoRA", "BOT25", "ADT-L50")),
+    "one seed": lambda: grid(seeds=(42,)),
+    "strategies outside the paper": lambda: grid(strategies=("ALL", "BOT40", "BIAS", "BOT-E25", "BOT25")),
+    "all failed": lambda: grid(status="error"),
+    "ALL failed": lambda: [*grid(strategies=("ALL",), status="oom"), *grid(strategies=("BOT25", "ADT-H25"))],
+    "random weights": lambda: grid(weights="random"),
+    "shared devices": lambda: grid(exclusive=False),
+    "no times": without("seconds_per_10_steps", "exclusive"),
+    "no memory": without(
+        "training_bytes", "static_bytes", "probe_training_bytes", "predicted_training_bytes"
+    ),
+    "no layers": without("frozen_layers", "n_layers", "layer_changes"),
+    "models of other depths": lambda: [*grid(("a",), n_layers=8), *grid(("b",), n_layers=40)],
+    "a strategy on one task only": lambda: [*grid(strategies=("ALL", "BOT25")), trial_row("TOP25")],
+    "nothing saved": lambda: grid(training_bytes=0, seconds_per_10_steps=0.0),
+    "perfect": lambda: grid(validation_accuracy=1.0),
+}
+
+
+def check(plot: Plot, collected: Collected) -> pl.DataFrame:
+    data = plot.compute(collected)
+    assert {"n", "strategy"} <= set(data.columns)
+    if data["n"].sum():
+        figure = plot.draw(data)
+        figure.canvas.draw()
+        assert inside(figure)
+        caption = plot.caption(collected, data)
+        assert "n\N{NO-BREAK SPACE}=" in caption
+        assert not {"None", "nan"} & set(" ".join([caption, *texts(figure)]).replace(",", " ").split())
+    return data
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
+@pytest.mark.parametrize("poor", _POOR)
+def test_poor_trials_are_drawn_or_left_out(plot: Plot, poor: str) -> None:
+    check(plot, found(_POOR[poor](), steps=3))
+
+
+@pytest.mark.parametrize(
+    "plot", [plot for plot in PLOTS if plot.name != "sensitivity"], ids=lambda plot: plot.name
+)
+def test_the_papers_grid_is_drawn_whole(plot: Plot) -> None:
+    rows = grid(PAPER_MODELS, PAPER_TASKS, seeds=(42, 43), n_layers=40)
+    assert check(plot, found(rows, steps=30))["n"].sum()
+
+
+def test_names_are_unique_and_stale_files_go(tmp_path: Path) -> None:
+    assert len({plot.name for plot in PLOTS}) == len(PLOTS)
+    (tmp_path / "sensitivity.png").touch()
+    drawing, drawn = begin_drawing(found(grid()), tmp_path)
+    drawing.finish()
+    assert not (tmp_path / "sensitivity.png").exists()
+    assert {path.stem for path in tmp_path.iterdir()} == {picture.name for picture in drawn}
+
+
+def test_published_rows_have_no_loss_curves(tmp_path: Path) -> None:
+    row = trial_row("ALL")
+    write_trial(tmp_path / "a", TrialResult(row, {"step": [1], "loss": [0.5]}))
+    (loss,) = (plot for plot in PLOTS if plot.name == "loss")
+    assert loss.compute(collect([tmp_path / "a"], [])).height == 1
+    (tmp_path / "b").mkdir()
+    frame(row).drop("artifacts", strict=False).write_parquet(tmp_path / "b" / "trials.parquet")
+    assert loss.compute(collect([tmp_path / "b"], [])).height == 0

@@ -1,0 +1,72 @@
+"""The doctor: what it looks at, and that a problem says what to do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from reproduce.plan.search_space import load_space
+from reproduce.process import FAILED, OK
+from reproduce.run.doctor import examine
+
+
+def examined(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
+    status = examine(*arguments)
+    return status, " ".join(capsys.readouterr().out.split())
+
+
+def test_the_embedded_space_needs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed = examined(capsys, load_space("embedded"), tmp_path / "out", None)
+    assert status == OK
+    for expected in (
+        "torch",
+        "GPU",
+        "memory",
+        "shared memory",
+        "hub cache",
+        "model tiny-gemma",
+        "task tiny-cb",
+    ):
+        assert expected in printed
+    assert "nothing here keeps it from running" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_problems_say_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage(NamedTuple):
+        total: int
+        used: int
+        free: int
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 1000))
+    narrow = {"models": ["gemma-2b"], "tasks": ["rte"]}
+    space = load_space("paper", narrow, {"batch_size": "4096"})
+    status, printed = examined(capsys, space, tmp_path / "out", tmp_path / "nowhere")
+    assert status == FAILED
+    for expected in (
+        "smaller batch_size",
+        "--shm-size",
+        "--artifacts",
+        "LFREEZE_CACHE",
+        "nowhere does not exist",
+    ):
+        assert expected in printed
+    assert "problems to solve" in printed
+
+
+def test_random_weights_need_no_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = load_space("efficiency", {"models": ["phi-2"]}, weights="random")
+    _, printed = examined(capsys, space, tmp_path / "out", None)
+    assert "random weights: nothing to read" in printed
+
+
+def test_a_folder_that_lacks_a_file_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = load_space("embedded", {"models": ["mine"]}, model_paths={"mine": tmp_path})
+    status, printed = examined(capsys, space, tmp_path / "out", None)
+    assert status == FAILED
+    assert "lacks the file config.json" in printed

@@ -1,0 +1,189 @@
+"""What a sweep asks of a machine before it starts, where it listens, and how it ends when asked to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lfreeze.errors import InputError
+from reproduce.plan.cost import GIB, largest_share
+from reproduce.plan.search_space import load_space
+from reproduce.run.gpu_share import choose_share
+from reproduce.run.preflight import SHM_BYTES, TRIAL_BYTES, require_disk, require_shared_memory
+from reproduce.run.ray_session import require_answer, require_free, require_guarded
+from tests.reproduce.run.test_sweep import SMALL, command
+
+PHI = {"models": ["phi-2"], "tasks": ["rte"], "seeds": ["42"]}
+
+
+def test_the_smallest_gpu_decides_the_share() -> None:
+    space = load_space("paper", PHI)
+    assert choose_share(space, None, [80 * GIB, 141 * GIB], "here") == largest_share(space, 80 * GIB)
+    assert choose_share(space, 0.5, [80 * GIB], "here") == 0.5
+    assert choose_share(load_space("efficiency", {"models": ["phi-2"]}), None, [80 * GIB], "here") == 1.0
+    with pytest.raises(InputError, match="times the 24 GiB of the smallest GPU of this cluster"):
+        choose_share(space, None, [80 * GIB, 24 * GIB], "this cluster")
+
+
+def test_a_space_for_gpus_runs_on_a_cpu_only_when_told_to() -> None:
+    space = load_space("paper", PHI)
+    with pytest.raises(InputError, match="the space paper needs a GPU, but this machine has none"):
+        choose_share(space, None, [], "this machine")
+    assert choose_share(space, 0.0, [], "this machine") == 0.0
+    with pytest.raises(InputError, match=r"--gpus-per-trial 0\.5 asks for a GPU"):
+        choose_share(space, 0.5, [], "this machine")
+    assert choose_share(load_space("embedded"), None, [], "this machine") == 0.0
+    assert choose_share(load_space("embedded-full"), None, [], "this machine") == 0.0
+    assert not load_space("small").gpu
+    assert load_space("efficiency").gpu
+
+
+@pytest.mark.parametrize(("free", "refused"), [(SHM_BYTES - 1, True), (SHM_BYTES, False)])
+def test_room_in_shared_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, refused: bool
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(free))
+    if refused:
+        with pytest.raises(InputError, match=r"needs 384: start the container with --shm-size=1g"):
+            require_shared_memory(tmp_path)
+    else:
+        require_shared_memory(tmp_path)
+
+
+def test_room_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(100 * TRIAL_BYTES))
+    require_disk(tmp_path, 100)
+    with pytest.raises(InputError, match="20 MB free, 101 trials need about 20"):
+        require_disk(tmp_path, 101)
+
+
+class _Usage:
+    def __init__(self, free: int):
+        self.free = free
+
+
+@pytest.mark.parametrize(
+    "address", ["", "somewhere", "ray://127.0.0.1:10001", "127.0.0.1:port", "127.0.0.1:99999"]
+)
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(InputError, match="is not auto or HOST:PORT"):
+        require_answer(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9"])
+def test_addresses_where_nothing_listens(address: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(InputError, match=f"no Ray cluster answers at '{address}'"):
+        require_answer(address)
+    assert time.monotonic() - started < 10
+
+
+def test_a_start_without_end_is_ended() -> None:
+    """Also where the block sleeps in code that no signal interrupts, as a join does."""
+    code = (
+        "import ctypes, sys\n"
+        "from reproduce.run.ray_session import ended_after\n"
+        "with ended_after(float(sys.argv[1]), 'the cluster cannot be joined'):\n"
+        "    ctypes.CDLL(None).poll(None, 0, int(sys.argv[2]))\n"
+        "print('went on')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "0.5", "60000"], capture_output=True, text=True, timeout=50
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (
+        ended.stderr
+        == "error: the cluster cannot be joined: no answer after 0.5 s; the same command tries again\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "50", "10"], capture_output=True, text=True, timeout=40
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+def test_a_dashboard_beyond_this_machine_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    require_guarded("127.0.0.1")
+    with pytest.raises(InputError, match="would let anyone who reaches it run code"):
+        require_guarded("0.0.0.0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    require_guarded("0.0.0.0")
+
+
+def test_a_dashboard_whose_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port} .*--dashboard-port"):
+            require_free("127.0.0.1", port)
+    require_free("127.0.0.1", port)
+    with pytest.raises(InputError, match=r"cannot listen on 203\.0\.113\.1:8265"):
+        require_free("203.0.113.1", 8265)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_sweep_listens_on_loopback_alone_and_ends_when_asked_to(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    folder = tmp_path / "a"
+    arguments = command("run", "--dashboard", "--dashboard-port", "18265", "--tasks", "tiny-cb", "--seeds", "1,2,3",
+                        *SMALL, "--set", "steps=60", "--artifacts", str(folder))  # fmt: skip
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"HOME": str(tmp_path)},
+    ) as sweep:  # fmt: skip
+        deadline = time.monotonic() + 150
+        while len(list(folder.glob("trials/**/*.parquet"))) < 2:
+            assert sweep.poll() is None, sweep.stdout.read() if sweep.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        children = psutil.Process(sweep.pid).children(recursive=True)
+        listening = {
+            connection.laddr.ip
+            for process in (psutil.Process(sweep.pid), *children)
+            for connection in _connections(process)
+            if connection.status == psutil.CONN_LISTEN
+        }
+        # As a terminal does, to the whole group.
+        os.killpg(sweep.pid, number)
+        output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == status, output
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert "Dashboard: http://127.0.0.1:" in output
+    assert f"interrupted ({number.name}): what is finished is kept" in output
+    assert "Traceback" not in output
+    assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_signal_while_ray_starts_is_told_too(tmp_path: Path) -> None:
+    """Ray has a handler of its own in place for that time."""
+    arguments = command(
+        "run", "--tasks", "tiny-cb", "--seeds", "1", *SMALL, "--artifacts", str(tmp_path / "a")
+    )
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as sweep:
+        deadline = time.monotonic() + 100
+        # Its first process: the session is being made.
+        while not psutil.Process(sweep.pid).children(recursive=True):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.5)
+        sweep.terminate()
+        output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 143, output
+    assert "interrupted (SIGTERM): what is finished is kept" in output
+    assert "Traceback" not in output
+
+
+def _connections(process: psutil.Process) -> list[psutil._common.pconn]:
+    try:
+        return process.net_connections("inet")
+    except psutil.Error:
+        return []

@@ -1,0 +1,219 @@
+"""The sweep as a whole, on a real Ray: resume, kill, failure, and the same numbers as without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from lfreeze.models.catalog import MODELS
+from reproduce.store.parquet import TRIAL_SCHEMA, read_trials, scan_table
+from tests.reproduce.run.test_worker import INCIDENTAL
+
+SMALL = (
+    "--set",
+    "steps=8",
+    "--set",
+    "batch_size=4",
+    "--set",
+    "probe_steps=3",
+    "--set",
+    "max_train_examples=40",
+)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "reproduce", *arguments]
+
+
+def reproduce(*arguments: str, expect: int = 0) -> str:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == expect, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def rows(folder: Path) -> pl.DataFrame:
+    return read_trials([folder]).frame.sort("task", "strategy", "seed")
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {
+        str(p.relative_to(folder)): p.stat().st_mtime_ns
+        for p in sorted((folder / "trials").rglob("*.parquet"))
+    }
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six trials, two at a time."""
+    folder = tmp_path_factory.mktemp("sweep") / "artifacts"
+    reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,ADT-L50", "--seeds", "42,43", *SMALL,
+              "--artifacts", str(folder))  # fmt: skip
+    return folder
+
+
+def test_every_trial_has_its_three_files(swept: Path) -> None:
+    table = read_trials([swept])
+    assert not table.damaged
+    assert table.frame.height == 6
+    assert set(table.frame["status"]) == {"ok"}
+    assert table.frame["run_id"].n_unique() == 6
+    steps = scan_table([read_trials([swept])], "steps").collect()
+    predictions = scan_table([read_trials([swept])], "predictions").collect()
+    assert dict(steps.group_by("run_id").len().iter_rows()) == dict.fromkeys(table.frame["run_id"], 8)
+    assert dict(predictions.group_by("run_id").len().iter_rows()) == dict.fromkeys(table.frame["run_id"], 500)
+    right = predictions.group_by("run_id").agg(
+        (pl.col("label") == pl.col("prediction")).mean().alias("right")
+    )
+    joined = table.frame.join(right, on="run_id")
+    assert joined["right"].to_list() == pytest.approx(joined["validation_accuracy"].to_list(), abs=1e-12)
+    assert not list(swept.rglob("*.tmp"))
+
+
+def test_a_trial_without_ray_gives_the_same_numbers(swept: Path) -> None:
+    """Alone in a process, against one of two side by side in reused actors."""
+    for row in rows(swept).filter(pl.col("seed") == 43).drop("artifacts").to_dicts():
+        printed = reproduce("trial", "--strategy", row["strategy"], "--model", row["model"], "--task", row["task"],
+                            "--seed", "43", *SMALL, "--json")  # fmt: skip
+        alone: dict[str, Any] = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])
+        for name in set(TRIAL_SCHEMA) - INCIDENTAL:
+            assert alone[name] == row[name], name
+
+
+def test_running_again_runs_nothing(swept: Path) -> None:
+    before = stamps(swept)
+    output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,ADT-L50", "--seeds", "42,43", *SMALL,
+                       "--artifacts", str(swept))  # fmt: skip
+    assert "All 6 trials are finished already" in output
+    assert stamps(swept) == before
+
+
+def test_a_wider_grid_runs_only_what_is_new(swept: Path) -> None:
+    before = stamps(swept)
+    output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42,43", *SMALL,
+                       "--artifacts", str(swept))  # fmt: skip
+    assert "4 trials, 2 finished already, 2 to run" in output
+    after = stamps(swept)
+    assert len(after) == len(before) + 2
+    assert {name: after[name] for name in before} == before
+    assert "8 done, 0 running, 0 failed, 0 missing, of 8" in reproduce("status", str(swept))
+
+
+def test_another_recipe_is_refused_and_changes_nothing(swept: Path) -> None:
+    before = stamps(swept)
+    output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL", *SMALL, "--set", "steps=9",
+                       "--artifacts", str(swept), expect=2)  # fmt: skip
+    assert "belongs to another recipe: steps = 8 there, 9 now" in output
+    assert stamps(swept) == before
+
+
+def test_a_damaged_file_is_named_and_its_trial_run_again(swept: Path) -> None:
+    victim = sorted((swept / "steps").rglob("*.parquet"))[0]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    output = reproduce("status", str(swept), expect=1)
+    assert victim.name in output
+    assert "1 missing" in output
+    output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,ADT-L50", "--seeds", "42,43", *SMALL,
+                       "--artifacts", str(swept))  # fmt: skip
+    assert "1 to run" in output
+    assert not read_trials([swept]).damaged
+
+
+def test_failed_trials_are_rows_the_sweep_goes_on_and_says_so(tmp_path: Path) -> None:
+    arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL,
+                 "--set", "learning_rate=1e30", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+    output = reproduce(*arguments, expect=1)
+    assert output.count("TrainingError") == 2
+    assert "is nan at step 2" in output
+    frame = rows(tmp_path / "a")
+    assert frame["status"].to_list() == ["error", "error"]
+    assert frame["attempt"].to_list() == [1, 1]
+    assert "0 done, 0 running, 2 failed" in reproduce("status", str(tmp_path / "a"), expect=1)
+    reproduce(*arguments, "--fail-fast", expect=1)
+    assert sorted(rows(tmp_path / "a")["attempt"].to_list())[1] == 2
+
+
+def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_path: Path) -> None:
+    """It kills while they train, with an error that ends Tune itself; here, every few seconds."""
+    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42", *SMALL,
+                        "--set", "steps=5000", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+    monitor = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "8000"}
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=280, check=False, env=os.environ | monitor
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("a worker died; again from its start") == 2
+    (row,) = rows(tmp_path / "a").to_dicts()
+    assert row["error_type"] == "WorkerDied"
+    assert "killed due to the node running low on memory" in row["error_message"]
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+|/tmp/", row["error_message"])
+
+
+def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,BOT25,BOT50,TOP25,TOP50", "--seeds",
+                        "42,43", *SMALL, "--set", "steps=30", "--artifacts", str(folder))  # fmt: skip
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("trials/**/*.parquet"))) < 3:
+            assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+    survived = stamps(folder)
+    assert 3 <= len(survived) < 12
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(survived)} finished already" in done.stdout
+    after = stamps(folder)
+    assert len(after) == 12
+    assert {name: after[name] for name in survived} == survived
+    assert set(rows(folder)["attempt"]) == {1}
+    assert (folder / "report" / "report.html").is_file()
+
+
+def test_a_models_local_copy_may_be_named_from_here(tmp_path: Path) -> None:
+    """Workers run in folders of their own; the path is the caller's."""
+    shutil.copytree(MODELS["tiny-gemma"].config_file.parent, tmp_path / "copy")
+    done = subprocess.run(
+        command("run", "--model-path", "tiny-gemma=copy", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42",
+                *SMALL, "--artifacts", "a"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows(tmp_path / "a")["status"].to_list() == ["ok"]
+
+
+def test_two_sweeps_do_not_write_to_one_folder(swept: Path) -> None:
+    from reproduce.store.artifacts import ArtifactError, writing
+
+    before = (swept / "sweep.json").read_bytes()
+    with writing(swept):
+        with pytest.raises(ArtifactError, match="another sweep is writing"), writing(swept):
+            pass
+        output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "TOP75", "--seeds", "9", *SMALL,
+                           "--artifacts", str(swept), expect=2)  # fmt: skip
+    assert "another sweep is writing" in output
+    assert (swept / "sweep.json").read_bytes() == before
+
+
+def test_real_texts_run_from_the_benchmarks_own_files(real_data: Path, tmp_path: Path) -> None:
+    reproduce("run", "--data-dir", str(real_data), "--models", "tiny-gemma", "--tasks", "rte,cb", "--strategies",
+              "ALL,BOT50", "--seeds", "42", "--set", "steps=6", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+    frame = rows(tmp_path / "a")
+    assert frame["status"].to_list() == ["ok"] * 4
+    assert dict(zip(frame["task"], frame["n_validation"], strict=True)) == {"cb": 56, "rte": 277}
