@@ -15,7 +15,7 @@ from lfreeze.models.catalog import ModelCard
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 from reproduce.plan.search_space import SearchSpace
-from reproduce.plan.spec import Cell
+from reproduce.plan.spec import Factors
 
 GIB = 2**30
 # Per process: the CUDA context, which torch's allocator does not count.
@@ -88,7 +88,7 @@ def model_shape(card: ModelCard) -> ModelShape:
     return ModelShape.from_config(card.config)
 
 
-def _plan(cell: Cell, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
+def _plan(cell: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
     train, evaluation_flops = _cost(shape, cell.task, cell.strategy, recipe)
     # The adaptive probe trains every layer, so its peak is ALL's.
     adaptive = Strategy.parse(cell.strategy).implementation.adaptive

@@ -11,7 +11,7 @@ from lfreeze.errors import InputError
 from lfreeze.model_shape import ShapeError
 from reproduce.plan.cost import GIB, Assumptions, plan_space
 from reproduce.plan.search_space import SearchSpace
-from reproduce.plan.spec import Cell
+from reproduce.plan.spec import Factors
 from reproduce.run.gpu_share import choose_share
 
 # A GPU's model and its memory in bytes.
@@ -57,9 +57,9 @@ class Place:
     share: float = 0.0
     address: str | None = None
     slots: int = 0
-    cells: frozenset[Cell] | None = None
+    cells: frozenset[Factors] | None = None
 
-    def takes(self, cell: Cell) -> bool:
+    def takes(self, cell: Factors) -> bool:
         return self.cells is None or cell in self.cells
 
     def resources(self, cpus: float) -> dict[str, float]:
@@ -169,7 +169,7 @@ def _by_address(nodes: Iterable[Node]) -> list[Node]:
     return list(merged.values())
 
 
-def _shares(space: SearchSpace, gpu_bytes: int) -> Mapping[Cell, float]:
+def _shares(space: SearchSpace, gpu_bytes: int) -> Mapping[Factors, float]:
     """The cells that a GPU has memory for, with the part of it that each is given."""
     try:
         planned = plan_space(space, Assumptions(gpu_bytes, 1.0))
@@ -179,7 +179,7 @@ def _shares(space: SearchSpace, gpu_bytes: int) -> Mapping[Cell, float]:
         raise InputError(
             f"{error}: say with --gpus-per-trial what part of a GPU a trial is to have"
         ) from None
-    shares = {Cell(t.model, t.task, t.strategy, t.seed): t.gpu_share for t in planned if t.gpu_share <= 1}
+    shares = {Factors(t.model, t.task, t.strategy, t.seed): t.gpu_share for t in planned if t.gpu_share <= 1}
     return dict.fromkeys(shares, 1.0) if space.exclusive else shares
 
 

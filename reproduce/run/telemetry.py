@@ -15,7 +15,7 @@ from ray.util.metrics import Gauge
 
 from lfreeze.strategy import Strategy
 from lfreeze.training.record import Step
-from reproduce.plan.spec import Cell
+from reproduce.plan.spec import Factors
 
 TAGS = ("model", "task", "strategy", "ratio", "seed")
 TRIAL_GAUGES = {
@@ -39,7 +39,7 @@ class TrialGauges:
         self._tags: dict[str, str] = {}
         self._last = 0.0
 
-    def begin(self, cell: Cell) -> None:
+    def begin(self, cell: Factors) -> None:
         strategy = Strategy.parse(cell.strategy)
         self._tags = {
             "model": cell.model,

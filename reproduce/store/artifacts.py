@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from lfreeze.errors import InputError
-from reproduce.plan.spec import Cell, TrialSpec
+from reproduce.plan.spec import Factors, TrialSpec
 from reproduce.store.parquet import PUBLISHED, TrialTable, read_trials, relative_path
 from reproduce.store.schema import TABLES
 
@@ -40,7 +40,7 @@ class ArtifactError(InputError):
 class Wanted:
     """One trial that the folder is asked to hold."""
 
-    cell: Cell
+    factors: Factors
     run_id: str
 
 
@@ -108,7 +108,7 @@ def prepare_folder(
         ArtifactError: it belongs to another recipe, model or data.
     """
     specs = list(specs)
-    inputs = {f"{s.cell.model}/{s.cell.task}": s.inputs.identity() for s in specs}
+    inputs = {f"{s.factors.model}/{s.factors.task}": s.inputs.identity() for s in specs}
     manifest: dict[str, Any] = {"space": specs[0].space, "recipe": dict(recipe), "inputs": {}, "trials": []}
     if (root / _MANIFEST).is_file():
         manifest = _load_manifest(root)
@@ -118,7 +118,7 @@ def prepare_folder(
         _require_same_inputs(root, manifest["inputs"], inputs)
     known = {entry["run_id"] for entry in manifest["trials"]}
     manifest["inputs"] |= inputs
-    manifest["trials"] += [{**asdict(s.cell), "run_id": s.run_id} for s in specs if s.run_id not in known]
+    manifest["trials"] += [{**asdict(s.factors), "run_id": s.run_id} for s in specs if s.run_id not in known]
     (root / "trials").mkdir(exist_ok=True)
     _replace(root / _MANIFEST, manifest)
 
@@ -159,13 +159,13 @@ def read_progress(root: Path) -> Progress:
     if not (root / _MANIFEST).is_file() and (root / PUBLISHED).is_file():
         table = read_trials([root])
         cells = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()
-        return Progress(tuple(Wanted(Cell(*cell), run_id) for *cell, run_id in cells), table, False, ())
+        return Progress(tuple(Wanted(Factors(*cell), run_id) for *cell, run_id in cells), table, False, ())
     if not (root / _MANIFEST).is_file():
         raise ArtifactError(f"{root} is not an artifact folder: it has no file {_MANIFEST}")
     manifest = _load_manifest(root)
     wanted = []
     for entry in manifest["trials"]:
-        cell = Cell(entry["model"], entry["task"], entry["strategy"], entry["seed"])
+        cell = Factors(entry["model"], entry["task"], entry["strategy"], entry["seed"])
         wanted.append(Wanted(cell, entry["run_id"]))
     live = _is_locked(root)
     running = _load(root / _RUNNING)["running"] if live and (root / _RUNNING).is_file() else []
