@@ -34,7 +34,7 @@ def examine_nodes(inputs: SpaceInputs, cpus: float, with_gpus: bool) -> list[Nod
             another, or gives out GPUs that torch cannot use there, or that another node gives out too.
     """
     wanted = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
-    mine = {name: software()[name] for name in _SAME}
+    mine = {name: value for name, value in software().items() if name in _SAME}
     asked = _nodes(cpus)
     found = _on_every_node(_look(), asked, _SECONDS, mine, with_gpus, [ray.put((dict(inputs.cards), wanted))])
     nodes, owners = [], dict[str, str]()
@@ -143,7 +143,7 @@ def _look() -> Callable[..., dict[str, Any]]:
             from reproduce.store.provenance import software
         except ImportError as error:
             return report | {"problem": f"this package is not installed there ({error})"}
-        theirs = software()
+        theirs = dict(software())
         for name, value in mine.items():
             if None not in (value, theirs.get(name)) and theirs[name] != value:
                 return report | {

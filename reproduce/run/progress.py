@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from reproduce.store.trial_row import TrialRow
 
 _PLAIN_SECONDS = 10.0
 _BAR = 40
@@ -45,13 +46,13 @@ class SweepProgress:
         else:
             self._console.print(self.line(), highlight=False, soft_wrap=True)
 
-    def finished(self, cell: str, row: Mapping[str, Any]) -> None:
+    def finished(self, cell: str, row: TrialRow) -> None:
         """One more trial has its row."""
-        self._done += row["status"] == "ok"
-        self._failed += row["status"] != "ok"
+        self._done += row.status == "ok"
+        self._failed += row.status != "ok"
         self._last = f"{cell}: {outcome(row)}"
-        if row["status"] != "ok":
-            self.note(f"failed: {cell}: {row['status']}")
+        if row.status != "ok":
+            self.note(f"failed: {cell}: {row.status}")
 
     def counts(self) -> dict[str, int]:
         """Trials of the whole space by state."""
@@ -100,10 +101,10 @@ class SweepProgress:
         return grid
 
 
-def outcome(row: Mapping[str, Any]) -> str:
+def outcome(row: TrialRow) -> str:
     """How a trial ended, in a few words."""
-    accuracy, seconds = row.get("validation_accuracy"), row.get("total_seconds")
-    told = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row["status"])
+    accuracy, seconds = row.validation_accuracy, row.total_seconds
+    told = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row.status)
     return told + (f" in {seconds:.1f} s" if seconds is not None else "")
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,7 @@ from reproduce.run.progress import SweepProgress, outcome
 from reproduce.run.telemetry import SweepGauge, TrialGauges
 from reproduce.store.artifacts import note_running
 from reproduce.store.parquet import TrialResult, write_trial
-from reproduce.store.provenance import software
-from reproduce.store.trial_row import complete, failure_row, identity_row
+from reproduce.store.row_values import failed_row, started_row
 
 _PAYLOAD = "payload"
 
@@ -148,14 +147,9 @@ class Recorder(TrialProgressCallback):
             spec = self._shared.specs[trial.config["trial"]["run_id"]]
             now = datetime.now(UTC)
             message = _why(Path(trial.error_file) if trial.error_file else None)
-            row = {
-                **identity_row(spec, self._shared.attempts[spec.run_id]),
-                **software(),
-                **failure_row("error", "WorkerDied", message),
-                "started_at": now,
-                "finished_at": now,
-            }
-            self._record(TrialResult(complete(row)))
+            row = started_row(spec, self._shared.attempts[spec.run_id])
+            row = failed_row(row, "error", "WorkerDied", message)
+            self._record(TrialResult(replace(row, started_at=now, finished_at=now)))
 
         self._guard(record)
 
@@ -171,13 +165,11 @@ class Recorder(TrialProgressCallback):
     def _record(self, result: TrialResult) -> None:
         write_trial(self._root, result)
         row = result.row
-        cell = str(Factors(row["model"], row["task"], row["strategy"], row["seed"]))
-        if row["status"] == "ok":
+        cell = str(Factors(row.model, row.task, row.strategy, row.seed))
+        if row.status == "ok":
             self._outcome.done += 1
         else:
-            self._outcome.failed.append(
-                (cell, f"{row['status']}: {row['error_type']}: {row['error_message']}")
-            )
+            self._outcome.failed.append((cell, f"{row.status}: {row.error_type}: {row.error_message}"))
         self._progress.finished(cell, row)
 
     def _show(self, trials: list[Any]) -> None:

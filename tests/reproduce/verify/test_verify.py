@@ -17,6 +17,7 @@ from reproduce.store.artifacts import ArtifactError, read_progress
 from reproduce.store.parquet import TrialResult, read_trials, write_trial
 from reproduce.store.publish import publish
 from reproduce.store.schema import PREDICTION_SCHEMA, STEP_SCHEMA, TRIAL_SCHEMA
+from reproduce.store.trial_row import TrialRow
 from reproduce.verify import Check, verify
 from reproduce.verify.differences import CELL
 from tests.reproduce.report.synthetic import grid, trial_row
@@ -73,7 +74,7 @@ def folder_of_a_sweep(tmp_path: Path) -> Path:
             "prediction": [0, 1],
             "logits": [[0.5, place / 9], [0.1, 0.2]],
         }
-        write_trial(root, TrialResult(row, steps, predictions))
+        write_trial(root, TrialResult(TrialRow.from_columns(row), steps, predictions))
     cells = [{name: row[name] for name in (*CELL, "run_id")} for row in trials]
     content = {"space": "synthetic", "recipe": {}, "inputs": {}, "trials": cells}
     (root / "sweep.json").write_text(json.dumps(content), "utf-8")
