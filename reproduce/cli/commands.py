@@ -168,8 +168,8 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     from reproduce.run.worker import TrialWorker
     from reproduce.store.parquet import trial_frame
 
-    checkpoint = inputs.checkpoints[spec.cell.model]
-    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.cell.task])
+    checkpoint = inputs.checkpoints[spec.factors.model]
+    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.factors.task])
     row = trial_frame(result.row).to_dicts()[0]
     if as_json:
         print(json.dumps(row, default=str, indent=1))
@@ -215,7 +215,7 @@ def _report(folders: Mapping[Path, Progress], out: Path) -> None:
     from reproduce.report import build
 
     missing = [
-        dataclasses.asdict(wanted.cell) for progress in folders.values() for wanted in progress.missing
+        dataclasses.asdict(wanted.factors) for progress in folders.values() for wanted in progress.missing
     ]
     tables = [progress.table for progress in folders.values()]
     summary = build(list(folders), out, command=_command_line(), missing=missing, tables=tables)

@@ -79,7 +79,7 @@ def print_status(root: Path, timing: bool) -> int:
     """Print what a folder holds; status 1 if a trial failed or a file is damaged."""
     progress = read_progress(root)
     running = set(progress.running)
-    missing = [w for w in progress.missing if str(w.cell) not in running]
+    missing = [w for w in progress.missing if str(w.factors) not in running]
     print(
         f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
         f"{len(missing)} missing, of {len(progress.wanted)}"
@@ -91,7 +91,7 @@ def print_status(root: Path, timing: bool) -> int:
     for damaged in progress.table.damaged:
         print(f"  damaged  {damaged.path}: {damaged.reason}")
     for wanted in missing[:_LISTED]:
-        print(f"  missing  {wanted.cell}")
+        print(f"  missing  {wanted.factors}")
     if len(missing) > _LISTED:
         print(f"  missing  ... and {len(missing) - _LISTED} more")
     if timing:

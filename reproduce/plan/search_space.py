@@ -16,7 +16,7 @@ from lfreeze.models.catalog import MODELS, ModelCard, get_model, with_folder
 from lfreeze.models.files import ModelError
 from lfreeze.recipe import Recipe, coerce, field_types
 from lfreeze.strategy import Strategy
-from reproduce.plan.spec import Cell, check_probe
+from reproduce.plan.spec import Factors, check_probe
 
 _SEED_LIMIT = 2**63
 _AXES = ("models", "tasks", "strategies", "seeds")
@@ -54,10 +54,10 @@ class SearchSpace:
     def models(self) -> tuple[str, ...]:
         return tuple(self.cards)
 
-    def cells(self) -> list[Cell]:
+    def factors(self) -> list[Factors]:
         """All cells; a model and task stay together, so that a worker seldom changes its model."""
         return [
-            Cell(model, task, strategy, seed)
+            Factors(model, task, strategy, seed)
             for model in self.models
             for task in self.tasks
             for seed in self.seeds

@@ -39,7 +39,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, order=False)
-class Cell:
+class Factors:
     """One point of the grid: the five factors (the ratio is part of the strategy's name)."""
 
     model: str
@@ -59,20 +59,20 @@ class TrialSpec:
         RecipeError: an adaptive strategy whose probe would not end before training does.
     """
 
-    cell: Cell
+    factors: Factors
     recipe: Recipe
     inputs: Inputs
     space: str
 
     def __post_init__(self) -> None:
-        check_probe(self.cell.strategy, self.recipe)
+        check_probe(self.factors.strategy, self.recipe)
 
     @property
     def run_id(self) -> str:
         """A hash of the factors, the recipe and the inputs; the space's name is not among them."""
         content = {
             "numerics": NUMERICS,
-            "cell": dataclasses.asdict(self.cell),
+            "cell": dataclasses.asdict(self.factors),
             "recipe": dataclasses.asdict(self.recipe),
             "inputs": self.inputs.identity(),
         }

@@ -75,7 +75,7 @@ class Dispatcher(Searcher):
         # By the places that take them; the order within is that of running, so that models seldom change.
         self._waiting: dict[tuple[int, ...], deque[TrialSpec]] = {}
         for spec in specs:
-            takers = tuple(i for i, place in enumerate(self._places) if place.takes(spec.cell))
+            takers = tuple(i for i, place in enumerate(self._places) if place.takes(spec.factors))
             self._waiting.setdefault(takers, deque()).append(spec)
         self._given: dict[str, tuple[TrialSpec, tuple[int, ...], int]] = {}
         self._deaths: Counter[str] = Counter()
@@ -104,9 +104,9 @@ class Dispatcher(Searcher):
     def _config(self, spec: TrialSpec, place: Place) -> dict[str, Any]:
         """One cell of the grid, as Tune and the dashboard show it, and what it is given."""
         return {
-            **asdict(spec.cell),
+            **asdict(spec.factors),
             "run_id": spec.run_id,
-            "name": str(spec.cell),
+            "name": str(spec.factors),
             "resources": place.resources(self._resources.cpus),
             "gpu_share": place.share or None,
             "exclusive": place.share >= 1 or self._alone,

@@ -33,7 +33,7 @@ from ray.tune.stopper import CombinedStopper
 from lfreeze.data.tasks import TaskData
 from lfreeze.models.catalog import ModelCard, find_checkpoint
 from reproduce.plan.inputs import SpaceInputs
-from reproduce.plan.spec import Cell, TrialSpec
+from reproduce.plan.spec import Factors, TrialSpec
 from reproduce.run.dispatcher import Dispatcher, Rescue, StopWhenDeserted, every_error_is_a_trials
 from reproduce.run.placement import Resources
 from reproduce.run.progress import SweepProgress, outcome
@@ -93,19 +93,19 @@ class WarmTrial(tune.Trainable):
         if self._worker.broken:
             # A GPU context that failed fails for good: this trial begins again in another worker.
             os._exit(1)
-        self._gauges.begin(spec.cell)
+        self._gauges.begin(spec.factors)
         # In the log that the dashboard shows first.
-        print(f"{spec.cell}: begins", file=sys.stderr, flush=True)
+        print(f"{spec.factors}: begins", file=sys.stderr, flush=True)
         result = self._worker.run(
             spec,
-            lambda: find_checkpoint(shared.cards[spec.cell.model]),
-            shared.data[spec.cell.task],
+            lambda: find_checkpoint(shared.cards[spec.factors.model]),
+            shared.data[spec.factors.task],
             attempt=shared.attempts[run_id],
             placement=Placement(self._trial["gpu_share"], self._trial["exclusive"]),
             on_step=self._gauges.step,
         )
         self._gauges.end(result.row)
-        print(f"{spec.cell}: {outcome(result.row)}", file=sys.stderr, flush=True)
+        print(f"{spec.factors}: {outcome(result.row)}", file=sys.stderr, flush=True)
         return {_PAYLOAD: result, "run_id": run_id, "done": True}
 
 
@@ -171,7 +171,7 @@ class Recorder(TrialProgressCallback):
     def _record(self, result: TrialResult) -> None:
         write_trial(self._root, result)
         row = result.row
-        cell = str(Cell(row["model"], row["task"], row["strategy"], row["seed"]))
+        cell = str(Factors(row["model"], row["task"], row["strategy"], row["seed"]))
         if row["status"] == "ok":
             self._outcome.done += 1
         else:

@@ -110,9 +110,9 @@ class TrialWorker:
         data: TaskData,
         on_step: Callable[[Step], None] | None,
     ) -> TrainingRecord:
-        recipe, seed = spec.recipe, spec.cell.seed
+        recipe, seed = spec.recipe, spec.factors.seed
         _require_inputs(spec, checkpoint, data)
-        strategy = Strategy.parse(spec.cell.strategy)
+        strategy = Strategy.parse(spec.factors.strategy)
         base = self._base_model(spec, checkpoint, len(data.task.labels))
         encoded = self._encode(spec, checkpoint, data)
         model = base.reset(seed)

@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from lfreeze.errors import InputError
-from reproduce.plan.spec import Cell, TrialSpec
+from reproduce.plan.spec import Factors, TrialSpec
 from reproduce.store.parquet import PUBLISHED, TrialTable, read_trials, relative_path
 from reproduce.store.schema import TABLES
 
@@ -40,7 +40,7 @@ class ArtifactError(InputError):
 class Wanted:
     """One trial that the folder is asked to hold."""
 
-    cell: Cell
+    factors: Factors
     run_id: str
 
 
@@ -50,7 +50,7 @@ class Progress:
 
     Attributes:
         live: whether a sweep is writing to the folder at this moment.
-        running: cells that the live sweep is training now.
+        running: trials that the live sweep is training now.
     """
 
     wanted: tuple[Wanted, ...]
@@ -108,7 +108,7 @@ def prepare_folder(
         ArtifactError: it belongs to another recipe, model or data.
     """
     specs = list(specs)
-    inputs = {f"{s.cell.model}/{s.cell.task}": s.inputs.identity() for s in specs}
+    inputs = {f"{s.factors.model}/{s.factors.task}": s.inputs.identity() for s in specs}
     manifest: dict[str, Any] = {"space": specs[0].space, "recipe": dict(recipe), "inputs": {}, "trials": []}
     if (root / _MANIFEST).is_file():
         manifest = _load_manifest(root)
@@ -118,7 +118,7 @@ def prepare_folder(
         _require_same_inputs(root, manifest["inputs"], inputs)
     known = {entry["run_id"] for entry in manifest["trials"]}
     manifest["inputs"] |= inputs
-    manifest["trials"] += [{**asdict(s.cell), "run_id": s.run_id} for s in specs if s.run_id not in known]
+    manifest["trials"] += [{**asdict(s.factors), "run_id": s.run_id} for s in specs if s.run_id not in known]
     (root / "trials").mkdir(exist_ok=True)
     _replace(root / _MANIFEST, manifest)
 
@@ -143,9 +143,9 @@ def writing(root: Path) -> Iterator[None]:
         yield
 
 
-def note_running(root: Path, cells: Iterable[str]) -> None:
-    """Tell readers which cells are training now."""
-    _replace(root / _RUNNING, {"running": list(cells)})
+def note_running(root: Path, trials: Iterable[str]) -> None:
+    """Tell readers which trials are training now."""
+    _replace(root / _RUNNING, {"running": list(trials)})
 
 
 def read_progress(root: Path) -> Progress:
@@ -158,15 +158,17 @@ def read_progress(root: Path) -> Progress:
         raise ArtifactError(f"there is no folder {root}")
     if not (root / _MANIFEST).is_file() and (root / PUBLISHED).is_file():
         table = read_trials([root])
-        cells = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()
-        return Progress(tuple(Wanted(Cell(*cell), run_id) for *cell, run_id in cells), table, False, ())
+        trials = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()
+        return Progress(
+            tuple(Wanted(Factors(*values), run_id) for *values, run_id in trials), table, False, ()
+        )
     if not (root / _MANIFEST).is_file():
         raise ArtifactError(f"{root} is not an artifact folder: it has no file {_MANIFEST}")
     manifest = _load_manifest(root)
     wanted = []
     for entry in manifest["trials"]:
-        cell = Cell(entry["model"], entry["task"], entry["strategy"], entry["seed"])
-        wanted.append(Wanted(cell, entry["run_id"]))
+        factors = Factors(entry["model"], entry["task"], entry["strategy"], entry["seed"])
+        wanted.append(Wanted(factors, entry["run_id"]))
     live = _is_locked(root)
     running = _load(root / _RUNNING)["running"] if live and (root / _RUNNING).is_file() else []
     return Progress(tuple(wanted), read_trials([root]), live, tuple(running))

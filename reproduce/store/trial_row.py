@@ -49,7 +49,7 @@ _REASONS = {
 
 def identity_row(spec: TrialSpec, attempt: int) -> dict[str, Any]:
     """The columns that are known before a trial starts."""
-    strategy = Strategy.parse(spec.cell.strategy)
+    strategy = Strategy.parse(spec.factors.strategy)
     inputs = spec.inputs
     return {
         "schema_version": SCHEMA_VERSION,
@@ -59,9 +59,9 @@ def identity_row(spec: TrialSpec, attempt: int) -> dict[str, Any]:
         "strategy": strategy.name,
         "kind": strategy.kind,
         "ratio": float(strategy.ratio) if strategy.percent else None,
-        "model": spec.cell.model,
-        "task": spec.cell.task,
-        "seed": spec.cell.seed,
+        "model": spec.factors.model,
+        "task": spec.factors.task,
+        "seed": spec.factors.seed,
         "weights": inputs.weights,
         "model_id": inputs.model_id,
         "model_revision": inputs.model_revision,
@@ -157,7 +157,7 @@ def _predicted(
     per_step = sum(s.tokens for s in record.steps) / len(record.steps)
     cost = strategy_cost(
         shape,
-        Strategy.parse(spec.cell.strategy),
+        Strategy.parse(spec.factors.strategy),
         spec.recipe,
         n_labels=len(data.task.labels),
         length=round(per_step / spec.recipe.batch_size),

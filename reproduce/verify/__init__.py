@@ -53,7 +53,7 @@ def _side(folder: Progress) -> Side:
 def _complete(folder: Progress, here: Side, there: Side | None, partial: bool) -> Check:
     """Every trial that was asked for, and that the reference holds, has a result."""
     done = set(here.ok.select(CELL).iter_rows())
-    asked = {(w.cell.model, w.cell.task, w.cell.strategy, w.cell.seed) for w in folder.wanted}
+    asked = {(w.factors.model, w.factors.task, w.factors.strategy, w.factors.seed) for w in folder.wanted}
     expected = "that were asked for"
     if there and not partial:
         expected += " or are in the reference"

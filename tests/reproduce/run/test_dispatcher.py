@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from lfreeze.recipe import Recipe
 from reproduce.plan.search_space import load_space
-from reproduce.plan.spec import Cell, Inputs, TrialSpec
+from reproduce.plan.spec import Factors, Inputs, TrialSpec
 from reproduce.run import dispatcher as dispatch
 from reproduce.run.dispatcher import RESTARTS, Dispatcher, StopWhenDeserted
 from reproduce.run.placement import Place, Resources
@@ -21,7 +21,7 @@ INPUTS = Inputs("m", "w", "t", "d", "f")
 
 
 def spec(strategy: str, seed: int) -> TrialSpec:
-    return TrialSpec(Cell("tiny-gemma", "tiny-cb", strategy, seed), RECIPE, INPUTS, "test")
+    return TrialSpec(Factors("tiny-gemma", "tiny-cb", strategy, seed), RECIPE, INPUTS, "test")
 
 
 class Cluster:
@@ -60,7 +60,7 @@ def test_alike_nodes_get_the_trials_in_order(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_large_node_begins_with_what_fits_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     Cluster(monkeypatch, large={"GPU": 1.0}, small={"GPU": 1.0})
     specs = [spec(s, seed) for seed in range(3) for s in ("BOT75", "ALL")]
-    fits = frozenset(s.cell for s in specs if s.cell.strategy == "BOT75")
+    fits = frozenset(s.factors for s in specs if s.factors.strategy == "BOT75")
     places = (Place(0.5, "large", 2), Place(1.0, "small", 1, fits))
     dispatcher = Dispatcher(specs, Resources(1, places), alone=False)
     given = [dispatcher.suggest(str(i)) for i in range(6)]
@@ -75,13 +75,13 @@ def test_every_trial_ends_once_whatever_dies(monkeypatch: pytest.MonkeyPatch, se
     rng = random.Random(seed)
     cluster = Cluster(monkeypatch, a={"GPU": 2.0}, b={"GPU": 1.0}, c={"GPU": 1.0})
     specs = [spec(s, n) for n in range(25) for s in ("ALL", "BOT50", "BOT75")]
-    some = frozenset(s.cell for s in specs if s.cell.strategy != "ALL")
-    few = frozenset(s.cell for s in specs if s.cell.strategy == "BOT75")
+    some = frozenset(s.factors for s in specs if s.factors.strategy != "ALL")
+    few = frozenset(s.factors for s in specs if s.factors.strategy == "BOT75")
     places = {"a": Place(0.5, "a", 4), "b": Place(1.0, "b", 1, some), "c": Place(1.0, "c", 1, few)}
     dispatcher = Dispatcher(specs, Resources(1, tuple(places.values())), alone=False)
     ended, lost, deaths = Counter[str](), Counter[str](), Counter[str]()
     live: dict[str, dict[str, Any]] = {}
-    cells = {s.run_id: s.cell for s in specs}
+    factors = {s.run_id: s.factors for s in specs}
     for turn in range(5000):
         cluster.now += rng.expovariate(1 / 3)
         suggested = dispatcher.suggest(str(turn))
@@ -90,7 +90,7 @@ def test_every_trial_ends_once_whatever_dies(monkeypatch: pytest.MonkeyPatch, se
         if isinstance(suggested, dict):
             trial = suggested["trial"]
             (name,) = (key[5:] for key in trial["resources"] if key.startswith("node:"))
-            assert places[name].takes(cells[trial["run_id"]])
+            assert places[name].takes(factors[trial["run_id"]])
             live[str(turn)] = trial | {"node": name}
             at_once = Counter(t["node"] for t in live.values())
             assert all(at_once[n] <= 2 * place.slots for n, place in places.items())
@@ -118,7 +118,7 @@ def test_every_trial_ends_once_whatever_dies(monkeypatch: pytest.MonkeyPatch, se
 
 def test_a_sweep_that_all_nodes_left_waits_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, a={"GPU": 1.0}, b={"GPU": 1.0})
-    fits = frozenset({spec("BOT75", 0).cell})
+    fits = frozenset({spec("BOT75", 0).factors})
     places = (Place(1.0, "a", 1), Place(1.0, "b", 1, fits))
     dispatcher = Dispatcher([spec("ALL", 0), spec("BOT75", 0)], Resources(1, places), alone=False)
     told: list[str] = []

@@ -40,8 +40,8 @@ def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[Sear
 
 
 def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResult:
-    checkpoint = inputs.checkpoints[spec.cell.model]
-    return worker.run(spec, lambda: checkpoint, inputs.data[spec.cell.task])
+    checkpoint = inputs.checkpoints[spec.factors.model]
+    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task])
 
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
@@ -53,7 +53,7 @@ def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
     assert len(late) == 102
     assert late[99].row["worker_trial_index"] == 99
     for index in (*range(0, 102, 20), 98, 99, 100, 101):
-        assert numbers(run(TrialWorker(), specs[index], inputs)) == numbers(late[index]), specs[index].cell
+        assert numbers(run(TrialWorker(), specs[index], inputs)) == numbers(late[index]), specs[index].factors
     for result in late:
         row = result.row
         assert row["status"] == "ok"
@@ -86,7 +86,7 @@ def test_every_null_has_a_reason() -> None:
         reasons = {entry["column"]: entry["reason"] for entry in row["null_reasons"]}
         assert set(reasons) == {name for name, value in row.items() if value is None}
         assert all(reasons.values())
-        assert (row["layer_changes"] is not None) == (spec.cell.strategy == "ADT-H50")
+        assert (row["layer_changes"] is not None) == (spec.factors.strategy == "ADT-H50")
     assert row["frozen_layers"] == sorted(row["frozen_layers"])
     assert len(row["frozen_layers"]) == 4
 
@@ -143,7 +143,7 @@ def test_the_run_id_changes_with_what_can_change_the_numbers(change: dict[str, A
 
     space, inputs = small_space("ALL")
     (spec,) = trial_specs(space, inputs)
-    parts = {"cell": spec.cell, "recipe": spec.recipe, "inputs": spec.inputs}
+    parts = {"factors": spec.factors, "recipe": spec.recipe, "inputs": spec.inputs}
     changed = dict(parts, space=change.get("space", spec.space))
     for part, value in parts.items():
         mine = {k: v for k, v in change.items() if k in {f.name for f in dataclasses.fields(value)}}
