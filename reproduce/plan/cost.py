@@ -62,7 +62,7 @@ def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None)
 def plan_space(space: SearchSpace, assumed: Assumptions) -> list[PlannedTrial]:
     """Every trial of a space with its predicted cost, in the order of running."""
     shapes = {name: model_shape(card) for name, card in space.cards.items()}
-    return [_plan(cell, shapes[cell.model], space.recipe, assumed) for cell in space.cells()]
+    return [_plan(factors, shapes[factors.model], space.recipe, assumed) for factors in space.factors()]
 
 
 def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
@@ -88,15 +88,15 @@ def model_shape(card: ModelCard) -> ModelShape:
     return ModelShape.from_config(card.config)
 
 
-def _plan(cell: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
-    train, evaluation_flops = _cost(shape, cell.task, cell.strategy, recipe)
+def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
+    train, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
     # The adaptive probe trains every layer, so its peak is ALL's.
-    adaptive = Strategy.parse(cell.strategy).implementation.adaptive
-    peak = _cost(shape, cell.task, "ALL", recipe)[0] if adaptive else train
+    adaptive = Strategy.parse(factors.strategy).implementation.adaptive
+    peak = _cost(shape, factors.task, "ALL", recipe)[0] if adaptive else train
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     return PlannedTrial(
-        **asdict(cell),
-        frozen_layers=Strategy.parse(cell.strategy).frozen_count(shape.n_layers),
+        **asdict(factors),
+        frozen_layers=Strategy.parse(factors.strategy).frozen_count(shape.n_layers),
         n_layers=shape.n_layers,
         static_bytes=train.weights_bytes,
         training_bytes=peak.training_bytes,

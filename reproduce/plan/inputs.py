@@ -80,5 +80,6 @@ def try_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
 def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:
     """Every trial of a space, in order."""
     return [
-        TrialSpec(cell, space.recipe, inputs.of(cell.model, cell.task), space.name) for cell in space.cells()
+        TrialSpec(factors, space.recipe, inputs.of(factors.model, factors.task), space.name)
+        for factors in space.factors()
     ]

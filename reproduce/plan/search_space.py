@@ -54,7 +54,7 @@ class SearchSpace:
     def models(self) -> tuple[str, ...]:
         return tuple(self.cards)
 
-    def cells(self) -> list[Factors]:
+    def factors(self) -> list[Factors]:
         """All cells; a model and task stay together, so that a worker seldom changes its model."""
         return [
             Factors(model, task, strategy, seed)

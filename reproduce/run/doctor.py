@@ -147,7 +147,7 @@ def _folders(space: SearchSpace, root: Path) -> Iterator[Finding]:
 
     outlooks = [model_outlook(card) for card in space.cards.values()]
     download = sum(outlook.n_bytes or 0 for outlook in outlooks)
-    trials = len(space.cells())
+    trials = len(space.factors())
     for subject, folder, need, advice in (
         ("artifacts", root, trials * TRIAL_BYTES, "name another folder with --artifacts"),
         ("hub cache", Path(constants.HF_HUB_CACHE), download, "set HF_HOME to another folder"),

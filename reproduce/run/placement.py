@@ -51,16 +51,16 @@ class Place:
         share: the part of a GPU that each is given; 0 for the CPU.
         address: the node that they are bound to; None where any node will do.
         slots: how many run on that node at once.
-        cells: those that fit into the share; None for all.
+        trials: those that fit into the share; None for all.
     """
 
     share: float = 0.0
     address: str | None = None
     slots: int = 0
-    cells: frozenset[Factors] | None = None
+    trials: frozenset[Factors] | None = None
 
-    def takes(self, cell: Factors) -> bool:
-        return self.cells is None or cell in self.cells
+    def takes(self, factors: Factors) -> bool:
+        return self.trials is None or factors in self.trials
 
     def resources(self, cpus: float) -> dict[str, float]:
         """What a trial asks Ray for; by Ray's convention every node has one of ``node:<its address>``."""
@@ -124,7 +124,7 @@ def choose_places(space: SearchSpace, asked: float | None, nodes: Sequence[Node]
         )
     if alike or (asked is not None and not (asked and space.exclusive)):
         return (Place(choose_share(space, asked, sizes, "this cluster")),)
-    every = frozenset(space.cells())
+    every = frozenset(space.factors())
     shares = {node: _shares(space, node.gpu_bytes) for node in equipped}
     whole = [node for node in equipped if len(shares[node]) == len(every)]
     if not whole and asked is None:
@@ -139,7 +139,7 @@ def choose_places(space: SearchSpace, asked: float | None, nodes: Sequence[Node]
             slots = min(int(node.cpus // space.recipe.cpu_threads), at_once)
             cells = None if asked or node in whole else frozenset(shares[node])
             places.append(Place(share, node.address, slots, cells))
-    if len(places) == len(equipped) and len({(place.share, place.cells) for place in places}) == 1:
+    if len(places) == len(equipped) and len({(place.share, place.trials) for place in places}) == 1:
         return (Place(places[0].share),)
     return tuple(place for place in places if place.slots)
 
@@ -152,7 +152,7 @@ def describe_places(space: SearchSpace, nodes: Iterable[Node], places: Sequence[
         has = [f"{n} × {name}, {size / GIB:.0f} GiB" for (name, size), n in Counter(node.gpus).items()]
         place, use = by_address.get(node.address), "not used"
         if place is not None:
-            fit = "all" if place.cells is None else f"{len(place.cells):,} of {len(space.cells()):,}"
+            fit = "all" if place.trials is None else f"{len(place.trials):,} of {len(space.factors()):,}"
             use = f"{place.slots} trials at once, each with {place.share:g} of a GPU; {fit} trials fit"
         lines.append(f"node {node.name} ({'; '.join(has)}): {use}")
     return lines
@@ -175,7 +175,7 @@ def _shares(space: SearchSpace, gpu_bytes: int) -> Mapping[Factors, float]:
         planned = plan_space(space, Assumptions(gpu_bytes, 1.0))
     except ShapeError as error:
         if space.exclusive:
-            return dict.fromkeys(space.cells(), 1.0)
+            return dict.fromkeys(space.factors(), 1.0)
         raise InputError(
             f"{error}: say with --gpus-per-trial what part of a GPU a trial is to have"
         ) from None

@@ -39,14 +39,14 @@ class TrialGauges:
         self._tags: dict[str, str] = {}
         self._last = 0.0
 
-    def begin(self, cell: Factors) -> None:
-        strategy = Strategy.parse(cell.strategy)
+    def begin(self, factors: Factors) -> None:
+        strategy = Strategy.parse(factors.strategy)
         self._tags = {
-            "model": cell.model,
-            "task": cell.task,
-            "strategy": cell.strategy,
+            "model": factors.model,
+            "task": factors.task,
+            "strategy": factors.strategy,
             "ratio": "" if strategy.percent is None else f"{float(strategy.ratio):g}",
-            "seed": str(cell.seed),
+            "seed": str(factors.seed),
         }
         self._last = 0.0
 

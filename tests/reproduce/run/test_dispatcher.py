@@ -81,7 +81,7 @@ def test_every_trial_ends_once_whatever_dies(monkeypatch: pytest.MonkeyPatch, se
     dispatcher = Dispatcher(specs, Resources(1, tuple(places.values())), alone=False)
     ended, lost, deaths = Counter[str](), Counter[str](), Counter[str]()
     live: dict[str, dict[str, Any]] = {}
-    cells = {s.run_id: s.factors for s in specs}
+    factors = {s.run_id: s.factors for s in specs}
     for turn in range(5000):
         cluster.now += rng.expovariate(1 / 3)
         suggested = dispatcher.suggest(str(turn))
@@ -90,7 +90,7 @@ def test_every_trial_ends_once_whatever_dies(monkeypatch: pytest.MonkeyPatch, se
         if isinstance(suggested, dict):
             trial = suggested["trial"]
             (name,) = (key[5:] for key in trial["resources"] if key.startswith("node:"))
-            assert places[name].takes(cells[trial["run_id"]])
+            assert places[name].takes(factors[trial["run_id"]])
             live[str(turn)] = trial | {"node": name}
             at_once = Counter(t["node"] for t in live.values())
             assert all(at_once[n] <= 2 * place.slots for n, place in places.items())

@@ -47,18 +47,18 @@ def test_each_node_takes_what_its_memory_holds() -> None:
     planned = plan_space(asked, assumptions(asked, 80, None))
     need = {(t.strategy, t.seed): (t.static_bytes + t.training_bytes) * 1.15 + 0.5 * GIB for t in planned}
     assert (large.address, small.address) == ("a", "b")
-    assert large.cells is None
-    assert small.cells is not None
-    assert {(c.strategy, c.seed) for c in small.cells} == {k for k, v in need.items() if v <= 24 * GIB}
-    assert "BOT75" in {c.strategy for c in small.cells}
-    assert "ALL" not in {c.strategy for c in small.cells}
+    assert large.trials is None
+    assert small.trials is not None
+    assert {(c.strategy, c.seed) for c in small.trials} == {k for k, v in need.items() if v <= 24 * GIB}
+    assert "BOT75" in {c.strategy for c in small.trials}
+    assert "ALL" not in {c.strategy for c in small.trials}
     most = max(need.values())
     assert large.share == pytest.approx(1 / (80 * GIB // most), abs=1e-4)
     assert large.slots == 2 * (80 * GIB // most)
     assert small.slots == 1
     lines = describe_places(asked, nodes, (large, small))
     assert lines[0].startswith("node a (2 × NVIDIA H100, 80 GiB): ")
-    assert lines[1].endswith(f"; {len(small.cells)} of 34 trials fit")
+    assert lines[1].endswith(f"; {len(small.trials)} of 34 trials fit")
     assert lines[2] == "node c (1 × tiny, 1 GiB): not used"
     assert len(lines) == 3
 
@@ -67,7 +67,7 @@ def test_a_nodes_smallest_gpu_decides_for_it() -> None:
     """Ray, not the trial, chooses among the GPUs of a node."""
     places = choose_places(space(), None, [node("a", H100, A10), node("b", H100)])
     alone = choose_places(space(), None, [node("a", A10), node("b", H100)])
-    assert [(p.share, p.cells) for p in places] == [(p.share, p.cells) for p in alone]
+    assert [(p.share, p.trials) for p in places] == [(p.share, p.trials) for p in alone]
 
 
 def test_times_are_measured_on_the_kind_of_gpu_that_there_is_most_of() -> None:
@@ -91,8 +91,8 @@ def test_nodes_at_one_address_count_as_one() -> None:
     nodes = [Node("a (1)", "a", 1, (H100,)), Node("a (2)", "a", 2, (A10,)), node("b", H100)]
     one, other = choose_places(space(), None, nodes)
     assert (one.address, one.slots) == ("a", 2)
-    assert one.cells == choose_places(space(), None, [node("a", A10), node("b", H100)])[0].cells
-    assert (other.address, other.cells) == ("b", None)
+    assert one.trials == choose_places(space(), None, [node("a", A10), node("b", H100)])[0].trials
+    assert (other.address, other.trials) == ("b", None)
     assert len(describe_places(space(), nodes, (one, other))) == 2
 
 
