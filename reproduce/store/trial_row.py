@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from lfreeze.cost import strategy_cost
 from lfreeze.data.tasks import TaskData
 from lfreeze.model_shape import ModelShape, ShapeError
 from lfreeze.models.catalog import Checkpoint
@@ -155,9 +154,8 @@ def _predicted(
     except ShapeError:
         return {}
     per_step = sum(s.tokens for s in record.steps) / len(record.steps)
-    cost = strategy_cost(
+    cost = Strategy.parse(spec.cell.strategy).cost(
         shape,
-        Strategy.parse(spec.cell.strategy),
         spec.recipe,
         n_labels=len(data.task.labels),
         length=round(per_step / spec.recipe.batch_size),
