@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name in its folder, sync it to disk, then rename it to ``path``.
 
     An existing file is replaced. If anything fails, ``path`` stays as it was and the temporary file
@@ -17,7 +17,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
     Args:
         path: the file to write; its folder must exist.
-        write: writes the content into the open binary file that it receives.
+        write: writes the content into the open binary file that it receives; what it returns is ignored.
 
     Raises:
         OSError: the file cannot be written.

@@ -80,6 +80,6 @@ def _write(path: Path, content: bytes) -> None:
     """Keep the content; a cache folder that cannot be written stays empty, which costs time only."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: file.write(content) and None)
+        write_atomically(path, lambda file: file.write(content))
     except OSError:
         return

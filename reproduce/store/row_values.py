@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lfreeze.cost import Cost, strategy_cost
+from lfreeze.cost import Cost
 from lfreeze.model_shape import ModelShape, ShapeError
 from lfreeze.strategy import Strategy
 from reproduce.plan.spec import TrialSpec
@@ -125,9 +125,8 @@ def _predicted(
     except ShapeError:
         return None
     per_step = sum(s.tokens for s in record.steps) / len(record.steps)
-    return strategy_cost(
+    return Strategy.parse(spec.factors.strategy).cost(
         shape,
-        Strategy.parse(spec.factors.strategy),
         spec.recipe,
         n_labels=len(data.task.labels),
         length=round(per_step / spec.recipe.batch_size),

@@ -13,7 +13,7 @@ from lfreeze.atomic import write_atomically
 def test_a_file_is_replaced_and_no_temporary_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
-    write_atomically(path, lambda file: file.write(b"new") and None)
+    write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lfreeze.recipe import Recipe, field_types
-from lfreeze.strategy import PAPER_STRATEGIES
+from lfreeze.strategy import paper_strategies
 from reproduce.report.strategy_order import family_and_percent
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import SCHEMA_VERSION, TRIAL_SCHEMA
@@ -161,7 +161,7 @@ def write_rows(root: Path, rows: Iterable[dict[str, Any]]) -> Path:
 def grid(
     models: Iterable[str] = ("tiny-gemma",),
     tasks: Iterable[str] = ("tiny-rte", "tiny-cb"),
-    strategies: Iterable[str] = PAPER_STRATEGIES,
+    strategies: Iterable[str] = paper_strategies(),
     seeds: Iterable[int] = (42, 43, 44),
     **changes: Any,
 ) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lfreeze.strategy import PAPER_STRATEGIES
+from lfreeze.strategy import paper_strategies
 from reproduce.plan.inputs import SpaceInputs, find_inputs, trial_specs
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.plan.spec import TrialSpec
@@ -46,7 +46,7 @@ def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResul
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
     """Every strategy, LoRA's injected modules included, leaves nothing behind."""
-    space, inputs = small_space(",".join(PAPER_STRATEGIES), seeds="1,2,3,4,5,6")
+    space, inputs = small_space(",".join(paper_strategies()), seeds="1,2,3,4,5,6")
     specs = trial_specs(space, inputs)
     veteran = TrialWorker()
     late = [run(veteran, spec, inputs) for spec in specs]
