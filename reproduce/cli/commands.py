@@ -25,11 +25,11 @@ from reproduce.run.preflight import require_disk, require_shared_memory
 from reproduce.run.ray_session import check_address, ray_session, require_answer
 from reproduce.store.artifacts import (
     LOCK_FILE,
-    Progress,
+    FolderState,
     check_folder,
+    exclusive_writer,
     prepare_folder,
-    read_progress,
-    writing,
+    read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
 
@@ -59,14 +59,13 @@ def run_space(
             require_shared_memory()
         try_inputs(space, inputs)
     check_folder(root)
-    with writing(root):
+    with exclusive_writer(root):
         if not accept_inputs:
             check_lock(root, inputs)
         prepare_folder(root, specs, recipe_values(space.recipe), accept_inputs=accept_inputs)
         write_lock(root, inputs)
-        progress = read_progress(root)
-        rows = {row["run_id"]: row for row in progress.rows.select("run_id", "status", "attempt").to_dicts()}
-        open_specs = [s for s in specs if rows.get(s.run_id, {}).get("status") != "ok"]
+        progress = read_folder(root)
+        open_specs = [s for s in specs if not progress.has_result(s)]
         finished = len(specs) - len(open_specs)
         if not open_specs:
             print(f"All {len(specs)} trials are finished already; nothing to run.")
@@ -99,14 +98,14 @@ def run_space(
                 inputs,
                 root,
                 resources=Resources(cpus, places, max_concurrent),
-                attempts={s.run_id: rows.get(s.run_id, {}).get("attempt", 0) + 1 for s in open_specs},
+                attempts={s.run_id: progress.attempts(s) + 1 for s in open_specs},
                 finished_before=finished,
                 fail_fast=fail_fast,
             )
-        progress = read_progress(root)
+        progress = read_folder(root)
         if progress.table.frame.height:
             _report({root: progress}, root / "report")
-    asked = {s.run_id for s in specs}
+    asked = {run_id for s in specs for run_id in s.all_run_ids}
     missing = [w for w in progress.missing if w.run_id in asked]
     for problem in outcome.problems:
         print(f"problem: {problem}")
@@ -118,11 +117,10 @@ def run_space(
 
 def _all_finished(root: Path, specs: Sequence[TrialSpec]) -> bool:
     try:
-        rows = read_progress(root).rows
+        state = read_folder(root)
     except InputError:
         return False
-    done = set(rows.filter(pl.col("status") == "ok")["run_id"])
-    return all(spec.run_id in done for spec in specs)
+    return all(state.has_result(spec) for spec in specs)
 
 
 def fetch_space(
@@ -137,7 +135,7 @@ def fetch_space(
     inputs = find_inputs(space, data_dir)
     try_inputs(space, inputs)
     check_folder(root)
-    with writing(root):
+    with exclusive_writer(root):
         if not accept_inputs:
             check_lock(root, inputs)
         write_lock(root, inputs)
@@ -186,7 +184,7 @@ def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: 
     """Check a folder, print what was found; the exit status."""
     from reproduce.verify import verify
 
-    checks = verify(read_progress(folder), read_progress(reference) if reference else None, partial=partial)
+    checks = verify(read_folder(folder), read_folder(reference) if reference else None, partial=partial)
     good = all(check.passed is not False for check in checks)
     if as_json:
         print(
@@ -202,16 +200,16 @@ def publish_folder(folder: Path, out: Path, steps: bool, predictions: bool, inco
 
     asked = {"steps": steps, "predictions": predictions}
     tables = tuple(table for table, wanted in asked.items() if wanted)
-    progress = read_progress(folder)
+    progress = read_folder(folder)
     for path in publish(folder, progress, out, tables=tables, incomplete=incomplete):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
-    _report({root: read_progress(root) for root in roots}, out)
+    _report({root: read_folder(root) for root in roots}, out)
 
 
-def _report(folders: Mapping[Path, Progress], out: Path) -> None:
+def _report(folders: Mapping[Path, FolderState], out: Path) -> None:
     from reproduce.report import build
 
     missing = [

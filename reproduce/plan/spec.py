@@ -83,8 +83,12 @@ class TrialSpec:
     @property
     def earlier_run_ids(self) -> tuple[str, ...]:
         """Other ids that earlier schema versions gave to this same trial."""
-        earlier = self._hash(lambda field: True)
-        return () if earlier == self.run_id else (earlier,)
+        return tuple(run_id for run_id in (self._hash(lambda field: True),) if run_id != self.run_id)
+
+    @property
+    def all_run_ids(self) -> tuple[str, ...]:
+        """Every id under which a folder may hold this trial, the present one first."""
+        return (self.run_id, *self.earlier_run_ids)
 
     def _hash(self, left_out_at_default: Callable[[dataclasses.Field[Any]], bool]) -> str:
         recipe = dataclasses.asdict(self.recipe)

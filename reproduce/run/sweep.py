@@ -169,9 +169,7 @@ class Recorder(TrialProgressCallback):
         if row.status == "ok":
             self._outcome.done += 1
         else:
-            self._outcome.failed.append(
-                (cell, f"{row.status}: {row.error_type}: {row.error_message}")
-            )
+            self._outcome.failed.append((cell, f"{row.status}: {row.error_type}: {row.error_message}"))
         self._progress.finished(cell, row)
 
     def _show(self, trials: list[Any]) -> None:

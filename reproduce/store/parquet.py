@@ -165,6 +165,15 @@ def read_trials(roots: Iterable[Path]) -> TrialTable:
     return TrialTable(frame, tuple(damaged), *map(tuple, others.values()))
 
 
+def row_status(root: Path, relative: Path) -> str | None:
+    """The status in a trial's row; None if the trial is not finished or its row cannot be read."""
+    path = root / "trials" / relative
+    if not path.is_file() or _problem(root, path):
+        return None
+    frame = _read_files([path], [])
+    return str(frame["status"][0]) if frame.height else None
+
+
 def _problem(root: Path, path: Path) -> Damaged | None:
     """Why the trial whose row is at ``path`` is not finished; None if it is."""
     relative = path.relative_to(root / "trials")

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from reproduce.store.artifacts import read_progress
+from reproduce.store.artifacts import read_folder
 from reproduce.store.parquet import (
     TRIAL_SCHEMA,
     StoreError,
@@ -172,9 +172,9 @@ def test_published_rows_are_read_without_steps_and_predictions(tmp_path: Path) -
     published = tmp_path / "published"
     published.mkdir()
     read_trials([source]).frame.drop("artifacts").write_parquet(published / "trials.parquet")
-    progress = read_progress(published)
-    assert (progress.done, len(progress.wanted), progress.missing) == (2, 2, [])
+    progress = read_folder(published)
+    assert (progress.done, len(progress.listed), progress.missing) == (2, 2, [])
     assert set(progress.rows["strategy"]) == {"ALL", "BOT25"}
     assert scan_table([read_trials([published])], "steps") is None
     (published / "trials.parquet").write_bytes(b"PAR1")
-    assert "trials.parquet" in str(read_progress(published).table.damaged[0].path)
+    assert "trials.parquet" in str(read_folder(published).table.damaged[0].path)
