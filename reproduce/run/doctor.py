@@ -114,7 +114,9 @@ def _memory(space: SearchSpace) -> Iterator[Finding]:
         return
     largest = max(trials, key=lambda t: t.static_bytes + t.training_bytes)
     need = largest.static_bytes + largest.training_bytes
-    what = f"the largest trial ({largest.model}, {largest.strategy}) needs {need / GIB:.2f} GiB"
+    what = (
+        f"the largest trial ({largest.factors.model}, {largest.factors.strategy}) needs {need / GIB:.2f} GiB"
+    )
     if sizes := local_gpu_bytes():
         where, size = "the smallest GPU", min(sizes)
     else:
