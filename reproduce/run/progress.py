@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: trials done, failed, running, and the time left."""
+"""The display of a running sweep: trials done, failed and running, and the time left."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class SweepProgress:
     """A live display on a terminal; elsewhere a plain line every few seconds.
 
     Args:
-        total: trials that this sweep has to run.
-        before: trials that were finished already.
+        total: the number of trials to run.
+        before: the number of trials that were finished already.
     """
 
     def __init__(self, total: int, before: int, console: Console | None = None):
@@ -45,16 +45,16 @@ class SweepProgress:
         else:
             self._console.print(self.line(), highlight=False, soft_wrap=True)
 
-    def finished(self, cell: str, row: Mapping[str, Any]) -> None:
-        """One more trial has its row."""
+    def finished(self, name: str, row: Mapping[str, Any]) -> None:
+        """Count a trial that ended, and report a failure."""
         self._done += row["status"] == "ok"
         self._failed += row["status"] != "ok"
-        self._last = f"{cell}: {outcome(row)}"
+        self._last = f"{name}: {outcome(row)}"
         if row["status"] != "ok":
-            self.note(f"failed: {cell}: {row['status']}")
+            self.note(f"failed: {name}: {row['status']}")
 
     def counts(self) -> dict[str, int]:
-        """Trials of the whole space by state."""
+        """The number of trials of the whole space, by state."""
         return {
             "total": self._before + self._total,
             "done": self._before + self._done,
@@ -63,10 +63,11 @@ class SweepProgress:
         }
 
     def note(self, text: str) -> None:
-        """Say something that stays on the screen."""
+        """Print a line that stays on the screen."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def refresh(self, running: Collection[str]) -> None:
+        """Show the counts and the names of the running trials."""
         self._running = tuple(running)
         if self._live is not None:
             self._live.update(self._render())
@@ -84,7 +85,7 @@ class SweepProgress:
             f"{self._failed} failed",
             f"{len(self._running)} running",
             f"{clock(elapsed)} elapsed",
-            f"about {clock(left)} left" if left is not None else "time left unknown yet",
+            f"about {clock(left)} left" if left is not None else "time left not known yet",
         ]
         return ", ".join(parts)
 
@@ -94,17 +95,17 @@ class SweepProgress:
         grid = Table.grid()
         grid.add_row(Text.assemble(("━" * filled, "green"), ("━" * (_BAR - filled), "dim"), f" {share:.0%}"))
         grid.add_row(self.line())
-        for cell in self._running[:8]:
-            grid.add_row(Text(f"  running  {cell}", style="dim"))
+        for name in self._running[:8]:
+            grid.add_row(Text(f"  running  {name}", style="dim"))
         grid.add_row(Text(f"  last     {self._last}", style="dim"))
         return grid
 
 
 def outcome(row: Mapping[str, Any]) -> str:
-    """How a trial ended, in a few words."""
+    """A trial's accuracy, or its status if it failed, and its time."""
     accuracy, seconds = row.get("validation_accuracy"), row.get("total_seconds")
-    told = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row["status"])
-    return told + (f" in {seconds:.1f} s" if seconds is not None else "")
+    text = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row["status"])
+    return text + (f" in {seconds:.1f} s" if seconds is not None else "")
 
 
 def clock(seconds: float) -> str:
