@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from lfreeze.kinds.lora import merge_lora
     from lfreeze.plan import FreezePlan
     from lfreeze.recipe import Recipe
-    from lfreeze.strategy import PAPER_STRATEGIES, Strategy
+    from lfreeze.strategy import Strategy
+
+    PAPER_STRATEGIES: tuple[str, ...]
 
 __all__ = [
     "PAPER_STRATEGIES",
@@ -37,13 +39,14 @@ _HOMES = {
     "freeze": "freezing",
     "merge_lora": "kinds.lora",
     "Recipe": "recipe",
-    "PAPER_STRATEGIES": "strategy",
     "Strategy": "strategy",
     "StrategyError": "errors",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "PAPER_STRATEGIES":
+        return importlib.import_module("lfreeze.strategy").paper_strategies()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"lfreeze.{_HOMES[name]}"), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -17,11 +18,7 @@ from lfreeze.strategy import Strategy
 class AdaptiveSwitch:
     """Trains every layer for the probe steps, then freezes those with the smallest or largest change.
 
-    The snapshot of the layers stays on the CPU, so that it takes no device memory.
-
-    Attributes:
-        before: by layer, each parameter as it was before the first step.
-        steps: optimiser steps taken so far.
+    The snapshot of the layers stays on the CPU, so that it uses no device memory.
 
     Args:
         model: the model; what trains during the probe must be set already.
@@ -36,8 +33,8 @@ class AdaptiveSwitch:
         self._model, self._strategy, self._options, self._largest = model, strategy, options, largest
         self._layers = model_parts(model).layers
         self._count = strategy.frozen_count(len(self._layers))
-        self.before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
-        self.steps = 0
+        self._before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
+        self._steps = 0
 
     def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
         """Count an optimiser step; at the last of the probe, select, freeze and release.
@@ -45,22 +42,37 @@ class AdaptiveSwitch:
         Every gradient is dropped before freezing, so that none is left over to move a frozen
         weight. Parameters that go on training keep their optimiser state.
         """
-        self.steps += 1
-        if self.steps != self._options.probe_steps:
+        self._steps += 1
+        if self._steps != self._options.probe_steps:
             return None
         optimizer.zero_grad(set_to_none=True)
-        changes = layer_changes(self._layers, self.before)
+        changes = layer_changes(self._layers, self._before)
         if not any(changes):
             raise StrategyError(
-                f"no weight of any layer has changed in {self.steps} steps, so that {self._strategy.name} has nothing "
+                f"no weight of any layer has changed in {self._steps} steps, so that {self._strategy.name} has nothing "
                 "to select by: call step(optimizer) after each optimizer.step(), with a learning rate above 0"
             )
-        self.before = []
+        self._before = []
         order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
         frozen = tuple(sorted(order[: self._count]))
         plan = set_trainable(self._model, self._strategy, frozen, self._options)
         sync_optimizer(optimizer, self._model)
         return replace(plan, layer_changes=changes)
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Each layer's parameters before the first step, by ``"<layer>.<place in the layer>"``."""
+        return {
+            f"{i}.{j}": tensor.contiguous()
+            for i, layer in enumerate(self._before)
+            for j, tensor in enumerate(layer)
+        }
+
+    def resume(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Continue an interrupted probe after ``steps`` steps, with the snapshot of its beginning."""
+        self._before = [
+            [tensors[f"{i}.{j}"] for j in range(len(layer))] for i, layer in enumerate(self._before)
+        ]
+        self._steps = steps
 
 
 class AdaptiveFreezing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from lfreeze.adaptive import AdaptiveSwitch
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import fingerprint
 from lfreeze.freezing import as_strategy, describe, prepare, set_trainable
-from lfreeze.plan import FreezePlan, parse_options
+from lfreeze.plan import FreezePlan, ResumableController, parse_options
 from lfreeze.strategy import Strategy
 
 PROBE_FILE = "freeze_probe.safetensors"
@@ -64,7 +62,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if isinstance(options.get("frozen_dtype"), str):
             options["frozen_dtype"] = getattr(torch, options["frozen_dtype"].removeprefix("torch."))
         self._given, self._options = options, parse_options(options)
-        self._switch: AdaptiveSwitch | None = None
+        self._controller: ResumableController | None = None
         self.plan: FreezePlan | None = None
         self.selected: dict[str, list[Any]] | None = None
         self.probe: dict[str, Any] | None = None
@@ -121,7 +119,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         _release_inputs(model)
         saved = self._saved(state) if state.global_step else {"selected": None, "probe": None}
         self.selected, self.probe = saved["selected"], saved["probe"]
-        self._switch = None
+        self._controller = None
         if self.selected:
             plan = set_trainable(model, strategy, self.selected["layers"], self._options)
             self.plan = replace(plan, layer_changes=tuple(self.selected["changes"]))
@@ -131,11 +129,11 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._switch is None:
+        if self._controller is None:
             return
         optimizer = kwargs["optimizer"]
         groups = [list(group["params"]) for group in optimizer.param_groups]
-        plan = self._switch.step(optimizer)
+        plan = self._controller.step(optimizer)
         if plan is None:
             return
         assert plan.layer_changes is not None
@@ -143,23 +141,24 @@ class FreezeCallback(TrainerCallback, ExportableState):
         # without gradient, and a resumed run loads its state into an optimiser that lists all of them.
         for group, parameters in zip(optimizer.param_groups, groups, strict=True):
             group["params"] = parameters
-        self.plan, self._switch, self.probe = plan, None, None
+        self.plan, self._controller, self.probe = plan, None, None
         self.selected = {"layers": list(plan.frozen_layers), "changes": list(plan.layer_changes)}
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._switch is not None and args.should_save:
-            save_file(_named(self._switch.before), _checkpoint(args.output_dir, state) / PROBE_FILE)
+        if self._controller is not None and args.should_save:
+            save_file(self._controller.state_tensors(), _checkpoint(args.output_dir, state) / PROBE_FILE)
 
     def _begin_probe(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
         """Take the snapshot to compare with; a resumed run reads the one of its first step."""
-        switch = self._strategy.implementation.controller(model, self._strategy, self._options)
-        if switch is None:
+        controller = self._strategy.implementation.controller(model, self._strategy, self._options)
+        if controller is None:
             return
-        if not isinstance(switch, AdaptiveSwitch):
+        if not isinstance(controller, ResumableController):
             raise StrategyError(
-                f"FreezeCallback cannot do {self._strategy.name}: train it in a loop of yours"
+                f"FreezeCallback cannot resume {self._strategy.name} from a checkpoint: "
+                "train with it in your own loop"
             )
         steps = self._options.probe_steps
         if not 0 < steps < state.max_steps:
@@ -168,15 +167,14 @@ class FreezeCallback(TrainerCallback, ExportableState):
                 f"it must be between 1 and {state.max_steps - 1}, one less than the steps of this training"
             )
         if state.global_step:
-            switch.before, switch.steps = self._read_probe(args, state, switch.before), state.global_step
+            controller.resume(self._read_probe(args, state), state.global_step)
         else:
-            self.probe = {"output_dir": args.output_dir, "fingerprint": _fingerprint(_named(switch.before))}
-        self._switch = switch
+            snapshot = _fingerprint(controller.state_tensors())
+            self.probe = {"output_dir": args.output_dir, "fingerprint": snapshot}
+        self._controller = controller
 
-    def _read_probe(
-        self, args: TrainingArguments, state: TrainerState, like: list[list[torch.Tensor]]
-    ) -> list[list[torch.Tensor]]:
-        """The snapshot in the checkpoint, whose folder Trainer does not tell: recognised by its fingerprint."""
+    def _read_probe(self, args: TrainingArguments, state: TrainerState) -> dict[str, torch.Tensor]:
+        """The snapshot in the checkpoint, recognised by its fingerprint: Trainer does not name the folder."""
         assert self.probe is not None
         folders = [_checkpoint(folder, state) for folder in (args.output_dir, self.probe["output_dir"])]
         if isinstance(args.resume_from_checkpoint, str):
@@ -184,7 +182,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         for path in [folder / PROBE_FILE for folder in folders if (folder / PROBE_FILE).is_file()]:
             tensors = load_file(path)
             if _fingerprint(tensors) == self.probe["fingerprint"]:
-                return [[tensors[f"{i}.{j}"] for j in range(len(layer))] for i, layer in enumerate(like)]
+                return tensors
         raise StrategyError(
             f"cannot resume {self._strategy.name} during its probe: this checkpoint's {PROBE_FILE} is not in "
             f"{' or '.join(map(str, dict.fromkeys(folders)))}; "
@@ -231,10 +229,6 @@ def _is_reentrant(model: nn.Module) -> bool:
 
 def _checkpoint(output_dir: str, state: TrainerState) -> Path:
     return Path(output_dir) / f"checkpoint-{state.global_step}"
-
-
-def _named(layers: Iterable[Iterable[torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return {f"{i}.{j}": t.contiguous() for i, layer in enumerate(layers) for j, t in enumerate(layer)}
 
 
 def _fingerprint(tensors: dict[str, torch.Tensor]) -> str:

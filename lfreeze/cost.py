@@ -11,8 +11,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lfreeze.model_shape import ModelShape
-from lfreeze.recipe import Recipe
-from lfreeze.strategy import Strategy
 
 _BYTES = {"fp32": 4, "bf16-mixed": 4, "bf16": 2}  # of weights, gradients, moments, residual stream
 _COMPUTE_BYTES = {"fp32": 4, "bf16-mixed": 2, "bf16": 2}  # of what linear maps read and write
@@ -47,6 +45,22 @@ class Cost:
         return flops / (reference.forward_flops + reference.backward_flops)
 
 
+@dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters on the linear maps of every layer, as LoRA trains them.
+
+    Attributes:
+        targets: names of the linear maps that have an adapter each.
+    """
+
+    rank: int
+    targets: Collection[str] = ("q_proj", "v_proj")
+
+    def parameters(self, shape: ModelShape) -> int:
+        """Parameters of one layer's adapters."""
+        return self.rank * sum(a + b for name, a, b, _ in shape.linears if name in self.targets)
+
+
 def cost(
     shape: ModelShape,
     frozen_layers: Collection[int],
@@ -57,25 +71,23 @@ def cost(
     length: int,
     precision: str = "bf16-mixed",
     frozen_dtype: str = "same",
-    lora_rank: int | None = None,
-    lora_targets: Collection[str] = ("q_proj", "v_proj"),
+    adapters: Adapters | None = None,
 ) -> Cost:
     """The cost of training with the given layers frozen, on full batches of ``length`` tokens.
 
     Args:
         frozen_layers: counted from 0 at the input.
-        lora_rank: freeze the base model and train adapters of this rank on ``lora_targets``.
+        adapters: what trains, with the head, where the whole base model is frozen.
     """
-    lora = lora_rank is not None
-    frozen = set(range(shape.n_layers)) if lora else set(frozen_layers)
-    adapters = sum(a + b for name, a, b, _ in shape.linears if name in lora_targets) * (lora_rank or 0)
+    frozen = set(range(shape.n_layers)) if adapters else set(frozen_layers)
+    adapter_parameters = adapters.parameters(shape) if adapters else 0
     head = shape.hidden_size * n_labels
     trained_layers = shape.n_layers - len(frozen)
-    trainable = head + adapters * shape.n_layers + trained_layers * shape.layer_parameters
-    trainable += 0 if lora else shape.norm_parameters
+    trainable = head + adapter_parameters * shape.n_layers + trained_layers * shape.layer_parameters
+    trainable += 0 if adapters else shape.norm_parameters
     trainable += 0 if embeddings_frozen else shape.embedding_parameters
-    total = shape.parameters(n_labels) + adapters * shape.n_layers
-    if lora or not embeddings_frozen:
+    total = shape.parameters(n_labels) + adapter_parameters * shape.n_layers
+    if adapters or not embeddings_frozen:
         depth = shape.n_layers
     else:
         depth = shape.n_layers - min(set(range(shape.n_layers)) - frozen, default=shape.n_layers)
@@ -83,15 +95,15 @@ def cost(
     tokens = batch_size * length
     weights = 2 * tokens * shape.layer_weights
     products = 4 * tokens * length * shape.n_heads * shape.head_dim
-    adapter_flops = 2 * tokens * adapters
+    adapter_flops = 2 * tokens * adapter_parameters
     head_flops = 2 * tokens * head
     forward = shape.n_layers * (weights + products + adapter_flops) + head_flops
     # Attention's two products have two gradients each; the score head always has both of its own.
     backward = (
         depth * (weights + 2 * products + 2 * adapter_flops) + trained_layers * weights + 2 * head_flops
     )
-    if lora:
-        backward -= _first_layer_savings(shape, tokens, length, lora_rank or 0, lora_targets)
+    if adapters:
+        backward -= _first_layer_savings(shape, tokens, length, adapters)
 
     size = _BYTES[precision]
     stored = total * size
@@ -104,13 +116,15 @@ def cost(
         for layer in crossed
     )
     # The final norm's input, what it normalised, and what the head reads.
-    activations += tokens * shape.hidden_size * size * (2 if lora else 3)
-    if lora:
+    activations += tokens * shape.hidden_size * size * (2 if adapters else 3)
+    if adapters:
         # Dropout gives each adapter an input of its own, and keeps its mask.
-        per_adapter = sum(2 * a + (lora_rank or 0) for name, a, _, _ in shape.linears if name in lora_targets)
+        per_adapter = sum(
+            2 * a + adapters.rank for name, a, _, _ in shape.linears if name in adapters.targets
+        )
         activations += shape.n_layers * tokens * per_adapter * _COMPUTE_BYTES[precision]
         if shape.parallel:
-            # The first layer's MLP, beside attention and not behind it, sees nothing that trains.
+            # The first layer's MLP is parallel to attention, so that its input depends on nothing that trains.
             activations -= tokens * shape.intermediate_size * 4 * _COMPUTE_BYTES[precision]
     return Cost(
         trainable_parameters=trainable,
@@ -125,41 +139,9 @@ def cost(
     )
 
 
-def strategy_cost(
-    shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
-) -> Cost:
-    """The cost of a strategy under a recipe.
-
-    An adaptive strategy's layers are not known before training: its final phase is costed as if
-    they were spread evenly, which with trainable embeddings costs the same wherever they are.
-    """
-    count, kind = strategy.frozen_count(shape.n_layers), strategy.implementation
-    if kind.adaptive:
-        frozen: tuple[int, ...] = tuple((2 * i + 1) * shape.n_layers // (2 * count) for i in range(count))
-    else:
-        frozen = strategy.frozen_layers(shape.n_layers)
-    automatic = kind.freezes_embeddings
-    lora = strategy.kind == "LoRA"
-    return cost(
-        shape,
-        frozen,
-        embeddings_frozen=lora
-        or recipe.freeze_embeddings == "yes"
-        or (recipe.freeze_embeddings == "auto" and automatic),
-        n_labels=n_labels,
-        batch_size=recipe.batch_size,
-        length=length,
-        precision=recipe.precision,
-        frozen_dtype=recipe.frozen_dtype,
-        lora_rank=recipe.lora_rank if lora else None,
-        lora_targets=recipe.lora_targets,
-    )
-
-
-def _first_layer_savings(
-    shape: ModelShape, tokens: int, length: int, rank: int, targets: Collection[str]
-) -> int:
-    """What LoRA's backward pass skips in the first layer, whose input needs no gradient."""
+def _first_layer_savings(shape: ModelShape, tokens: int, length: int, adapters: Adapters) -> int:
+    """FLOPs that the adapters' backward pass skips in the first layer, whose input needs no gradient."""
+    rank, targets = adapters.rank, adapters.targets
     inputs = ("q_proj", "k_proj", "v_proj")
     saved = sum(2 * tokens * a * b for name, a, b, _ in shape.linears if name in inputs)
     saved += sum(
@@ -169,7 +151,7 @@ def _first_layer_savings(
     done = value + (query or key) + query + key
     saved += (4 - done) * 2 * tokens * length * shape.n_heads * shape.head_dim
     if shape.parallel:
-        # The MLP, beside attention and not behind it, sees nothing that trains.
+        # The MLP is parallel to attention, so that its input depends on nothing that trains.
         saved += sum(
             2 * tokens * a * b for name, a, b, _ in shape.linears if name in ("up_proj", "down_proj")
         )

@@ -66,12 +66,8 @@ def set_trainable(
     The final norm and the head always train. Gradients of what is frozen are dropped.
     """
     parts = model_parts(model)
-    automatic = strategy.implementation.freezes_embeddings
-    frozen_embeddings = options.freeze_embeddings == "yes" or (
-        options.freeze_embeddings == "auto" and automatic
-    )
     frozen = {id(p) for i in frozen_layers for p in parts.layers[i].parameters()}
-    if frozen_embeddings:
+    if strategy.implementation.embeddings_frozen(options.freeze_embeddings):
         frozen |= {id(p) for p in parts.embeddings}
     for parameter in model.parameters():
         if parameter.is_floating_point():

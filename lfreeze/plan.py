@@ -1,11 +1,11 @@
-"""What a strategy is given and what it answers: options, the plan of what trains, the controller."""
+"""The types that strategies receive and return: options, the plan of what trains, the controller."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -61,7 +61,21 @@ class Controller(Protocol):
     """What a strategy does during training; called after each optimiser step."""
 
     def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
-        """Act on the step just taken; the new plan if what trains has changed."""
+        """Act on the step just taken; return the new plan if what trains has changed."""
+
+
+@runtime_checkable
+class ResumableController(Controller, Protocol):
+    """A controller whose probe a checkpoint can hold, which ``FreezeCallback`` requires.
+
+    It changes what trains once, after ``FreezeOptions.probe_steps`` steps.
+    """
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """What the selection compares with, on the CPU; constant until the selection."""
+
+    def resume(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
+        """Continue after ``steps`` steps with the ``state_tensors`` of an earlier run."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,10 @@ class Recipe:
     data_seed: int = 0
     # the protocol of measuring
     eval_batch_size: int = 128
-    max_validation_examples: int = 0  # of the validation split, the first so many; 0 means all
+    # Of the validation split, the first so many; 0 means all. (Metadata: reproduce.plan.spec.introduced_values.)
+    max_validation_examples: int = dataclasses.field(
+        default=0, metadata={"introduced": 0, "since": 2, "hashed_at_default": True}
+    )
     timing_warmup_steps: int = 10
     cpu_threads: int = 1
 

@@ -1,55 +1,76 @@
 """Strategies as data: ``"BOT50"`` -> ``Strategy`` -> the layers it freezes of a model's n.
 
-Nothing here imports torch, so that plans and reports can name strategies without loading it.
-A kind of strategy (BOT, ADT-L, LoRA, ...) is one short file in ``lfreeze/kinds/``.
+A kind of strategy (BOT, ADT-L, LoRA, ...) is one short file in ``lfreeze/kinds/``, or a class in another
+package that names it in the entry-point group ``lfreeze.kinds``. Nothing here imports torch, so that
+plans and reports can name strategies without loading it.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import math
 import pkgutil
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from lfreeze.errors import StrategyError
+from lfreeze.cost import Cost, cost
+from lfreeze.errors import StrategyError, first_line
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from lfreeze.model_shape import ModelShape
     from lfreeze.plan import Controller, FreezeOptions, FreezePlan
+    from lfreeze.recipe import Recipe
 
-# The paper's 17 strategies, in the order of its figures (§3, §4.2).
-PAPER_STRATEGIES = (
-    "ALL",
-    "LoRA",
-    *(f"INT{ratio}" for ratio in (25, 33, 50)),
-    *(f"{kind}{ratio}" for kind in ("BOT", "TOP", "ADT-L", "ADT-H") for ratio in (25, 50, 75)),
-)
+ENTRY_POINTS = "lfreeze.kinds"
+# A ratio follows the label, so that a label ends with a letter.
+_LABEL = re.compile(r"[A-Za-z]([A-Za-z0-9-]*[A-Za-z])?")
 
 
 class Kind:
-    """One kind of strategy: which layers stay frozen, and how training is prepared for it.
+    """One kind of strategy: everything that distinguishes it from the others.
 
-    A subclass in a module of ``lfreeze/kinds/`` is found by itself. It sets ``label`` and
-    overrides what it needs: a static selection only ``select``; anything else ``prepare`` (what
-    trains from the start), ``controller`` (what changes during training) and ``undo`` (the
-    changes that ``prepare`` made to the model's structure).
+    A subclass is decorated with ``register``, sets ``label`` and overrides what it needs: a selection
+    by position only ``select``; anything else ``prepare`` (what trains from the start), ``controller``
+    (what changes during training), ``undo`` (the changes that ``prepare`` made to the model's
+    structure) and the predicted costs.
+
+    Attributes:
+        label: the start of its strategies' names, such as ``BOT``.
+        order: its place in lists and in the report; equal places are sorted by label.
+        family: strategies of one family share a colour in the report; the label unless set. Not
+            inherited, nor are ``paper_percents`` and ``baseline``.
+        paper_percents: the ratios that the paper evaluates (§4.2): ``("",)`` for a kind without a
+            ratio, ``()`` for a kind that is not in the paper.
+        baseline: whether the report compares the other strategies with this one.
+        takes_ratio: whether a ratio follows the label, as in ``BOT25``.
+        freezes_embeddings: what ``freeze_embeddings = "auto"`` means for this kind.
+        adaptive: whether it selects its layers during training.
     """
 
     label: ClassVar[str]
+    order: ClassVar[int] = 1000
+    family: ClassVar[str]
+    paper_percents: ClassVar[tuple[str, ...]] = ()
+    baseline: ClassVar[bool] = False
     takes_ratio: ClassVar[bool] = True
-    # What freeze_embeddings = "auto" means for this kind.
     freezes_embeddings: ClassVar[bool] = False
-    # Whether the layers are known only once training has begun.
     adaptive: ClassVar[bool] = False
 
     def select(self, n_layers: int, ratio: Fraction, seed: int) -> tuple[int, ...]:
         """The frozen layers, counted from 0 at the input, ascending."""
         return ()
+
+    def embeddings_frozen(self, setting: str) -> bool:
+        """Whether the embeddings are frozen under the option ``freeze_embeddings`` = ``setting``."""
+        return setting == "yes" or (setting == "auto" and self.freezes_embeddings)
 
     def prepare(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan | None:
         """Set what trains, before the optimiser is made; None leaves it to ``select``."""
@@ -60,7 +81,136 @@ class Kind:
         return None
 
     def undo(self, model: nn.Module) -> None:
-        """Give the model back the structure it had before ``prepare``."""
+        """Restore the structure that the model had before ``prepare``."""
+
+    def check_model(self, name: str, layers: Sequence[nn.Module], recipe: Recipe) -> None:
+        """Check what this kind needs of the model ``name`` beyond its number of layers.
+
+        Args:
+            layers: the model's transformer layers, possibly on the meta device.
+
+        Raises:
+            StrategyError: the model or the environment lacks something.
+        """
+
+    def cost(
+        self, shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
+    ) -> Cost:
+        """The predicted cost of one optimiser step, once the layers are selected.
+
+        Args:
+            length: tokens of each example in a batch.
+        """
+        frozen = strategy.frozen_layers(shape.n_layers)
+        return self.layers_cost(shape, frozen, recipe, n_labels=n_labels, length=length)
+
+    def peak_cost(
+        self, shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
+    ) -> Cost:
+        """The predicted cost of the phase that needs the most memory."""
+        return self.cost(shape, strategy, recipe, n_labels=n_labels, length=length)
+
+    def layers_cost(
+        self,
+        shape: ModelShape,
+        frozen_layers: Collection[int],
+        recipe: Recipe,
+        *,
+        n_labels: int,
+        length: int,
+    ) -> Cost:
+        """The predicted cost of one optimiser step with the given layers frozen, counted from 0."""
+        return cost(
+            shape,
+            frozen_layers,
+            embeddings_frozen=self.embeddings_frozen(recipe.freeze_embeddings),
+            n_labels=n_labels,
+            batch_size=recipe.batch_size,
+            length=length,
+            precision=recipe.precision,
+            frozen_dtype=recipe.frozen_dtype,
+        )
+
+
+_KindClass = TypeVar("_KindClass", bound=type[Kind])
+# Registered classes by label in upper case, since names ignore case.
+_registered: dict[str, type[Kind]] = {}
+
+
+def register(cls: _KindClass) -> _KindClass:
+    """Class decorator: make a kind's strategies available by name.
+
+    Raises:
+        StrategyError: the label is missing, malformed, or taken by another class.
+    """
+    label = vars(cls).get("label")
+    if not isinstance(label, str) or not _LABEL.fullmatch(label):
+        raise StrategyError(
+            f"the label {label!r} of the strategy kind {_path(cls)} is not made of letters, digits and "
+            "hyphens with a letter at both ends"
+        )
+    other = _registered.get(label.upper())
+    if other is not None and _path(other) != _path(cls):
+        raise StrategyError(
+            f"the strategy kind {_path(cls)} has the label {label!r}, which {_path(other)} has already: "
+            "choose another label"
+        )
+    for name, value in (("family", label), ("paper_percents", ()), ("baseline", False)):
+        if name not in vars(cls):
+            setattr(cls, name, value)
+    _registered[label.upper()] = cls
+    kinds.cache_clear()
+    return cls
+
+
+@functools.cache
+def kinds() -> dict[str, Kind]:
+    """Every kind by its label, sorted by ``order``.
+
+    They are those of ``lfreeze/kinds/``, those that installed packages name in the entry-point group
+    ``lfreeze.kinds``, and those that the running program has registered.
+
+    Raises:
+        StrategyError: an entry point does not load or names no kind, or two kinds have one label.
+    """
+    package = importlib.import_module("lfreeze.kinds")
+    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+        importlib.import_module(f"lfreeze.kinds.{module}")
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: (entry.name, entry.value)):
+        _load(entry)
+    ordered = sorted(_registered.values(), key=lambda cls: (cls.order, cls.label))
+    return {cls.label: cls() for cls in ordered}
+
+
+def paper_strategies() -> tuple[str, ...]:
+    """The names of the paper's 17 strategies, in the order of its figures (§3, §4.2)."""
+    return tuple(label + percent for label, kind in kinds().items() for percent in kind.paper_percents)
+
+
+def _load(entry: EntryPoint) -> None:
+    """Register what an entry point names: a kind's class, or a module that registers kinds."""
+    try:
+        target = entry.load()
+        if isinstance(target, type) and issubclass(target, Kind):
+            register(target)
+            return
+    # Another package's code can fail in any way.
+    except Exception as error:
+        raise StrategyError(
+            f"the entry point {entry.name} = {entry.value!r} in the group {ENTRY_POINTS} does not load "
+            f"({first_line(error, with_type=True)}): correct or uninstall its package"
+        ) from error
+    if not inspect.ismodule(target) or not any(
+        f"{cls.__module__}.".startswith(f"{target.__name__}.") for cls in _registered.values()
+    ):
+        raise StrategyError(
+            f"the entry point {entry.name} = {entry.value!r} in the group {ENTRY_POINTS} is neither a subclass "
+            "of lfreeze.strategy.Kind nor a module that registers one"
+        )
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -116,6 +266,7 @@ class Strategy:
 
     @property
     def implementation(self) -> Kind:
+        """What its kind does."""
         return kinds()[self.kind]
 
     def frozen_count(self, n_layers: int) -> int:
@@ -149,23 +300,17 @@ class Strategy:
             raise StrategyError(f"strategy {self.name} selects its layers during training, not before")
         return tuple(sorted(self.implementation.select(n_layers, self.ratio, seed)))
 
+    def cost(self, shape: ModelShape, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
+        """The predicted cost of one optimiser step under a recipe, once the layers are selected.
+
+        Args:
+            length: tokens of each example in a batch.
+        """
+        return self.implementation.cost(shape, self, recipe, n_labels=n_labels, length=length)
+
+    def peak_cost(self, shape: ModelShape, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
+        """The predicted cost of the phase that needs the most memory."""
+        return self.implementation.peak_cost(shape, self, recipe, n_labels=n_labels, length=length)
+
     def __str__(self) -> str:
         return self.name
-
-
-@functools.cache
-def kinds() -> dict[str, Kind]:
-    """Every kind by its label: those of ``lfreeze/kinds/`` in the order of their files."""
-    package = importlib.import_module("lfreeze.kinds")
-    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
-        importlib.import_module(f"lfreeze.kinds.{module}")
-    found = {cls.label: cls() for cls in _subclasses(Kind) if hasattr(cls, "label")}
-    paper = [label for label in _PAPER_KINDS if label in found]
-    return {label: found[label] for label in paper + [k for k in found if k not in paper]}
-
-
-_PAPER_KINDS = ("ALL", "LoRA", "INT", "BOT", "TOP", "ADT-L", "ADT-H")
-
-
-def _subclasses(cls: type[Any]) -> list[type[Any]]:
-    return [found for sub in cls.__subclasses__() for found in (sub, *_subclasses(sub))]

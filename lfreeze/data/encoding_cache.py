@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from lfreeze.atomic import write_atomically
 from lfreeze.data.encoding import EncodedSplit, EncodedTask, encode_task
 from lfreeze.data.tasks import TaskData
 from lfreeze.models.catalog import Checkpoint
@@ -77,11 +77,9 @@ def _unpack(tensors: dict[str, torch.Tensor]) -> EncodedTask:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all; a cache that cannot be written is one that stays empty."""
+    """Keep the content; a cache folder that cannot be written stays empty, which costs time only."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(content)
-        Path(file.name).replace(path)
+        write_atomically(path, lambda file: file.write(content))
     except OSError:
         return

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from lfreeze.cost import Adapters, Cost, cost
 from lfreeze.errors import StrategyError
-from lfreeze.strategy import Kind, Strategy
+from lfreeze.strategy import Kind, Strategy, register
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from lfreeze.model_shape import ModelShape
     from lfreeze.plan import FreezeOptions, FreezePlan
+    from lfreeze.recipe import Recipe
 
 
+@register
 class LoRA(Kind):
+    """Freezes the whole base model and trains low-rank adapters on the target modules."""
+
     label = "LoRA"
+    order = 10
+    paper_percents = ("",)
     takes_ratio = False
-    freezes_embeddings = True
+
+    def embeddings_frozen(self, setting: str) -> bool:
+        return True
 
     def prepare(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
+        """Inject the adapters in place.
+
+        Raises:
+            StrategyError: peft is not installed, or the model has no module with a target's name.
+        """
+        _require_peft()
         from peft import LoraConfig, inject_adapter_in_model
         from transformers.pytorch_utils import Conv1D
 
@@ -48,19 +66,68 @@ class LoRA(Kind):
         return describe(model, strategy)
 
     def undo(self, model: nn.Module) -> None:
-        _unwrap(model, merge=False)
+        _remove_adapters(model, merge=False)
+
+    def check_model(self, name: str, layers: Sequence[nn.Module], recipe: Recipe) -> None:
+        """Check that peft is installed and that every target is a linear map of the layers.
+
+        Raises:
+            StrategyError: it names what is missing and, for a target, the linear maps that the model has.
+        """
+        _require_peft()
+        from torch import nn
+
+        linear_maps = {
+            path.rsplit(".", 1)[-1]: None
+            for layer in layers
+            for path, module in layer.named_modules()
+            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        }
+        for target in recipe.lora_targets:
+            if target not in linear_maps:
+                raise StrategyError(
+                    f"LoRA's target {target!r} is no linear map of the model {name}; "
+                    f"it has {', '.join(linear_maps)}: choose with --set lora_targets=NAME,NAME"
+                )
+
+    def layers_cost(
+        self,
+        shape: ModelShape,
+        frozen_layers: Collection[int],
+        recipe: Recipe,
+        *,
+        n_labels: int,
+        length: int,
+    ) -> Cost:
+        return cost(
+            shape,
+            range(shape.n_layers),
+            embeddings_frozen=True,
+            n_labels=n_labels,
+            batch_size=recipe.batch_size,
+            length=length,
+            precision=recipe.precision,
+            frozen_dtype=recipe.frozen_dtype,
+            adapters=Adapters(recipe.lora_rank, recipe.lora_targets),
+        )
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Add the adapters' products to the weights they adapt, in place, and take the adapters out.
+    """Add the adapters' products to the weights they adapt, in place, and remove the adapters.
 
-    Call it after training and before saving: a model that holds adapters is saved with tensors
-    that a plain ``from_pretrained`` does not find.
+    Call it after training and before saving: ``from_pretrained`` alone does not load the tensors of a
+    model that was saved with its adapters.
+
+    Raises:
+        StrategyError: peft is not installed.
     """
-    _unwrap(model, merge=True)
+    _require_peft()
+    _remove_adapters(model, merge=True)
 
 
-def _unwrap(model: nn.Module, *, merge: bool) -> None:
+def _remove_adapters(model: nn.Module, *, merge: bool) -> None:
+    if importlib.util.find_spec("peft") is None:
+        return  # No model has adapters.
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for parent in list(model.modules()):
@@ -72,3 +139,10 @@ def _unwrap(model: nn.Module, *, merge: bool) -> None:
     for leftover in ("peft_config", "active_adapter", "_hf_peft_config_loaded"):
         if leftover in vars(model):
             delattr(model, leftover)
+
+
+def _require_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise StrategyError(
+            "strategy LoRA needs the package peft, which is not installed: pip install 'lfreeze[lora]'"
+        )

@@ -22,10 +22,10 @@ from reproduce.run.pipeline import PendingRun, RunOptions, execute, opened_folde
 from reproduce.run.ray_session import ray_session, require_answer
 from reproduce.store.artifacts import (
     LOCK_FILE,
-    Progress,
+    FolderState,
     check_folder,
-    read_progress,
-    writing,
+    exclusive_writer,
+    read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
 
@@ -57,17 +57,17 @@ def _report_finished(pending: PendingRun) -> int:
     if page.is_file():
         print(f"Report: {page}")
     else:
-        _report({root: pending.before or read_progress(root)}, root / "report")
+        _report({root: pending.before or read_folder(root)}, root / "report")
     return OK
 
 
 def _report_outcome(pending: PendingRun, outcome: SweepOutcome) -> int:
     """Write the report of a sweep that ran, and name its problems, failures and missing trials."""
     root = pending.run.options.root
-    after = read_progress(root)
+    after = read_folder(root)
     if after.table.frame.height:
         _report({root: after}, root / "report")
-    run_ids = {spec.run_id for spec in pending.run.specs}
+    run_ids = {run_id for spec in pending.run.specs for run_id in spec.all_run_ids}
     missing = sum(trial.run_id in run_ids for trial in after.missing)
     for problem in outcome.problems:
         print(f"problem: {problem}")
@@ -89,7 +89,7 @@ def fetch_space(
     inputs = find_inputs(space, data_dir)
     check_inputs(space, inputs)
     check_folder(root)
-    with writing(root):
+    with exclusive_writer(root):
         if not accept_inputs:
             check_lock(root, inputs)
         write_lock(root, inputs)
@@ -139,7 +139,7 @@ def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: 
     """Check a folder and print the results; the exit status."""
     from reproduce.verify import verify
 
-    checks = verify(read_progress(folder), read_progress(reference) if reference else None, partial=partial)
+    checks = verify(read_folder(folder), read_folder(reference) if reference else None, partial=partial)
     good = all(check.passed is not False for check in checks)
     if as_json:
         print(
@@ -156,17 +156,16 @@ def publish_folder(folder: Path, out: Path, steps: bool, predictions: bool, inco
 
     options = {"steps": steps, "predictions": predictions}
     tables = tuple(table for table, included in options.items() if included)
-    progress = read_progress(folder)
-    for path in publish(folder, progress, out, tables=tables, incomplete=incomplete):
+    for path in publish(folder, read_folder(folder), out, tables=tables, incomplete=incomplete):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
     """Write the report of artifact folders to ``out``."""
-    _report({root: read_progress(root) for root in roots}, out)
+    _report({root: read_folder(root) for root in roots}, out)
 
 
-def _report(folders: Mapping[Path, Progress], out: Path) -> None:
+def _report(folders: Mapping[Path, FolderState], out: Path) -> None:
     from reproduce.report import build
 
     missing = [

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
-from reproduce.store.artifacts import Progress, read_progress
+from reproduce.store.artifacts import FolderState, read_folder
 from reproduce.verify import Check
 
 _LISTED = 20  # missing trials that are named one by one
@@ -76,12 +76,12 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
 
 def print_status(root: Path, timing: bool) -> int:
     """Print the state of a folder; status 1 if a trial failed or a file is damaged."""
-    progress = read_progress(root)
+    progress = read_folder(root)
     running = set(progress.running)
     missing = [w for w in progress.missing if str(w.factors) not in running]
     print(
         f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
-        f"{len(missing)} missing, of {len(progress.wanted)}"
+        f"{len(missing)} missing, of {len(progress.listed)}"
         + ("" if progress.live else "; no sweep is writing to it")
     )
     for name in sorted(running):
@@ -105,7 +105,7 @@ def print_failures(failed: pl.DataFrame) -> None:
         print(f"  {row['status']:7}  {name}: {row['error_type']}: {row['error_message']}")
 
 
-def _print_timing(progress: Progress) -> None:
+def _print_timing(progress: FolderState) -> None:
     """Print seconds per trial by part; a worker's first trial loads the model and is listed separately."""
     rows = progress.rows.filter(pl.col("status") == "ok").with_columns(
         overhead=pl.col("setup_seconds") + pl.col("gap_seconds").fill_null(0.0)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from lfreeze.cost import Cost, strategy_cost
+from lfreeze.cost import Cost
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
 from lfreeze.model_shape import ModelShape
@@ -91,10 +91,7 @@ def model_shape(card: ModelCard) -> ModelShape:
 
 
 def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> TrialCost:
-    train, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
-    # An adaptive strategy's probe phase trains every layer, so its peak is ALL's.
-    adaptive = Strategy.parse(factors.strategy).implementation.adaptive
-    peak = _cost(shape, factors.task, "ALL", recipe)[0] if adaptive else train
+    train, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     return TrialCost(
         factors,
@@ -108,15 +105,17 @@ def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumpti
 
 
 @cache
-def _cost(shape: ModelShape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, float]:
-    """A training step's cost, and the FLOPs of evaluating the validation split."""
+def _cost(shape: ModelShape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, Cost, float]:
+    """A training step's cost, that of the phase with the highest peak, and the FLOPs of the evaluation."""
     task = get_task(task_name)
     length = min(recipe.max_length, _TINY_LENGTH if task.tiny else _TYPICAL_LENGTH)
     if recipe.padding == "max_length":
         length = recipe.max_length
-    cost = strategy_cost(shape, Strategy.parse(strategy), recipe, n_labels=len(task.labels), length=length)
+    parsed, n_labels = Strategy.parse(strategy), len(task.labels)
+    cost = parsed.cost(shape, recipe, n_labels=n_labels, length=length)
+    peak = parsed.peak_cost(shape, recipe, n_labels=n_labels, length=length)
     n_validation = min(task.n_validation, recipe.max_validation_examples or task.n_validation)
-    return cost, cost.forward_flops / recipe.batch_size * n_validation
+    return cost, peak, cost.forward_flops / recipe.batch_size * n_validation
 
 
 def totals(trials: Iterable[TrialCost]) -> dict[str, float]:

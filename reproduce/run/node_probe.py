@@ -34,7 +34,7 @@ def examine_nodes(inputs: SpaceInputs, cpus: float, with_gpus: bool) -> list[Nod
             of it, or offers GPUs that torch cannot use there or that another node also offers.
     """
     hashes = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
-    mine = {name: software()[name] for name in _SAME}
+    mine = {name: value for name, value in software().items() if name in _SAME}
     living = _nodes(cpus)
     models = [ray.put((dict(inputs.cards), hashes))]
     reports = _on_every_node(_examine(), living, _SECONDS, mine, with_gpus, models)
@@ -147,19 +147,19 @@ def _examine() -> Callable[..., dict[str, Any]]:
             from reproduce.store.provenance import software
         except ImportError as error:
             return report | {"problem": f"this package is not installed there ({error})"}
-        theirs = software()
+        theirs = dict(software())
         for name, value in mine.items():
             if None not in (value, theirs.get(name)) and theirs[name] != value:
                 return report | {
                     "problem": f"it has another version of this package: {name} {theirs[name]} there, {value} here"
                 }
         from lfreeze.errors import InputError
-        from lfreeze.models.catalog import find_checkpoint, model_outlook
+        from lfreeze.models.catalog import find_checkpoint, model_availability
 
         cards, hashes = ray.get(models[0])
         for name, card in cards.items():
             try:
-                if not model_outlook(card).cached:
+                if not model_availability(card).cached:
                     fetch = "`reproduce fetch` with the same --address downloads it"
                     return report | {"problem": f"its cache has no model {name}: {fetch}"}
                 checkpoint = find_checkpoint(card)

@@ -19,7 +19,7 @@ from reproduce.run.gpu_share import choose_share, local_gpu_bytes
 from reproduce.run.placement import NodeGroup, Resources, choose_node_groups, describe_node_groups
 from reproduce.run.preflight import require_disk, require_shared_memory
 from reproduce.run.ray_session import check_address, ray_session
-from reproduce.store.artifacts import Progress, check_folder, prepare_folder, read_progress, writing
+from reproduce.store.artifacts import FolderState, check_folder, exclusive_writer, prepare_folder, read_folder
 from reproduce.store.inputs_lock import check_lock, write_lock
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class PendingRun:
     run: ResolvedRun
     specs: tuple[TrialSpec, ...]
     attempts: Mapping[str, int]
-    before: Progress | None
+    before: FolderState | None
     gpu_share: float | None
 
     @property
@@ -106,7 +106,7 @@ def opened_folder(root: Path) -> Iterator[None]:
     is_new = not root.exists()
     check_folder(root)
     try:
-        with writing(root):
+        with exclusive_writer(root):
             yield
     finally:
         if is_new and [path.name for path in root.iterdir()] == [".lock"]:
@@ -121,11 +121,8 @@ def preflight(run: ResolvedRun) -> PendingRun:
             or the folder belongs to another recipe or other inputs.
     """
     options, root = run.options, run.options.root
-    before = read_progress(root) if (root / "trials").is_dir() else None
-    rows = before.table.frame.select("run_id", "status", "attempt").to_dicts() if before else []
-    attempts = {row["run_id"]: row["attempt"] for row in rows}
-    finished = {row["run_id"] for row in rows if row["status"] == "ok"}
-    specs = tuple(spec for spec in run.specs if spec.run_id not in finished)
+    before = read_folder(root) if (root / "trials").is_dir() else None
+    specs = tuple(spec for spec in run.specs if before is None or not before.has_result(spec))
     share = options.gpu_share
     if specs:
         if options.address is None:
@@ -138,7 +135,8 @@ def preflight(run: ResolvedRun) -> PendingRun:
     recipe = recipe_values(options.space.recipe)
     prepare_folder(root, run.specs, recipe, accept_inputs=options.accept_inputs)
     write_lock(root, run.inputs)
-    return PendingRun(run, specs, {s.run_id: attempts.get(s.run_id, 0) + 1 for s in specs}, before, share)
+    attempts = {s.run_id: (before.attempts(s) if before else 0) + 1 for s in specs}
+    return PendingRun(run, specs, attempts, before, share)
 
 
 def execute(pending: PendingRun) -> SweepOutcome:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from reproduce.store.trial_row import TrialRow
 
 _PLAIN_SECONDS = 10.0
 _BAR = 40
@@ -45,13 +46,13 @@ class SweepProgress:
         else:
             self._console.print(self.line(), highlight=False, soft_wrap=True)
 
-    def finished(self, name: str, row: Mapping[str, Any]) -> None:
+    def finished(self, name: str, row: TrialRow) -> None:
         """Count a trial that ended, and report a failure."""
-        self._done += row["status"] == "ok"
-        self._failed += row["status"] != "ok"
+        self._done += row.status == "ok"
+        self._failed += row.status != "ok"
         self._last = f"{name}: {outcome(row)}"
-        if row["status"] != "ok":
-            self.note(f"failed: {name}: {row['status']}")
+        if row.status != "ok":
+            self.note(f"failed: {name}: {row.status}")
 
     def counts(self) -> dict[str, int]:
         """The number of trials of the whole space, by state."""
@@ -101,10 +102,10 @@ class SweepProgress:
         return grid
 
 
-def outcome(row: Mapping[str, Any]) -> str:
+def outcome(row: TrialRow) -> str:
     """A trial's accuracy, or its status if it failed, and its time."""
-    accuracy, seconds = row.get("validation_accuracy"), row.get("total_seconds")
-    text = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row["status"])
+    accuracy, seconds = row.validation_accuracy, row.total_seconds
+    text = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row.status)
     return text + (f" in {seconds:.1f} s" if seconds is not None else "")
 
 

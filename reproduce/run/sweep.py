@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,7 @@ from reproduce.run.tune_compat import (
 from reproduce.run.warm_trial import SweepInputs, WarmTrial
 from reproduce.store.artifacts import note_running
 from reproduce.store.parquet import TrialResult, write_trial
-from reproduce.store.provenance import software
-from reproduce.store.trial_row import complete, failure_row, identity_row
+from reproduce.store.row_values import failed_row, started_row
 
 
 @dataclass
@@ -93,25 +92,22 @@ class Recorder(SweepCallback):
         """The row of a trial whose workers died too often."""
         spec = self._inputs.specs[from_config(trial.config).run_id]
         now = datetime.now(UTC)
-        row = {
-            **identity_row(spec, self._inputs.attempts[spec.run_id]),
-            **software(),
-            **failure_row("error", "WorkerDied", failure_reason(trial)),
-            "started_at": now,
-            "finished_at": now,
-        }
-        return TrialResult(complete(row))
+        row = failed_row(
+            started_row(spec, self._inputs.attempts[spec.run_id]),
+            "error",
+            "WorkerDied",
+            failure_reason(trial),
+        )
+        return TrialResult(replace(row, started_at=now, finished_at=now))
 
     def _record(self, result: TrialResult) -> None:
         write_trial(self._root, result)
         row = result.row
-        name = str(self._inputs.specs[row["run_id"]].factors)
-        if row["status"] == "ok":
+        name = str(self._inputs.specs[row.run_id].factors)
+        if row.status == "ok":
             self._outcome.done += 1
         else:
-            self._outcome.failed.append(
-                (name, f"{row['status']}: {row['error_type']}: {row['error_message']}")
-            )
+            self._outcome.failed.append((name, f"{row.status}: {row.error_type}: {row.error_message}"))
         self._progress.finished(name, row)
 
     def _show(self, trials: list[Any]) -> None:

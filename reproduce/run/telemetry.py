@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from ray.util.metrics import Gauge
 
 from lfreeze.strategy import Strategy
 from lfreeze.training.record import Step
 from reproduce.plan.spec import Factors
+from reproduce.store.trial_row import TrialRow
 
 TAGS = ("model", "task", "strategy", "ratio", "seed")
 TRIAL_GAUGES = {
@@ -61,10 +61,10 @@ class TrialGauges:
             values["memory_bytes"] = torch.cuda.memory_allocated()
         self._set(values)
 
-    def end(self, row: Mapping[str, Any]) -> None:
-        if row["status"] == "ok":
-            peak = row["static_bytes"] + row["training_bytes"]
-            self._set({"validation_accuracy": row["validation_accuracy"], "memory_bytes": peak})
+    def end(self, row: TrialRow) -> None:
+        accuracy, peak = row.validation_accuracy, row.peak_allocated_bytes
+        if row.status == "ok" and accuracy is not None and peak is not None:
+            self._set({"validation_accuracy": accuracy, "memory_bytes": peak})
 
     def _set(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():

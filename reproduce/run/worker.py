@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,8 +25,9 @@ from lfreeze.training.loop import train
 from lfreeze.training.record import Step, TrainingRecord
 from reproduce.plan.spec import TrialSpec
 from reproduce.store.parquet import TrialResult
-from reproduce.store.provenance import hardware, software
-from reproduce.store.trial_row import complete, failure_row, identity_row, outcome_row
+from reproduce.store.provenance import hardware
+from reproduce.store.row_values import failed_row, started_row, trained_row
+from reproduce.store.trial_row import TrialRow
 
 _KEPT_ENCODINGS = 5
 
@@ -80,35 +81,42 @@ class TrialWorker:
         """
         placement = placement or Placement()
         started, start = datetime.now(UTC), time.perf_counter()
-        row = {**identity_row(spec, attempt), **software()}
-        row["worker_trial_index"] = self._count
-        row["gap_seconds"] = start - self._last_end if self._last_end is not None else None
+        row = replace(
+            started_row(spec, attempt),
+            started_at=started,
+            worker_trial_index=self._count,
+            gap_seconds=start - self._last_end if self._last_end is not None else None,
+        )
         record: TrainingRecord | None = None
         try:
             self._prepare_process(spec, placement)
-            row |= hardware(self.device.type)
-            row |= {"gpu_share": placement.gpu_share, "exclusive": placement.exclusive}
-            row["attention_implementation"] = ATTENTION
+            row = replace(
+                row,
+                gpu_share=placement.gpu_share,
+                exclusive=placement.exclusive,
+                attention_implementation=ATTENTION,
+                **hardware(self.device.type),
+            )
             checkpoint = find_checkpoint()
             record = self._train(spec, checkpoint, data, on_step)
-            row |= outcome_row(spec, record, checkpoint, data)
+            row = trained_row(row, spec, record, checkpoint, data)
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
-            row |= failure_row(status, type(error).__name__, _describe(error))
+            row = failed_row(row, status, type(error).__name__, _describe(error))
             # A failed trial may have left the model in any state, so it is not reused.
             self._base, record = None, None
         try:
             self._clean()
         except Exception as error:
             self.broken, record = True, None
-            row |= failure_row("error", type(error).__name__, _describe(error))
+            row = failed_row(row, "error", type(error).__name__, _describe(error))
         total = time.perf_counter() - start
-        row |= {"started_at": started, "finished_at": datetime.now(UTC), "total_seconds": total}
+        row = replace(row, finished_at=datetime.now(UTC), total_seconds=total)
         if record is not None:
-            row["setup_seconds"] = total - record.train_seconds - record.eval_seconds
+            row = replace(row, setup_seconds=total - record.train_seconds - record.eval_seconds)
         self._count += 1
         self._last_end = time.perf_counter()
-        return _result(complete(row), record, data)
+        return _result(row, record, data)
 
     def _train(
         self,
@@ -178,7 +186,7 @@ def _require_inputs(spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> 
             )
 
 
-def _result(row: dict[str, Any], record: TrainingRecord | None, data: TaskData) -> TrialResult:
+def _result(row: TrialRow, record: TrainingRecord | None, data: TaskData) -> TrialResult:
     if record is None:
         return TrialResult(row)
     names = ("step", "phase", "loss", "learning_rate", "grad_norm", "seconds", "tokens", "timed")

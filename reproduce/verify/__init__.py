@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from reproduce.store.artifacts import Progress
+from reproduce.store.artifacts import FolderState
 from reproduce.store.parquet import scan_table
 from reproduce.verify.differences import CELL, LISTED, ORIGIN, names, recipe_columns, shown
 from reproduce.verify.numbers import Check, Side, compare
@@ -19,7 +19,9 @@ __all__ = ["Check", "verify"]
 _BITS = {"steps": ("step", "loss", "grad_norm"), "predictions": ("example_id", "prediction", "logits")}
 
 
-def verify(folder: Progress, reference: Progress | None = None, *, partial: bool = False) -> list[Check]:
+def verify(
+    folder: FolderState, reference: FolderState | None = None, *, partial: bool = False
+) -> list[Check]:
     """Look at a folder alone and, where a reference is given, compare the two trial by trial.
 
     Args:
@@ -34,7 +36,7 @@ def verify(folder: Progress, reference: Progress | None = None, *, partial: bool
     return [*checks, *compare(here, there)] if there else checks
 
 
-def _side(folder: Progress) -> Side:
+def _side(folder: FolderState) -> Side:
     problems = [f"damaged: {Path(*entry.path.parts[-5:])}: {entry.reason}" for entry in folder.table.damaged]
     prints: dict[str, pl.DataFrame | None] = dict.fromkeys(_BITS)
     for table, columns in _BITS.items():
@@ -50,10 +52,10 @@ def _side(folder: Progress) -> Side:
     return Side(ok, folder.table, prints, tuple(problems))
 
 
-def _complete(folder: Progress, here: Side, there: Side | None, partial: bool) -> Check:
+def _complete(folder: FolderState, here: Side, there: Side | None, partial: bool) -> Check:
     """Every trial that was asked for, and that the reference holds, has a result."""
     done = set(here.ok.select(CELL).iter_rows())
-    asked = {(w.factors.model, w.factors.task, w.factors.strategy, w.factors.seed) for w in folder.wanted}
+    asked = {(w.factors.model, w.factors.task, w.factors.strategy, w.factors.seed) for w in folder.listed}
     expected = "that were asked for"
     if there and not partial:
         expected += " or are in the reference"

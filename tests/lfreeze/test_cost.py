@@ -25,13 +25,13 @@ from transformers import (
     PhiForSequenceClassification,
 )
 
-from lfreeze.cost import Cost, cost, strategy_cost
+from lfreeze.cost import Adapters, Cost, cost
 from lfreeze.freezing import prepare
 from lfreeze.model_shape import ModelShape, ShapeError
 from lfreeze.models.catalog import MODELS
 from lfreeze.models.minicpm import GraniteForSequenceClassification, granite_config
 from lfreeze.plan import FreezeOptions, FreezePlan
-from lfreeze.strategy import PAPER_STRATEGIES, Strategy
+from lfreeze.strategy import Strategy, paper_strategies
 from lfreeze.training.meter import MemoryUse, Meter
 from reproduce.plan.search_space import load_space
 
@@ -74,7 +74,7 @@ def frozen_model(kind: str, name: str, embeddings: str, attention: str) -> tuple
     model, shape = build(kind, attention)
     strategy = Strategy.parse(name)
     plan = prepare(model, strategy, FreezeOptions(freeze_embeddings=embeddings))
-    lora = 8 if name == "LoRA" else None
+    lora = name == "LoRA"
     predicted = cost(
         shape,
         () if lora else strategy.frozen_layers(6),
@@ -83,7 +83,7 @@ def frozen_model(kind: str, name: str, embeddings: str, attention: str) -> tuple
         batch_size=BATCH,
         length=LENGTH,
         precision="fp32",
-        lora_rank=lora,
+        adapters=Adapters(8) if lora else None,
     )
     return model, plan, predicted
 
@@ -227,11 +227,10 @@ def test_large_layers_approach_the_ideal_times(percent: int) -> None:
 
 def test_freezing_more_never_costs_more() -> None:
     recipe, shape = load_space("paper").recipe, paper_shape("gemma-2b")
-    whole = strategy_cost(shape, Strategy.parse("ALL"), recipe, n_labels=2, length=128)
+    whole = Strategy.parse("ALL").cost(shape, recipe, n_labels=2, length=128)
     for kind in ("BOT", "TOP", "ADT-L"):
         costs = [
-            strategy_cost(shape, Strategy.parse(f"{kind}{r}"), recipe, n_labels=2, length=128)
-            for r in (25, 50, 75)
+            Strategy.parse(f"{kind}{r}").cost(shape, recipe, n_labels=2, length=128) for r in (25, 50, 75)
         ]
         for more, less in zip([whole, *costs], costs, strict=False):
             assert less.training_bytes < more.training_bytes
@@ -244,8 +243,8 @@ def test_every_paper_strategy_has_a_cost_on_every_paper_model() -> None:
     recipe = load_space("paper").recipe
     for model in PAPER_MODELS:
         shape = paper_shape(model)
-        for name in PAPER_STRATEGIES:
-            found = strategy_cost(shape, Strategy.parse(name), recipe, n_labels=2, length=96)
+        for name in paper_strategies():
+            found = Strategy.parse(name).cost(shape, recipe, n_labels=2, length=96)
             frozen = Strategy.parse(name).frozen_count(shape.n_layers)
             assert found.trainable_parameters < found.total_parameters or name == "ALL"
             if name.startswith(("INT", "TOP", "ADT")):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lfreeze.errors import StrategyError
-from lfreeze.strategy import PAPER_STRATEGIES, Strategy, kinds
+from lfreeze.strategy import Strategy, kinds, paper_strategies
 
 # Frozen layers counted from 1, as the paper counts, for its models of 18, 32 and 40 layers.
 BY_HAND: dict[str, dict[int, list[int]]] = {
@@ -87,12 +87,14 @@ def test_adaptive_strategies_fix_the_number_alone(kind: str, percent: str) -> No
 
 
 def test_the_seventeen() -> None:
-    assert PAPER_STRATEGIES == (
+    assert paper_strategies() == (
         "ALL", "LoRA", "INT25", "INT33", "INT50", "BOT25", "BOT50", "BOT75", "TOP25", "TOP50", "TOP75",
         "ADT-L25", "ADT-L50", "ADT-L75", "ADT-H25", "ADT-H50", "ADT-H75",
     )  # fmt: skip
-    assert {*BY_HAND, *(k + p for k in ("ADT-L", "ADT-H") for p in ADAPTIVE_COUNTS)} == set(PAPER_STRATEGIES)
-    assert [Strategy.parse(name).name for name in PAPER_STRATEGIES] == list(PAPER_STRATEGIES)
+    assert {*BY_HAND, *(k + p for k in ("ADT-L", "ADT-H") for p in ADAPTIVE_COUNTS)} == set(
+        paper_strategies()
+    )
+    assert [Strategy.parse(name).name for name in paper_strategies()] == list(paper_strategies())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,8 @@ def test_a_new_kind_is_one_file_and_nothing_else(tmp_path: Path) -> None:
     """Random layers, drawn by the seed: found, parsed, selected and trained with."""
     (tmp_path / "random_layers.py").write_text(
         "import random\n"
-        "from lfreeze.strategy import Kind\n\n\n"
+        "from lfreeze.strategy import Kind, register\n\n\n"
+        "@register\n"
         "class Random(Kind):\n"
         "    label = 'RND'\n\n"
         "    def select(self, n_layers, ratio, seed):\n"
@@ -183,6 +186,74 @@ print(strategy.name, [strategy.frozen_layers(8, seed) for seed in (1, 2)])
     assert [len(s) for s in selections] == [4, 4]
     assert selections[0] != selections[1]
     assert "RND" not in kinds()
+
+
+def run_with_plugin(folder: Path, target: str, module: str) -> subprocess.CompletedProcess[str]:
+    """List the kinds where a package with the entry point ``plug = target`` is installed."""
+    info = folder / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[lfreeze.kinds]\nplug = {target}\n")
+    (folder / "plugin.py").write_text(module)
+    code = f"""
+import sys
+sys.path.insert(0, {str(folder)!r})
+from lfreeze.errors import StrategyError
+from lfreeze.strategy import Strategy, kinds, paper_strategies
+try:
+    print(" ".join(kinds()), Strategy.parse("plg50").frozen_layers(4), len(paper_strategies()))
+except StrategyError as error:
+    print(error)
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+PLUGIN = """
+from lfreeze.kinds.bottom import Bottom
+from lfreeze.strategy import register
+class Plugged(Bottom):
+    label = "PLG"
+    order = 45
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "module"),
+    [("plugin:Plugged", PLUGIN), ("plugin", PLUGIN.replace("class", "@register\nclass"))],
+)
+def test_an_installed_package_adds_a_kind_by_its_entry_point(
+    tmp_path: Path, target: str, module: str
+) -> None:
+    """In its place by ``order``; what is not inherited, such as the paper's ratios, stays at its default."""
+    done = run_with_plugin(tmp_path, target, module)
+    assert done.stdout.strip() == "ALL LoRA INT BOT TOP PLG ADT-L ADT-H BOT-E (0, 1) 17"
+
+
+@pytest.mark.parametrize(
+    ("target", "module", "message"),
+    [
+        ("absent", "", "plug = 'absent' in the group lfreeze.kinds does not load (ModuleNotFoundError"),
+        ("plugin:Absent", "", "does not load (AttributeError"),
+        ("plugin", "1 / 0", "does not load (ZeroDivisionError: division by zero): correct or uninstall"),
+        ("plugin", "", "is neither a subclass of lfreeze.strategy.Kind nor a module that registers one"),
+        ("plugin:value", "value = 3", "is neither a subclass"),
+        (
+            "plugin:Plugged",
+            PLUGIN.replace("PLG", "bot"),
+            "plugin.Plugged has the label 'bot', which lfreeze.kinds.bottom.Bottom has already",
+        ),
+        (
+            "plugin:Plugged",
+            PLUGIN.replace("PLG", "PLG2"),
+            "the label 'PLG2' of the strategy kind plugin.Plugged",
+        ),
+        ("plugin:Plugged", PLUGIN.replace("label", "name"), "the label None of the strategy kind"),
+    ],
+)
+def test_an_unusable_entry_point_is_named(tmp_path: Path, target: str, module: str, message: str) -> None:
+    output = run_with_plugin(tmp_path, target, module).stdout
+    assert message in output
+    assert len(output.splitlines()) == 1
 
 
 def test_strategies_are_known_without_torch() -> None:

@@ -23,7 +23,7 @@ from lfreeze.models.files import ModelError
 from lfreeze.models.loading import BaseModel, load_tokenizer
 from lfreeze.models.preflight import inspect_model
 from lfreeze.recipe import Recipe
-from lfreeze.strategy import PAPER_STRATEGIES, Strategy
+from lfreeze.strategy import Strategy, paper_strategies
 from tests.conftest import with_values
 from tests.lfreeze.models.test_minicpm import reference
 from tests.support.checkpoints import MINICPM, tokenizer_files, write, write_causal, write_minicpm
@@ -53,7 +53,7 @@ def test_a_minicpm_of_the_hub_computes_minicpms_equations(
     """Its remote code, which would end this process, is beside it; padding on either side changes nothing."""
     stored = write_minicpm(tmp_path / "minicpm", dtype, **changes)
     checkpoint = find_checkpoint(with_folder(MODELS["minicpm-2b-128k"], tmp_path / "minicpm"))
-    inspect_model(checkpoint, 3, [Strategy.parse(s) for s in PAPER_STRATEGIES if s != "INT25"], recipe)
+    inspect_model(checkpoint, 3, [Strategy.parse(s) for s in paper_strategies() if s != "INT25"], recipe)
     model = BaseModel(checkpoint, 3, recipe, CPU).reset(7).eval()
     assert next(model.parameters()).dtype == torch.float32
     ids = torch.randint(4, 290, (11,), generator=torch.Generator().manual_seed(3))

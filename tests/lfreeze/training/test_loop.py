@@ -17,7 +17,7 @@ from lfreeze.data.encoding import EncodedSplit, EncodedTask, collate, training_o
 from lfreeze.freezing import freeze
 from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
-from lfreeze.strategy import PAPER_STRATEGIES, Strategy
+from lfreeze.strategy import Strategy, paper_strategies
 from lfreeze.training.loop import TrainingError, train
 from tests.conftest import with_values
 
@@ -122,7 +122,7 @@ def test_agrees_with_the_trainer(strategy: str, recipe: Recipe, tmp_path: Path) 
 
 def test_each_strategy_leaves_a_whole_record(recipe: Recipe) -> None:
     data = make_data()
-    for name in PAPER_STRATEGIES:
+    for name in paper_strategies():
         record = train(make_model(), data, recipe, Strategy.parse(name), seed=1, device=CPU)
         adaptive = name.startswith("ADT")
         assert record.proof.holds, name

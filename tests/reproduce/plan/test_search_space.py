@@ -8,7 +8,7 @@ import pytest
 
 from lfreeze.errors import InputError
 from lfreeze.freezing import freeze
-from lfreeze.strategy import PAPER_STRATEGIES, Strategy
+from lfreeze.strategy import Strategy, paper_strategies
 from reproduce.plan.cost import Assumptions, plan_space
 from reproduce.plan.search_space import SpaceError, load_space
 from tests.support.architectures import LAYERS, build
@@ -18,7 +18,7 @@ def test_efficiency_measures_each_trial_alone() -> None:
     space = load_space("efficiency")
     assert space.exclusive
     assert len(space.factors()) == 20 * 3 * 5
-    assert set(space.strategies) == {*PAPER_STRATEGIES, "BOT-E25", "BOT-E50", "BOT-E75"}
+    assert set(space.strategies) == {*paper_strategies(), "BOT-E25", "BOT-E50", "BOT-E75"}
     assert (space.recipe.padding, space.recipe.max_length) == ("max_length", 128)
     assert set(space.models) == set(load_space("paper").models)
 

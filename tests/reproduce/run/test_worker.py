@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lfreeze.strategy import PAPER_STRATEGIES
+from lfreeze.strategy import paper_strategies
 from reproduce.plan.inputs import SpaceInputs, find_inputs, trial_specs
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.plan.spec import TrialSpec
@@ -46,21 +46,21 @@ def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResul
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
     """Every strategy, LoRA's injected modules included, leaves nothing behind."""
-    space, inputs = small_space(",".join(PAPER_STRATEGIES), seeds="1,2,3,4,5,6")
+    space, inputs = small_space(",".join(paper_strategies()), seeds="1,2,3,4,5,6")
     specs = trial_specs(space, inputs)
     veteran = TrialWorker()
     late = [run(veteran, spec, inputs) for spec in specs]
     assert len(late) == 102
-    assert late[99].row["worker_trial_index"] == 99
+    assert late[99].row.worker_trial_index == 99
     for index in (*range(0, 102, 20), 98, 99, 100, 101):
         assert numbers(run(TrialWorker(), specs[index], inputs)) == numbers(late[index]), specs[index].factors
     for result in late:
         row = result.row
-        assert row["status"] == "ok"
-        assert row["frozen_unchanged"]
-        assert row["every_trainable_got_gradient"]
-        assert row["optimiser_holds_trainable"]
-        assert row["backward_depth"] == row["planned_backward_depth"]
+        assert row.status == "ok"
+        assert row.frozen_unchanged
+        assert row.every_trainable_got_gradient
+        assert row.optimiser_holds_trainable
+        assert row.backward_depth == row.planned_backward_depth
 
 
 def test_a_change_of_task_and_model_leaves_nothing_behind() -> None:
@@ -112,14 +112,14 @@ import resource
 from tests.reproduce.run.test_worker import *
 worker = TrialWorker()
 small, inputs = small_space("ALL")
-assert run(worker, *trial_specs(small, inputs), inputs).row["status"] == "ok"
+assert run(worker, *trial_specs(small, inputs), inputs).row.status == "ok"
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, resource.RLIM_INFINITY))
 large, inputs = small_space("ALL", batch_size="4096", padding="max_length")
 row = run(worker, *trial_specs(large, inputs), inputs).row
-print(row["status"], row["error_type"])
+print(row.status, row.error_type)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(run(worker, *trial_specs(small, inputs), inputs).row["status"])
+print(run(worker, *trial_specs(small, inputs), inputs).row.status)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split()[:1] == ["oom"], done.stdout + done.stderr

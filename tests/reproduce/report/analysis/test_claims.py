@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from lfreeze.strategy import PAPER_STRATEGIES, Strategy
+from lfreeze.strategy import Strategy, paper_strategies
 from reproduce.report.analysis.claims import BOUNDS, Verdict, ledger, verdicts
 from reproduce.report.analysis.estimands import Measured, Numbers
 from reproduce.report.text.claims import card, claims_layout, label, tally
@@ -25,7 +25,7 @@ Plant = Callable[[str, random.Random], dict[str, Any]]
 
 def paper_trials(
     plant: Plant,
-    strategies: Iterable[str] = PAPER_STRATEGIES,
+    strategies: Iterable[str] = paper_strategies(),
     models: Iterable[str] = MODELS,
     tasks: Iterable[str] = TASKS,
     seeds: Iterable[int] = SEEDS,
