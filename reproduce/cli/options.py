@@ -16,6 +16,8 @@ from reproduce.process import BAD_INPUT, CONTINUES, SIGNALLED, is_ray_sigterm_ex
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
 
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 PATH = click.Path(path_type=Path)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -101,7 +103,7 @@ ACCEPT = click.option(
 )
 
 
-def with_options(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+def with_options(options: Sequence[_Decorator]) -> _Decorator:
     """Combine several options into one decorator."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
