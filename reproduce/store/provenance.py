@@ -96,7 +96,7 @@ def hardware(device_type: str) -> Hardware:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         values["cuda_version"] = torch.version.cuda
         values["cudnn_version"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-        values["driver_version"] = _driver_version()
+        values["driver_version"] = driver_version()
         values["gpu_name"] = properties.name
         values["gpu_memory_bytes"] = properties.total_memory
     return values
@@ -129,7 +129,7 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 @functools.cache
-def _driver_version() -> str | None:
+def driver_version() -> str | None:
     """The NVIDIA driver's version; None without the driver or its Python binding."""
     try:
         import pynvml

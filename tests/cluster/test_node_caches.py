@@ -87,7 +87,8 @@ def test_every_nodes_cache_is_filled_and_then_no_hub_is_needed(
     empty = reproduce(network, homes[0], "run", tmp_path / "a")
     assert empty.returncode == 2, empty.stdout + empty.stderr
     assert (
-        "its cache has no model org/gated: `reproduce fetch` with the same --address fills it" in empty.stderr
+        "its cache has no model org/gated: `reproduce fetch` with the same --address downloads it"
+        in empty.stderr
     )
     assert not list(tmp_path.glob("a/trials/**/*.parquet"))
 
