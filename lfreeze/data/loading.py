@@ -15,6 +15,7 @@ from typing import Any
 
 from lfreeze import hub
 from lfreeze.data.tasks import Example, Hosted, Task, TaskData, TaskError, get_task
+from lfreeze.errors import first_line
 from lfreeze.tiny.tasks import examples
 
 # Where the hub keeps its own Parquet copy of a dataset that is not in Parquet itself.
@@ -133,11 +134,13 @@ def _hosted(task: Task) -> tuple[str, tuple[dict[str, Path], dict[str, Path]]]:
     return found.revision, (train, validation)
 
 
-def task_outlook(task: Task) -> hub.Outlook:
+def task_availability(task: Task) -> hub.Availability:
     """What ``load_task`` would meet on the hub; a generated task counts as cached."""
     if task.hosted is None:
-        return hub.Outlook(cached=True)
-    return hub.outlook(task.hosted.repo_id, task.hosted.revision, *_chooser(task.hosted), kind="dataset")
+        return hub.Availability(cached=True)
+    return hub.check_availability(
+        task.hosted.repo_id, task.hosted.revision, *_chooser(task.hosted), kind="dataset"
+    )
 
 
 def _chooser(source: Hosted) -> tuple[Callable[[Sequence[str]], list[str]], Callable[[Path], bool]]:
@@ -175,7 +178,7 @@ def _read_parquet(task: Task, paths: Sequence[Path]) -> list[Example]:
             table = pyarrow.parquet.read_table(path)
             table.validate(full=True)
         except (OSError, pyarrow.ArrowException) as error:
-            raise TaskError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
+            raise TaskError(f"{path} is not a Parquet file ({first_line(error)})") from None
         _require_label_order(task, path, table.schema.metadata or {})
         names = list(table.column_names)
         rows = ((number, row) for number, row in enumerate(table.to_pylist(), start=1))

@@ -202,11 +202,11 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
     )
 
 
-def model_outlook(card: ModelCard) -> hub.Outlook:
+def model_availability(card: ModelCard) -> hub.Availability:
     """What ``find_checkpoint`` would meet on the hub; a model that is not the hub's counts as cached."""
     if card.random or card.tiny or card.folder is not None:
-        return hub.Outlook(cached=True)
-    return hub.outlook(card.model_id, card.revision, needed_files, is_complete)
+        return hub.Availability(cached=True)
+    return hub.check_availability(card.model_id, card.revision, needed_files, is_complete)
 
 
 def _random_checkpoint(card: ModelCard) -> Checkpoint:

@@ -10,7 +10,7 @@ import transformers
 
 from lfreeze.blocks import Parts, model_parts
 from lfreeze.errors import InputError
-from lfreeze.hf_logging import quiet
+from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.files import ModelError
 
 # Heads of other tasks, where a checkpoint does not say which architecture it was saved from.
@@ -67,6 +67,6 @@ def _own_heads(model: Any) -> set[str]:
         return set()
     if getattr(cls, "config_class", None) is not type(model.config):
         return set()
-    with quiet(), torch.device("meta"):
+    with silence_transformers(), torch.device("meta"):
         saved = cls(model.config)
     return {name for name, _ in saved.named_children()} - base

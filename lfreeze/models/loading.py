@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from lfreeze.blocks import model_parts
+from lfreeze.errors import first_line
 from lfreeze.freeze_proof import fingerprint
-from lfreeze.hf_logging import quiet
+from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.catalog import EOS, Checkpoint
 from lfreeze.models.checkpoint_check import check_tensors
 from lfreeze.models.files import ModelError, weight_files
@@ -118,11 +119,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
             raise ModelError(f"model {name}: its tokenizer is code of its own, which is never run")
         loader, options = PreTrainedTokenizerFast, {}
     try:
-        with quiet():
+        with silence_transformers():
             tokenizer = loader.from_pretrained(folder, local_files_only=True, **options)
     # The many kinds of damaged files raise as many types.
     except Exception as error:
-        raise ModelError(f"model {name}: its tokenizer does not load: {_first_line(error)}") from error
+        raise ModelError(f"model {name}: its tokenizer does not load: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         wanted = tokenizer.eos_token if checkpoint.pad_token == EOS else checkpoint.pad_token
         if wanted is None:
@@ -159,7 +160,7 @@ def model_config(checkpoint: Checkpoint) -> Any:
     # A size that is missing, of the wrong type or impossible: each architecture has its own checks.
     except Exception as error:
         raise ModelError(
-            f"model {checkpoint.name}: its config.json is not valid: {_first_line(error)}"
+            f"model {checkpoint.name}: its config.json is not valid: {first_line(error)}"
         ) from error
     raise ModelError(
         f"model {checkpoint.name}: the transformers library has no architecture {kind!r}, "
@@ -181,7 +182,7 @@ def load(
     config = model_config(checkpoint)
     config.num_labels = n_labels
     try:
-        with quiet():
+        with silence_transformers():
             model, info = _classifier(checkpoint, config).from_pretrained(
                 checkpoint.folder,
                 config=config,
@@ -195,7 +196,7 @@ def load(
             )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"model {checkpoint.name}: {checkpoint.folder} does not load: {_first_line(error)}"
+            f"model {checkpoint.name}: {checkpoint.folder} does not load: {first_line(error)}"
         ) from error
     check_tensors(checkpoint.name, model, info)
     return model, info
@@ -211,7 +212,7 @@ def empty_classifier(
     """
     config = model_config(checkpoint)
     config.num_labels = n_labels
-    with quiet(), torch.device("meta"):
+    with silence_transformers(), torch.device("meta"):
         model = _classifier(checkpoint, config, from_config=True)(
             config, dtype=dtype, attn_implementation=ATTENTION
         )
@@ -240,7 +241,3 @@ def _classifier(checkpoint: Checkpoint, config: Any, *, from_config: bool = Fals
 
 def _deviation(model: Any) -> float:
     return float(getattr(model.config, "initializer_range", 0.02))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,11 +13,11 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from lfreeze.data.loading import load_task, task_outlook
+from lfreeze.data.loading import load_task, task_availability
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
 from lfreeze.model_shape import ShapeError
-from lfreeze.models.catalog import find_checkpoint, model_outlook
+from lfreeze.models.catalog import find_checkpoint, model_availability
 from reproduce.plan.cost import GIB, Assumptions, plan_space
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
@@ -145,7 +145,7 @@ def _folders(space: SearchSpace, root: Path) -> Iterator[Finding]:
 
     from lfreeze.data.encoding_cache import cache_folder
 
-    outlooks = [model_outlook(card) for card in space.cards.values()]
+    outlooks = [model_availability(card) for card in space.cards.values()]
     download = sum(outlook.n_bytes or 0 for outlook in outlooks)
     trials = len(space.factors())
     for subject, folder, need, advice in (
@@ -174,7 +174,7 @@ def _models(space: SearchSpace) -> Iterator[Finding]:
         if card.random:
             yield Finding(subject, "ok", "random weights: nothing to read")
             continue
-        outlook = model_outlook(card)
+        outlook = model_availability(card)
         if outlook.problem:
             yield Finding(subject, "problem", outlook.problem)
         elif not outlook.cached:
@@ -197,7 +197,7 @@ def _models(space: SearchSpace) -> Iterator[Finding]:
 def _tasks(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
     for name in space.tasks:
         subject, task = f"task {name}", get_task(name)
-        outlook = task_outlook(task)
+        outlook = task_availability(task)
         if data_dir is None and outlook.problem:
             yield Finding(subject, "problem", outlook.problem)
         elif data_dir is None and not outlook.cached:

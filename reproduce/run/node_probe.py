@@ -150,12 +150,12 @@ def _look() -> Callable[..., dict[str, Any]]:
                     "problem": f"it has another version of this package: {name} {theirs[name]} there, {value} here"
                 }
         from lfreeze.errors import InputError
-        from lfreeze.models.catalog import find_checkpoint, model_outlook
+        from lfreeze.models.catalog import find_checkpoint, model_availability
 
         cards, wanted = ray.get(asked[0])
         for name, card in cards.items():
             try:
-                if not model_outlook(card).cached:
+                if not model_availability(card).cached:
                     fetch = "`reproduce fetch` with the same --address fills it"
                     return report | {"problem": f"its cache has no model {name}: {fetch}"}
                 found = find_checkpoint(card)

@@ -179,7 +179,7 @@ def test_what_is_not_there(hub: HubServer, asked: Any) -> None:
     assert "not in the cache" in message
     assert "reproduce fetch" in message
     message = asked(*trial, "someone/small-llama", expect=2, HF_ENDPOINT="http://127.0.0.1:9")
-    assert "http://127.0.0.1:9 does not give it" in message
+    assert "cannot be downloaded from http://127.0.0.1:9" in message
     hub.add_dataset("nyu-mll/glue", {"README.md": b""})
     message = asked("trial", "--strategy", "ALL", "--task", "rte", "--model", "tiny-gemma", expect=2)
     assert "task rte" in message
