@@ -21,6 +21,7 @@ from reproduce.cli.options import (
     takes_space,
     with_options,
 )
+from reproduce.process import set_environment
 
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.version_option(package_name="lfreeze")
 def main() -> None:
     """Selective layer freezing: the paper's experiment, from a grid of trials to a report."""
+    set_environment()
 
 
 @main.command(short_help="Run the trials of a space, then write the report.")
@@ -49,6 +51,7 @@ def main() -> None:
 def run(
     space: SearchSpace,
     artifacts: Path | None,
+    gpus_per_trial: str,
     keep_going: bool,
     dashboard: bool,
     dashboard_host: str,
@@ -67,10 +70,18 @@ def run(
       reproduce run efficiency --weights random --models gemma-2b
     """
     from reproduce.cli.commands import run_space
+    from reproduce.run.gpu_share import parse_share
+    from reproduce.run.pipeline import RunOptions
 
-    root = artifacts or Path("artifacts") / space.name
-    where = (dashboard_host, dashboard_port) if dashboard else None
-    sys.exit(run_space(space, root, fail_fast=not keep_going, dashboard=where, **options))
+    run_options = RunOptions(
+        space,
+        artifacts or Path("artifacts") / space.name,
+        dashboard=(dashboard_host, dashboard_port) if dashboard else None,
+        gpu_share=parse_share(gpus_per_trial),
+        fail_fast=not keep_going,
+        **options,
+    )
+    sys.exit(run_space(run_options))
 
 
 @main.command(short_help="List the trials of a space and their predicted cost.")

@@ -8,119 +8,73 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from lfreeze.errors import InputError
 from reproduce.cli.console import print_checks, print_failures
-from reproduce.plan.inputs import find_inputs, trial_specs, try_inputs
-from reproduce.plan.search_space import SearchSpace, recipe_values
-from reproduce.plan.spec import TrialSpec
+from reproduce.plan.inputs import check_inputs, find_inputs, trial_specs
+from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK, end_on_signals
-from reproduce.run.gpu_share import choose_share, local_gpu_bytes, parse_share
-from reproduce.run.placement import Place, Resources, choose_places, describe_places
-from reproduce.run.preflight import require_disk, require_shared_memory
-from reproduce.run.ray_session import check_address, ray_session, require_answer
+from reproduce.run.pipeline import PendingRun, RunOptions, execute, opened_folder, preflight, resolve
+from reproduce.run.ray_session import ray_session, require_answer
 from reproduce.store.artifacts import (
     LOCK_FILE,
     FolderState,
     check_folder,
     exclusive_writer,
-    prepare_folder,
     read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
 
+if TYPE_CHECKING:
+    from reproduce.run.sweep import SweepOutcome
 
-def run_space(
-    space: SearchSpace,
-    root: Path,
-    *,
-    data_dir: Path | None,
-    address: str | None,
-    dashboard: tuple[str, int] | None,
-    gpus_per_trial: str,
-    max_concurrent: int | None,
-    fail_fast: bool,
-    accept_inputs: bool,
-) -> int:
-    """Run what is missing of a space, then report; the exit status."""
+
+def run_space(options: RunOptions) -> int:
+    """Run the missing trials of a space, then report; the exit status."""
     end_on_signals()
-    share = parse_share(gpus_per_trial)
-    if address is not None:
-        check_address(address)
-    inputs = find_inputs(space, data_dir)
-    specs = trial_specs(space, inputs)
-    if not _all_finished(root, specs):
-        if address is None:
-            share = choose_share(space, share, local_gpu_bytes(), "this machine")
-            require_shared_memory()
-        try_inputs(space, inputs)
-    check_folder(root)
-    with exclusive_writer(root):
-        if not accept_inputs:
-            check_lock(root, inputs)
-        prepare_folder(root, specs, recipe_values(space.recipe), accept_inputs=accept_inputs)
-        write_lock(root, inputs)
-        progress = read_folder(root)
-        open_specs = [s for s in specs if not progress.has_result(s)]
-        finished = len(specs) - len(open_specs)
-        if not open_specs:
-            print(f"All {len(specs)} trials are finished already; nothing to run.")
-            if (root / "report" / "report.html").is_file():
-                print(f"Report: {root / 'report' / 'report.html'}")
-            else:
-                _report({root: progress}, root / "report")
-            return OK
+    run = resolve(options)
+    with opened_folder(options.root):
+        pending = preflight(run)
+        if not pending.specs:
+            print(f"All {len(run.specs)} trials are finished already; nothing to run.")
+            return _report_finished(pending)
         print(
-            f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
-            f"results in {root}"
+            f"{options.space.name}: {len(run.specs)} trials, {pending.finished} finished already, "
+            f"{len(pending.specs)} to run; results in {options.root}"
         )
-        require_disk(root, len(open_specs))
-        with ray_session(address, dashboard):
-            from reproduce.run.sweep import run_sweep
+        outcome = execute(pending)
+        return _report_outcome(pending, outcome)
 
-            cpus = space.recipe.cpu_threads
-            places: tuple[Place, ...] = (Place(share or 0.0),)
-            if address is not None:
-                from reproduce.run.node_probe import examine_nodes
 
-                nodes = examine_nodes(inputs, cpus, with_gpus=share != 0)
-                places = choose_places(space, share, nodes)
-                for line in describe_places(space, nodes, places):
-                    print(line)
-            if space.exclusive and not any(place.share for place in places):
-                max_concurrent = 1
-            outcome = run_sweep(
-                open_specs,
-                inputs,
-                root,
-                resources=Resources(cpus, places, max_concurrent),
-                attempts={s.run_id: progress.attempts(s) + 1 for s in open_specs},
-                finished_before=finished,
-                fail_fast=fail_fast,
-            )
-        progress = read_folder(root)
-        if progress.table.frame.height:
-            _report({root: progress}, root / "report")
-    asked = {run_id for s in specs for run_id in s.all_run_ids}
-    missing = [w for w in progress.missing if w.run_id in asked]
+def _report_finished(pending: PendingRun) -> int:
+    """Name the report of a folder that needs no run, and write it if there is none."""
+    root = pending.run.options.root
+    page = root / "report" / "report.html"
+    if page.is_file():
+        print(f"Report: {page}")
+    else:
+        _report({root: pending.before or read_folder(root)}, root / "report")
+    return OK
+
+
+def _report_outcome(pending: PendingRun, outcome: SweepOutcome) -> int:
+    """Write the report of a sweep that ran, and name its problems, failures and missing trials."""
+    root = pending.run.options.root
+    after = read_folder(root)
+    if after.table.frame.height:
+        _report({root: after}, root / "report")
+    run_ids = {run_id for spec in pending.run.specs for run_id in spec.all_run_ids}
+    missing = sum(trial.run_id in run_ids for trial in after.missing)
     for problem in outcome.problems:
         print(f"problem: {problem}")
-    print_failures(progress.failed.filter(pl.col("run_id").is_in(list(asked))))
+    print_failures(after.failed.filter(pl.col("run_id").is_in(list(run_ids))))
     if missing:
-        print(f"{len(missing)} trials have no result; the same command runs them.")
+        print(f"{missing} trials have no result; run the same command again to run them.")
     return FAILED if outcome.failed or outcome.problems or missing else OK
-
-
-def _all_finished(root: Path, specs: Sequence[TrialSpec]) -> bool:
-    try:
-        state = read_folder(root)
-    except InputError:
-        return False
-    return all(state.has_result(spec) for spec in specs)
 
 
 def fetch_space(
@@ -133,7 +87,7 @@ def fetch_space(
     if address is not None:
         require_answer(address)
     inputs = find_inputs(space, data_dir)
-    try_inputs(space, inputs)
+    check_inputs(space, inputs)
     check_folder(root)
     with exclusive_writer(root):
         if not accept_inputs:
@@ -162,7 +116,7 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     """Run the only trial of a space in this process and print its row; the exit status."""
     inputs = find_inputs(space, data_dir)
     (spec,) = trial_specs(space, inputs)
-    try_inputs(space, inputs)
+    check_inputs(space, inputs)
     from reproduce.run.worker import TrialWorker
     from reproduce.store.parquet import trial_frame
 

@@ -37,10 +37,9 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
     assumed = assumptions(space, gpu_memory_gib, tflops)
     trials = plan_space(space, assumed)
     if as_json:
-        listed = [dataclasses.asdict(t) for t in trials]
-        print(
-            json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": listed}, indent=1)
-        )
+        listed = [dataclasses.asdict(trial) for trial in trials]
+        rows = [{**row.pop("factors"), **row} for row in listed]
+        print(json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": rows}, indent=1))
         return
     table = Table(box=None, header_style="bold")
     for column in ("model", "task", "strategy"):
@@ -49,10 +48,10 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
         table.add_column(column, justify="right", no_wrap=True)
     for t in trials:
         table.add_row(
-            t.model,
-            t.task,
-            t.strategy,
-            str(t.seed),
+            t.factors.model,
+            t.factors.task,
+            t.factors.strategy,
+            str(t.factors.seed),
             f"{t.frozen_layers}/{t.n_layers}",
             f"{t.static_bytes / GIB:.3f}",
             f"{t.training_bytes / GIB:.3f}",
@@ -67,7 +66,7 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
         f"{total['peak_bytes'] / GIB:.2f} GiB; shares are of a GPU with {gpu_memory_gib:g} GiB "
         "(--gpu-memory). Nothing was started."
     )
-    too_large = {(t.model, t.strategy) for t in trials if t.gpu_share > 1}
+    too_large = {(t.factors.model, t.factors.strategy) for t in trials if t.gpu_share > 1}
     if too_large:
         listed_models = ", ".join(sorted({model for model, _ in too_large}))
         print(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, SIGNALLED, of_rays_handler, received
+from reproduce.process import BAD_INPUT, SIGNALLED, is_ray_sigterm_exit, received
 
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
@@ -30,7 +30,7 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
         except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error, SystemExit) and not of_rays_handler(error.code):
+            if isinstance(error, SystemExit) and not is_ray_sigterm_exit(error.code):
                 raise
             told = f"interrupted ({received().name})"
             click.echo(f"{told}: what is finished is kept, and the same command goes on.", err=True)

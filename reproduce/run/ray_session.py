@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, FAILED, end_on_signals
+from reproduce.process import BAD_INPUT, FAILED, end_on_signals, set_environment
 from reproduce.run.preflight import OBJECT_STORE_BYTES
 
 _HOST_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
@@ -40,12 +40,8 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
     # A worker's death is told in one line by the recorder, and by the trial's row if it stays dead.
     for teller in ("execution.tune_controller", "tune"):
         logging.getLogger(f"ray.tune.{teller}").setLevel(logging.CRITICAL)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
-        # Nothing but a dashboard that someone asks for listens beyond this machine: the setting for systems
-        # where Ray makes no cluster. Ray reads it when it is imported, so that comes after.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Before Ray is imported. Nothing but a requested dashboard listens beyond this machine.
+    set_environment(single_machine=address is None)
     import ray
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

@@ -1,7 +1,7 @@
-"""What Ray's metrics endpoint shows of a sweep: each running trial, and how far the sweep is.
+"""The gauges of a sweep on Ray's metrics endpoint: each running trial, and the progress of the sweep.
 
-Ray drops a gauge that is no longer set (after some 20 s), so a finished trial's series end by themselves.
-Its dashboard and Prometheus add the prefix ``ray_``.
+Ray drops a gauge some 20 s after it was last set, so a finished trial's series end by themselves.
+The dashboard and Prometheus add the prefix ``ray_``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import torch
 from ray.util.metrics import Gauge
 
 from lfreeze.strategy import Strategy
@@ -32,7 +31,7 @@ _SWEEP_SECONDS = 4.0
 
 
 class TrialGauges:
-    """A worker's gauges; tagged by the five factors of the trial that it runs."""
+    """A worker's gauges, tagged with the factors of the trial that it runs."""
 
     def __init__(self) -> None:
         self._gauges = {name: Gauge(name, text, tag_keys=TAGS) for name, text in TRIAL_GAUGES.items()}
@@ -51,10 +50,12 @@ class TrialGauges:
         self._last = 0.0
 
     def step(self, step: Step) -> None:
-        """At most once a second, so that watching costs nothing."""
+        """Set the gauges at most once a second, so that monitoring costs nothing measurable."""
         if time.monotonic() - self._last < _SECONDS:
             return
         self._last = time.monotonic()
+        import torch
+
         values = {"step": step.step, "loss": step.loss, "step_seconds": step.seconds}
         if torch.cuda.is_available():
             values["memory_bytes"] = torch.cuda.memory_allocated()
@@ -71,7 +72,7 @@ class TrialGauges:
 
 
 class SweepGauge:
-    """The driver's count of trials by state."""
+    """The driver's number of trials, by state."""
 
     def __init__(self) -> None:
         self._gauge = Gauge(SWEEP_GAUGE, "trials of the sweep, by state", tag_keys=("state",))

@@ -155,7 +155,7 @@ def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_pat
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("a worker died; again from its start") == 2
+    assert done.stderr.count("a worker died; its trial restarts") == 2
     (row,) = rows(tmp_path / "a").to_dicts()
     assert row["error_type"] == "WorkerDied"
     assert "killed due to the node running low on memory" in row["error_message"]
