@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from reproduce.plan.search_space import SearchSpace, load_space
-from reproduce.report.analysis.estimands import AGAINST_ALL, Contrast, Measured, Numbers
+from reproduce.report.analysis.estimands import AGAINST_ALL, Contrast, ContrastEstimator, Estimate
 from reproduce.report.formatting import listed, plural
 from reproduce.report.strategy_order import BASELINE
 
@@ -62,11 +62,11 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Part:
+class ClaimPart:
     """One contrast of a claim, what was measured of it, and how the claim's range decides it."""
 
     contrast: Contrast
-    measured: Measured | None
+    measured: Estimate | None
     verdict: str
 
 
@@ -84,7 +84,7 @@ class Verdict:
     verdict: str
     by_numbers: str
     reasons: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[ClaimPart, ...]
 
     @property
     def strategies(self) -> list[str]:
@@ -98,8 +98,7 @@ class Verdict:
 @cache
 def ledger() -> tuple[tuple[Claim, ...], Mapping[str, Mapping[str, Any]]]:
     """The paper's claims, and by quantity what counts as evidence."""
-    text = next(path for path in _FILES if path.is_file()).read_text("utf-8")
-    book = tomllib.loads(text)
+    book = _book()
     names = ("id", "section", "statement", "quantity")
     claims = [
         Claim(
@@ -113,6 +112,16 @@ def ledger() -> tuple[tuple[Claim, ...], Mapping[str, Mapping[str, Any]]]:
     return tuple(claims), evidence
 
 
+def headline_savings() -> tuple[str, ...]:
+    """The strategies whose saving of training memory the report states first."""
+    return tuple(_book()["headline_savings"])
+
+
+@cache
+def _book() -> dict[str, Any]:
+    return tomllib.loads(next(path for path in _FILES if path.is_file()).read_text("utf-8"))
+
+
 def verdicts(trials: pl.DataFrame) -> list[Verdict]:
     """A verdict on each claim, in the ledger's order."""
     claims, evidence = ledger()
@@ -121,14 +130,14 @@ def verdicts(trials: pl.DataFrame) -> list[Verdict]:
     return [_judge(claim, *by_kind[id(evidence[claim.quantity])]) for claim in claims]
 
 
-def _evidence(trials: pl.DataFrame, kind: Mapping[str, Any]) -> tuple[Numbers, str | None]:
+def _evidence(trials: pl.DataFrame, kind: Mapping[str, Any]) -> tuple[ContrastEstimator, str | None]:
     """The trials that count; where none does, all of them, and why none counts."""
     left = trials.filter(pl.col("status") == "ok")
     for keep, reason in _conditions(left, kind):
         left = left.filter(keep)
         if not left.height:
-            return Numbers(trials), reason
-    return Numbers(left), None
+            return ContrastEstimator(trials), reason
+    return ContrastEstimator(left), None
 
 
 def _conditions(trials: pl.DataFrame, kind: Mapping[str, Any]) -> list[tuple[pl.Expr, str]]:
@@ -160,10 +169,12 @@ def _paper() -> SearchSpace:
     return load_space("paper")
 
 
-def _judge(claim: Claim, kind: Mapping[str, Any], numbers: Numbers, no_evidence: str | None) -> Verdict:
+def _judge(
+    claim: Claim, kind: Mapping[str, Any], numbers: ContrastEstimator, no_evidence: str | None
+) -> Verdict:
     measured = [numbers.measure(claim.quantity, contrast) for contrast in claim.parts]
     parts = tuple(
-        Part(contrast, found, _decide(claim.range, found))
+        ClaimPart(contrast, found, _decide(claim.range, found))
         for contrast, found in zip(claim.parts, measured, strict=True)
     )
     reasons = [no_evidence] if no_evidence else _too_few(numbers.trials, kind, measured)
@@ -171,7 +182,7 @@ def _judge(claim: Claim, kind: Mapping[str, Any], numbers: Numbers, no_evidence:
     return Verdict(claim, INCONCLUSIVE if reasons else by_numbers, by_numbers, tuple(reasons), parts)
 
 
-def _decide(bounds: Mapping[str, float], measured: Measured | None) -> str:
+def _decide(bounds: Mapping[str, float], measured: Estimate | None) -> str:
     """Supported inside the range, contradicted outside it, by the whole interval; else inconclusive."""
     if measured is None or measured.low is None or measured.high is None:
         return INCONCLUSIVE
@@ -192,7 +203,7 @@ def _together(found: Sequence[str]) -> str:
     return SUPPORTED if set(found) == {SUPPORTED} else INCONCLUSIVE
 
 
-def _too_few(trials: pl.DataFrame, kind: Mapping[str, Any], measured: Sequence[Measured | None]) -> list[str]:
+def _too_few(trials: pl.DataFrame, kind: Mapping[str, Any], measured: Sequence[Estimate | None]) -> list[str]:
     """Where the evidence is too thin: how much there is, and how much it takes."""
     known = [found for found in measured if found]
     if len(known) < len(measured):

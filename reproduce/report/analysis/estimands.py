@@ -30,7 +30,7 @@ Contrast = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Estimate:
     """A contrast's value with its 95 % interval, in the quantity's own unit.
 
     Attributes:
@@ -51,14 +51,14 @@ class Measured:
     n_seeds: int
 
 
-class Numbers:
+class ContrastEstimator:
     """Everything that contrasts of one set of trials are made from, computed once."""
 
     def __init__(self, trials: pl.DataFrame) -> None:
         self.trials = trials
         self._blocks: dict[str, tuple[list[str], list[Block]]] = {}
 
-    def measure(self, quantity: str, contrast: Contrast) -> Measured | None:
+    def measure(self, quantity: str, contrast: Contrast) -> Estimate | None:
         """The contrast over all experiments that have each of its strategies; None where there is none.
 
         Args:
@@ -87,7 +87,7 @@ class Numbers:
 
     def _ranked(
         self, combine: Callable[[Mapping[str, Array], Contrast], Array], contrast: Contrast
-    ) -> Measured | None:
+    ) -> Estimate | None:
         columns = self.columns("accuracy", contrast)
         if not columns:
             return None
@@ -107,13 +107,13 @@ def _factors(contrast: Contrast) -> Array:
     return np.array(list(contrast.values()), dtype=float)
 
 
-def _measured(value: float | None, samples: Array, columns: Sequence[Array], behind: int) -> Measured:
+def _measured(value: float | None, samples: Array, columns: Sequence[Array], behind: int) -> Estimate:
     """``columns``: each experiment's values, a contrast or all of its strategies, one row for each seed;
     ``behind``: of how many strategies the trials are."""
     means = [round(float(column.mean()), DIGITS) for column in columns] if value is None else []
     fewest = min(map(len, columns))
     low, high = percentile_interval(samples) if fewest > 1 else (None, None)
-    return Measured(
+    return Estimate(
         round(float(np.mean(means)) if value is None else value, DIGITS),
         low,
         high,
@@ -149,7 +149,7 @@ def _of_all(column: str) -> pl.Expr:
     return pl.when(value > 0).then(value)
 
 
-def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Measured | None:
+def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Estimate | None:
     """Standard deviations over seeds; experiments are resampled, as each gives one number only."""
     whole = [rows for rows in blocks if len(rows) > 1]
     if not whole:
@@ -159,11 +159,12 @@ def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Measured | None:
     low, high = percentile_interval(values[drawn].mean(1)) if len(values) > 1 else (None, None)
     least, most = round(float(values.min()), DIGITS), round(float(values.max()), DIGITS)
     n, fewest = sum(rows.size for rows in whole), min(map(len, whole))
-    return Measured(round(float(values.mean()), DIGITS), low, high, least, most, n, len(whole), fewest)
+    return Estimate(round(float(values.mean()), DIGITS), low, high, least, most, n, len(whole), fewest)
 
 
 def _sum(scores: Mapping[str, Array], contrast: Contrast) -> Array:
-    return np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
+    total: Array = np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
+    return total
 
 
 def _lead(scores: Mapping[str, Array], contrast: Contrast) -> Array:

@@ -18,7 +18,7 @@ _SEED = re.compile(r"seed=(-?\d+)-")
 
 
 @dataclass(frozen=True)
-class Collected:
+class ReportData:
     """The trials of one or more artifact folders.
 
     Attributes:
@@ -70,11 +70,11 @@ class Collected:
         return self.trials.height - one_per_cell(self.trials).height
 
 
-def collect(
+def collect_data(
     roots: Sequence[Path],
     missing: Sequence[Mapping[str, object]],
     tables: Sequence[TrialTable] | None = None,
-) -> Collected:
+) -> ReportData:
     """Read the folders; a trial is listed as missing only if it is neither finished nor damaged.
 
     Args:
@@ -99,7 +99,7 @@ def collect(
         folders = ", ".join(str(root) for root in roots)
         raise StoreError(f"there is nothing to report: {folders or 'no folder'} holds no finished trial")
     steps, predictions = (scan_table(tables, name) for name in ("steps", "predictions"))
-    return Collected(trials, runs, steps, predictions, tuple(damaged), tuple(rest))
+    return ReportData(trials, runs, steps, predictions, tuple(damaged), tuple(rest))
 
 
 def _names(roots: Sequence[Path]) -> list[str]:
