@@ -82,7 +82,10 @@ class Recipe:
     data_seed: int = 0
     # how the trial is measured
     eval_batch_size: int = 128
-    max_validation_examples: int = 0  # the first so many of the validation split; 0 means all
+    # The first so many examples of the validation split; 0 means all. Metadata: reproduce.plan.spec.
+    max_validation_examples: int = dataclasses.field(
+        default=0, metadata={"introduced": 0, "since": 2, "hashed_at_default": True}
+    )
     timing_warmup_steps: int = 10
     cpu_threads: int = 1
 

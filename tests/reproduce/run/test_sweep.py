@@ -155,7 +155,7 @@ def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_pat
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("a worker died; again from its start") == 2
+    assert done.stderr.count("a worker died; its trial restarts") == 2
     (row,) = rows(tmp_path / "a").to_dicts()
     assert row["error_type"] == "WorkerDied"
     assert "killed due to the node running low on memory" in row["error_message"]
@@ -199,11 +199,11 @@ def test_a_models_local_copy_may_be_named_from_here(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_do_not_write_to_one_folder(swept: Path) -> None:
-    from reproduce.store.artifacts import ArtifactError, writing
+    from reproduce.store.artifacts import ArtifactError, exclusive_writer
 
     before = (swept / "sweep.json").read_bytes()
-    with writing(swept):
-        with pytest.raises(ArtifactError, match="another sweep is writing"), writing(swept):
+    with exclusive_writer(swept):
+        with pytest.raises(ArtifactError, match="another sweep is writing"), exclusive_writer(swept):
             pass
         output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "TOP75", "--seeds", "9", *SMALL,
                            "--artifacts", str(swept), expect=2)  # fmt: skip

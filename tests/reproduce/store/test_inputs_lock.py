@@ -1,4 +1,4 @@
-"""The lock beside the artifacts: what it holds, what it refuses, and what it cannot read."""
+"""The input lock: what it holds, what it refuses, and what it cannot read."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_changed_texts_are_refused_and_a_smaller_choice_of_them_is_not(tmp_path:
     check_lock(tmp_path, found(data, max_train_examples="4", data_seed="3"))
     write_rte(data, [line.replace("a 7", "a seven") for line in RTE])
     with pytest.raises(
-        ArtifactError, match=r"the task rte is not what .*inputs\.lock\.toml says: .*--accept-inputs"
+        ArtifactError, match=r"the task rte differs from .*inputs\.lock\.toml: .*--accept-inputs"
     ):
         check_lock(tmp_path, found(data))
     write_lock(tmp_path, found(data))
@@ -71,8 +71,8 @@ def test_what_a_lock_does_not_name_is_added(tmp_path: Path, data: Path) -> None:
     ("content", "message"),
     [
         ("[models", "is damaged"),
-        ("version = 9", "not a lock of version 1"),
-        ("version = 1\nmodels = 3", "not a lock"),
+        ("version = 9", "not an input lock of version 1"),
+        ("version = 1\nmodels = 3", "is damaged: models = 3"),
     ],
 )
 def test_a_lock_that_cannot_be_read(tmp_path: Path, data: Path, content: str, message: str) -> None:

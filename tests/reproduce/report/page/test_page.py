@@ -24,6 +24,7 @@ from reproduce.report.text.claims import Card, Line
 from reproduce.report.text.tables import trials_layout
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import TRIAL_SCHEMA
+from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.conftest import STRATEGIES
 from tests.reproduce.report.synthetic import grid, trial_row
 
@@ -43,7 +44,12 @@ def write_report(root: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
     (root / "trials").mkdir(parents=True)
     for row in rows:
         steps = list(range(1, 121)) if row["status"] == "ok" else []
-        write_trial(root, TrialResult(row, {"step": steps, "loss": [0.4 + 1 / step for step in steps]}))
+        write_trial(
+            root,
+            TrialResult(
+                TrialRow.from_columns(row), {"step": steps, "loss": [0.4 + 1 / step for step in steps]}
+            ),
+        )
     found = collect([root], [])
     composed, drawing = compose(found, root / "out", None)
     drawing.finish()
@@ -366,7 +372,7 @@ def test_records_are_small_and_complete() -> None:
 
 
 def test_a_damaged_file_of_steps_does_not_stop_the_page(tmp_path: Path) -> None:
-    write_trial(tmp_path, TrialResult(trial_row("ALL"), {"step": [1], "loss": [0.5]}))
+    write_trial(tmp_path, TrialResult(TrialRow.from_columns(trial_row("ALL")), {"step": [1], "loss": [0.5]}))
     (steps,) = (tmp_path / "steps").rglob("*.parquet")
     found = collect([tmp_path], [])
     steps.write_bytes(b"PAR1 neither cut nor whole PAR1")
