@@ -123,6 +123,7 @@ def preflight(run: ResolvedRun) -> PendingRun:
     options, root = run.options, run.options.root
     before = read_folder(root) if (root / "trials").is_dir() else None
     specs = tuple(spec for spec in run.specs if before is None or not before.has_result(spec))
+    attempts = {spec.run_id: 1 + (before.attempts(spec) if before else 0) for spec in specs}
     share = options.gpu_share
     if specs:
         if options.address is None:
@@ -135,7 +136,6 @@ def preflight(run: ResolvedRun) -> PendingRun:
     recipe = recipe_values(options.space.recipe)
     prepare_folder(root, run.specs, recipe, accept_inputs=options.accept_inputs)
     write_lock(root, run.inputs)
-    attempts = {s.run_id: (before.attempts(s) if before else 0) + 1 for s in specs}
     return PendingRun(run, specs, attempts, before, share)
 
 

@@ -92,12 +92,8 @@ class Recorder(SweepCallback):
         """The row of a trial whose workers died too often."""
         spec = self._inputs.specs[from_config(trial.config).run_id]
         now = datetime.now(UTC)
-        row = failed_row(
-            started_row(spec, self._inputs.attempts[spec.run_id]),
-            "error",
-            "WorkerDied",
-            failure_reason(trial),
-        )
+        row = started_row(spec, self._inputs.attempts[spec.run_id])
+        row = failed_row(row, "error", "WorkerDied", failure_reason(trial))
         return TrialResult(replace(row, started_at=now, finished_at=now))
 
     def _record(self, result: TrialResult) -> None:

@@ -16,6 +16,8 @@ from lfreeze.errors import InputError
 from lfreeze.recipe import Recipe, field_types
 
 RECIPE_GROUP = "Recipe"
+# Headings of the report's section on the trials' origin, in order.
+ORIGINS = ("Software", "Hardware", "Measuring")
 _DTYPES: dict[Any, pl.DataType] = {
     int: pl.Int64(),
     float: pl.Float64(),

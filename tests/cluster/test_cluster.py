@@ -15,7 +15,10 @@ from reproduce.store.parquet import read_trials
 from tests.cluster.network import TOKEN, Network, environment_with, missing
 from tests.reproduce.run.test_sweep import SMALL
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
 GRID = ("--tasks", "tiny-cb", "--strategies", "ALL,BOT50,TOP50,INT50", "--set", "steps=60", *SMALL[2:])
 
 

@@ -14,7 +14,10 @@ from tests.cluster.network import SUBNET, TOKEN, Network, environment_with, miss
 from tests.cluster.test_cluster import check
 from tests.reproduce.run.test_sweep import SMALL
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
 
 READER = "hf_planted" + "8" * 24
 HUB = (f"{SUBNET}.1", 8090)

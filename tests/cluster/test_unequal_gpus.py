@@ -15,7 +15,10 @@ from tests.cluster.network import Network, missing
 from tests.cluster.test_cluster import check, start, worker_logs
 from tests.reproduce.run.test_sweep import SMALL
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
 
 # By the closed form, ALL and TOP50 need 521 and 524 MiB with the CUDA context, BOT50 and BOT75 less than 519.
 SMALL_GPU, LARGE_GPU = ("Small GPU", 519, 1), ("Large GPU", 2048, 3)

@@ -20,6 +20,7 @@ _TOOLS = ("buildah", "podman", "runc", "debootstrap")
 _LACKING = [tool for tool in _TOOLS if shutil.which(tool) is None]
 _WHY = f"{', '.join(_LACKING)} not installed" if _LACKING else "building an image needs root"
 pytestmark = [
+    pytest.mark.container,
     pytest.mark.skipif(bool(_LACKING) or os.geteuid() != 0, reason=_WHY),
     pytest.mark.timeout(1500),
 ]

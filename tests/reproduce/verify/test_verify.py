@@ -85,7 +85,7 @@ def test_a_folder_agrees_with_itself(reference: Path) -> None:
     checks = check(reference, reference)
     assert failed(checks) == []
     assert "18 of the 18 trials" in checks["complete"].sentence
-    assert "18 are the same bit by bit" in checks["exact"].sentence
+    assert "18 are equal bit by bit" in checks["exact"].sentence
     assert "accuracy" not in checks
     assert "1.00 times" in checks["speed"].sentence
 
@@ -237,8 +237,8 @@ def test_layers_and_memory_are_compared(reference: Path, tmp_path: Path) -> None
     here = [{**row, "cpu_model": "Another"} for row in grown]
     checks = check(folder(tmp_path / "here", here), reference)
     assert failed(checks) == ["layers", "memory"]
-    assert "12 trials that do not choose" in checks["layers"].sentence
-    assert "of 6 that choose, 0 chose the same" in checks["layers"].sentence
+    assert "12 trials of strategies with fixed layers" in checks["layers"].sentence
+    assert "of 6 adaptive trials, 0 selected the same layers" in checks["layers"].sentence
     assert "static +2.0 %" in checks["memory"].details[0]
     otherwise = check(folder(tmp_path / "other", rows(memory_method="another way")), reference)
     assert otherwise["memory"].passed is None
