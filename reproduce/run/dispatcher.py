@@ -53,7 +53,7 @@ class LivingNodes:
         return self._able[group]
 
 
-class Dispatcher(Searcher):  # type: ignore[misc]
+class Dispatcher(Searcher):
     """Assigns every trial: to the emptiest node group first, and there the trial that the fewest groups accept.
 
     It also restarts trials whose worker died. Tune's own restart would give up a trial whose worker dies

@@ -90,7 +90,7 @@ def with_assigned_resources(trainable: type[tune.Trainable], **parameters: Any) 
     return prepared
 
 
-class SweepCallback(TrialProgressCallback):  # type: ignore[misc]
+class SweepCallback(TrialProgressCallback):
     """Base of the sweep's callback: prints nothing, and Tune adds no reporter of its own next to it."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class SweepCallback(TrialProgressCallback):  # type: ignore[misc]
         pass
 
 
-class SweepStopper(tune.Stopper):  # type: ignore[misc]
+class SweepStopper(tune.Stopper):
     """Base of stoppers that end a whole sweep, never a single trial."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,7 +123,7 @@ class SweepStopper(tune.Stopper):  # type: ignore[misc]
         return False
 
 
-class RestartScheduler(FIFOScheduler):  # type: ignore[misc]
+class RestartScheduler(FIFOScheduler):
     """Runs trials in order, and takes those back from Tune that wait for a node that has left.
 
     Args:

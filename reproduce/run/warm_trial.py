@@ -37,7 +37,7 @@ class SweepInputs:
     data: Mapping[str, TaskData]
 
 
-class WarmTrial(tune.Trainable):  # type: ignore[misc]
+class WarmTrial(tune.Trainable):
     """A Tune trial whose process is reused for the next one, with the model that it has loaded."""
 
     def setup(self, config: dict[str, Any], inputs: SweepInputs) -> None:
