@@ -22,6 +22,7 @@ from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
 from reproduce.run.gpu_share import local_gpu_bytes
 from reproduce.run.preflight import SHM, SHM_BYTES, TRIAL_BYTES
+from reproduce.store.provenance import driver_version
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -90,23 +91,6 @@ def _device() -> Iterator[Finding]:
         )
     else:
         yield Finding("GPU", "note", "none: trials run on the CPU (a container needs --gpus all to see GPUs)")
-
-
-def driver_version() -> str | None:
-    """The version of the NVIDIA driver; None without a driver."""
-    import pynvml  # type: ignore[import-untyped]
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        version: str = pynvml.nvmlSystemGetDriverVersion()
-        return version or None
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _memory(space: SearchSpace) -> Iterator[Finding]:

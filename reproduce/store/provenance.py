@@ -128,21 +128,26 @@ def _git() -> tuple[str | None, bool | None]:
     return commit, None if changes is None else bool(changes)
 
 
-@functools.cache
-def _driver_version() -> str | None:
+def driver_version() -> str | None:
     """The NVIDIA driver's version; None without the driver or its Python binding."""
     try:
-        import pynvml
+        import pynvml  # type: ignore[import-untyped]
     except ImportError:
         return None
     try:
         pynvml.nvmlInit()
-        try:
-            return str(pynvml.nvmlSystemGetDriverVersion())
-        finally:
-            pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
+    try:
+        version: str = pynvml.nvmlSystemGetDriverVersion()
+        return version or None
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+_driver_version = functools.cache(driver_version)
 
 
 @functools.cache

@@ -10,6 +10,8 @@ from rich.console import Console
 from reproduce.plan.cost import GIB, assumptions, gpu_share, largest_share, plan_space, totals
 from reproduce.plan.search_space import load_space
 from reproduce.run.progress import SweepProgress, clock
+from reproduce.store.trial_row import TrialRow
+from tests.reproduce.report.synthetic import trial_row
 
 
 @pytest.mark.parametrize(
@@ -46,8 +48,8 @@ def test_times_read_like_a_clock() -> None:
 def test_a_sweep_that_is_no_terminals_says_its_counts_in_lines() -> None:
     console = Console(file=io.StringIO(), width=200)
     with SweepProgress(total=4, before=2, console=console) as progress:
-        progress.finished("m/t/ALL/seed1", {"status": "ok", "validation_accuracy": 0.5, "total_seconds": 1.0})
-        progress.finished("m/t/BOT50/seed1", {"status": "oom"})
+        progress.finished("m/t/ALL/seed1", TrialRow.from_columns(trial_row("ALL")))
+        progress.finished("m/t/BOT50/seed1", TrialRow.from_columns(trial_row("BOT50", status="oom")))
         progress.refresh(["m/t/TOP50/seed1"])
         assert progress.counts() == {"total": 6, "done": 3, "failed": 1, "running": 1}
     output = console.file.getvalue()  # type: ignore[attr-defined]
