@@ -11,6 +11,8 @@ from types import FrameType
 
 # Exit statuses of the ``reproduce`` command.
 OK, FAILED, BAD_INPUT = 0, 1, 2
+# The end of messages about a sweep that ended early.
+CONTINUES = "finished trials are kept, and the same command continues"
 # As in a shell, the status after a signal is this plus the signal's number.
 SIGNALLED = 128
 

@@ -1,4 +1,4 @@
-"""What each command does, once its arguments are read."""
+"""The commands, called with parsed arguments."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _report_outcome(pending: PendingRun, outcome: SweepOutcome) -> int:
 def fetch_space(
     space: SearchSpace, root: Path, data_dir: Path | None, accept_inputs: bool, address: str | None
 ) -> None:
-    """Download what a space reads, try it, and write the lock beside where its artifacts will be.
+    """Download and check the models and data of a space, and write the input lock into its artifact folder.
 
     With an address, every node of that cluster downloads the models too.
     """
@@ -97,15 +97,16 @@ def fetch_space(
         size = sum(path.stat().st_size for path in checkpoint.files) / 1e9
         print(f"model {name}: {checkpoint.model_id}, {_commit(checkpoint.revision)}, {size:.2f} GB")
     for name, data in inputs.data.items():
-        sizes = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
-        print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {sizes}")
-    print(f"Lock: {root / LOCK_FILE}")
+        examples = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
+        print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {examples}")
+    print(f"Input lock: {root / LOCK_FILE}")
     if address is not None:
         with ray_session(address):
             from reproduce.run.node_probe import fetch_on_nodes
 
-            for node, held in fetch_on_nodes(inputs.cards).items():
-                print(f"node {node}: " + ", ".join(f"{m}, {n / 1e9:.2f} GB" for m, n in held.items()))
+            for node, sizes in fetch_on_nodes(inputs.cards).items():
+                models = ", ".join(f"{model}, {size / 1e9:.2f} GB" for model, size in sizes.items())
+                print(f"node {node}: {models}")
 
 
 def _commit(revision: str | None) -> str:
@@ -135,7 +136,7 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
 
 
 def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> int:
-    """Check a folder, print what was found; the exit status."""
+    """Check a folder and print the results; the exit status."""
     from reproduce.verify import verify
 
     checks = verify(read_folder(folder), read_folder(reference) if reference else None, partial=partial)
@@ -150,16 +151,17 @@ def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: 
 
 
 def publish_folder(folder: Path, out: Path, steps: bool, predictions: bool, incomplete: bool) -> None:
+    """Write the trials of a folder into a few files in a new folder, and print their sizes."""
     from reproduce.store.publish import publish
 
-    asked = {"steps": steps, "predictions": predictions}
-    tables = tuple(table for table, wanted in asked.items() if wanted)
-    progress = read_folder(folder)
-    for path in publish(folder, progress, out, tables=tables, incomplete=incomplete):
+    options = {"steps": steps, "predictions": predictions}
+    tables = tuple(table for table, included in options.items() if included)
+    for path in publish(folder, read_folder(folder), out, tables=tables, incomplete=incomplete):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
+    """Write the report of artifact folders to ``out``."""
     _report({root: read_folder(root) for root in roots}, out)
 
 

@@ -60,7 +60,8 @@ def to_report(result: TrialResult) -> dict[str, Any]:
 
 def take_result(report: dict[str, Any]) -> TrialResult | None:
     """Remove a trial's result from Tune's report, so that Tune's own record of the experiment stays small."""
-    return report.pop(_RESULT, None)
+    result: TrialResult | None = report.pop(_RESULT, None)
+    return result
 
 
 def running(trials: Collection[Any]) -> list[Assignment]:

@@ -1,4 +1,4 @@
-"""One trial after another in one process: the warm worker that ``reproduce trial`` and Ray share."""
+"""Runs one trial after another in one process; used by ``reproduce trial`` and by Ray's workers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KEPT_ENCODINGS = 5
 
 @dataclass(frozen=True)
 class Placement:
-    """How a trial shares its device: its part of a GPU (None on the CPU), and whether it is alone."""
+    """How a trial shares its device: its share of a GPU (None on the CPU), and whether it runs there alone."""
 
     gpu_share: float | None = None
     exclusive: bool = True
@@ -43,15 +43,15 @@ class Placement:
 class TrialWorker:
     """Runs trials one after another; a trial's numbers do not depend on those before it.
 
-    The base model and the encoded tasks are kept between trials; everything else is made anew.
+    The base model and the encoded tasks are kept between trials; everything else is created for each trial.
 
     Attributes:
-        broken: the GPU no longer answers this process; it is to run no other trial.
+        broken: the GPU no longer responds to this process, which must run no further trial.
     """
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # A trial's numbers are to be the same to the last digit whenever it is run again.
+        # A repeated trial must give bitwise equal numbers.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.broken = False
@@ -71,7 +71,14 @@ class TrialWorker:
         placement: Placement | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> TrialResult:
-        """Run one trial; whatever goes wrong in it becomes a row with its status and message."""
+        """Run one trial; any error in it becomes a row with its status and message.
+
+        Args:
+            find_checkpoint: finds the model's files; its errors are errors of the trial.
+            attempt: the number of this attempt, from 1.
+            placement: how the trial shares its device; alone on it by default.
+            on_step: called after each optimiser step.
+        """
         placement = placement or Placement()
         started, start = datetime.now(UTC), time.perf_counter()
         row = replace(
@@ -96,7 +103,7 @@ class TrialWorker:
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
             row = failed_row(row, status, type(error).__name__, _describe(error))
-            # Nothing that a failed trial may have left half-done is used again.
+            # A failed trial may have left the model in any state, so it is not reused.
             self._base, record = None, None
         try:
             self._clean()
@@ -131,15 +138,15 @@ class TrialWorker:
 
     def _base_model(self, spec: TrialSpec, checkpoint: Checkpoint, n_labels: int) -> BaseModel:
         base = self._base
-        wanted = (checkpoint, n_labels, spec.recipe.precision)
-        if base is None or self._base_key != wanted:
+        key = (checkpoint, n_labels, spec.recipe.precision)
+        if base is None or self._base_key != key:
             self._base = None
             gc.unfreeze()
             self._clean()
             base = BaseModel(checkpoint, n_labels, spec.recipe, self.device)
-            # What stays for many trials need not be walked by the collector after each of them.
+            # Objects that stay for many trials need not be scanned by the garbage collector after each.
             gc.freeze()
-            self._base, self._base_key = base, wanted
+            self._base, self._base_key = base, key
         return base
 
     def _encode(self, spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> EncodedTask:
@@ -160,21 +167,23 @@ class TrialWorker:
     def _clean(self) -> None:
         gc.collect()
         if self.device.type == "cuda":
-            # Errors of the GPU may show themselves only here.
+            # Errors of asynchronous GPU work can surface only here.
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
 
 def _require_inputs(spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> None:
-    """Refuse files that are not those that the trial was asked for, such as another node's."""
-    for what, wanted, found in (
+    """Refuse files that differ from those that the trial specifies, such as a node's own copy."""
+    for what, specified, actual in (
         ("weights", spec.inputs.weights_hash, checkpoint.weights_hash),
         ("tokenizer", spec.inputs.tokenizer_hash, checkpoint.tokenizer_hash),
         ("data", spec.inputs.dataset_fingerprint, data.fingerprint),
     ):
-        if wanted != found:
-            raise InputError(f"the {what} here have the hash {found:.12}, the trial asks for {wanted:.12}")
+        if specified != actual:
+            raise InputError(
+                f"the {what} here have the hash {actual:.12}, but the trial needs {specified:.12}"
+            )
 
 
 def _result(row: TrialRow, record: TrainingRecord | None, data: TaskData) -> TrialResult:
@@ -192,11 +201,11 @@ def _result(row: TrialRow, record: TrainingRecord | None, data: TaskData) -> Tri
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch has a type for it on CUDA; the CPU allocator raises a RuntimeError with this text.
+    # On CUDA torch raises a type of its own; the CPU allocator raises a RuntimeError with this text.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _describe(error: Exception) -> str:
-    """The message, and where it was raised, in file names without folders."""
+    """The message and where it was raised, with file names without folders."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{error} ({os.path.basename(last.filename)}, line {last.lineno}, in {last.name})"

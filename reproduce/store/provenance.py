@@ -96,7 +96,7 @@ def hardware(device_type: str) -> Hardware:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         values["cuda_version"] = torch.version.cuda
         values["cudnn_version"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-        values["driver_version"] = _driver_version()
+        values["driver_version"] = driver_version()
         values["gpu_name"] = properties.name
         values["gpu_memory_bytes"] = properties.total_memory
     return values
@@ -128,26 +128,21 @@ def _git() -> tuple[str | None, bool | None]:
     return commit, None if changes is None else bool(changes)
 
 
+@functools.cache
 def driver_version() -> str | None:
     """The NVIDIA driver's version; None without the driver or its Python binding."""
     try:
-        import pynvml  # type: ignore[import-untyped]
+        import pynvml
     except ImportError:
         return None
     try:
         pynvml.nvmlInit()
+        try:
+            return str(pynvml.nvmlSystemGetDriverVersion())
+        finally:
+            pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
-    try:
-        version: str = pynvml.nvmlSystemGetDriverVersion()
-        return version or None
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-_driver_version = functools.cache(driver_version)
 
 
 @functools.cache

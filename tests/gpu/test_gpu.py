@@ -1,4 +1,4 @@
-"""What only a GPU shows: shares of one, the wall around each, measured memory. `python -m pytest tests/gpu` runs it."""
+"""What only a GPU shows: shares of one, the wall around each, measured memory. `python -m pytest -m gpu` runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import torch
 from reproduce.plan.cost import GIB
 from tests.reproduce.run.test_sweep import SMALL, reproduce, rows
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that torch can use")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can use no GPU on this machine"),
+]
 
 STRATEGIES = "ALL,LoRA,BOT50,TOP50,ADT-L50"
 

@@ -1,4 +1,4 @@
-"""Bad input on the command line: one sentence, exit status 2, nothing started, nothing overwritten."""
+"""Bad input on the command line: one sentence, exit status 2, no trial started, no file overwritten."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_plan_is_printed_for_people() -> None:
     result = run("plan", "embedded", "--strategies", "bot25", "--seeds", "42")
     assert result.exit_code == 0
     assert "2 trials" in result.output
-    assert "Nothing was started" in result.output
+    assert "No trial was started" in result.output
 
 
 def test_every_command_has_help_with_an_example() -> None:

@@ -1,8 +1,9 @@
-"""What a space is predicted to cost, and what a person sees of a sweep."""
+"""The predicted cost of a space, and the display of a sweep."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -11,7 +12,6 @@ from reproduce.plan.cost import GIB, assumptions, gpu_share, largest_share, plan
 from reproduce.plan.search_space import load_space
 from reproduce.run.progress import SweepProgress, clock
 from reproduce.store.trial_row import TrialRow
-from tests.reproduce.report.synthetic import trial_row
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,24 @@ def test_times_read_like_a_clock() -> None:
     assert [clock(s) for s in (0, 59.6, 61, 3723)] == ["0:00", "1:00", "1:01", "1:02:03"]
 
 
-def test_a_sweep_that_is_no_terminals_says_its_counts_in_lines() -> None:
+def test_without_a_terminal_a_sweep_prints_its_counts_in_lines() -> None:
     console = Console(file=io.StringIO(), width=200)
     with SweepProgress(total=4, before=2, console=console) as progress:
-        progress.finished("m/t/ALL/seed1", TrialRow.from_columns(trial_row("ALL")))
-        progress.finished("m/t/BOT50/seed1", TrialRow.from_columns(trial_row("BOT50", status="oom")))
+        row = TrialRow(
+            schema_version=1,
+            run_id="i",
+            space="s",
+            attempt=1,
+            strategy="ALL",
+            kind="ALL",
+            model="m",
+            task="t",
+            seed=1,
+        )
+        progress.finished(
+            "m/t/ALL/seed1", replace(row, status="ok", validation_accuracy=0.5, total_seconds=1.0)
+        )
+        progress.finished("m/t/BOT50/seed1", replace(row, status="oom"))
         progress.refresh(["m/t/TOP50/seed1"])
         assert progress.counts() == {"total": 6, "done": 3, "failed": 1, "running": 1}
     output = console.file.getvalue()  # type: ignore[attr-defined]

@@ -10,7 +10,8 @@ import pytest
 
 from reproduce.plan.search_space import load_space
 from reproduce.process import FAILED, OK
-from reproduce.run.doctor import driver_version, examine
+from reproduce.run.doctor import examine
+from reproduce.store.provenance import driver_version
 
 
 def examined(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
@@ -79,6 +80,7 @@ def test_the_drivers_version_is_nvmls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: calls.append("init"))
     monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: calls.append("shutdown"))
     monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "580.65.06")
+    driver_version.cache_clear()
     assert driver_version() == "580.65.06"
     assert calls == ["init", "shutdown"]
 
@@ -86,4 +88,6 @@ def test_the_drivers_version_is_nvmls(monkeypatch: pytest.MonkeyPatch) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
+    driver_version.cache_clear()
     assert driver_version() is None
+    driver_version.cache_clear()
