@@ -103,7 +103,7 @@ def _outcome(found: Verdict) -> str:
         text = _MEANING[found.verdict]
         return f"{text[0].upper()}{text[1:]}."
     text = f"These trials cannot decide it: {'; '.join(found.reasons)}."
-    if any(part.measured for part in found.parts):
+    if any(part.estimate for part in found.parts):
         text += f" By their numbers alone it would be {found.by_numbers}: {_MEANING[found.by_numbers]}."
     return text
 
@@ -116,7 +116,7 @@ def rule(claim: Claim) -> str:
 
 def _line(claim: Claim, part: ClaimPart) -> ClaimLine:
     name = label(claim.quantity, part.contrast)
-    found, quantity = part.measured, claim.quantity
+    found, quantity = part.estimate, claim.quantity
     if found is None:
         return ClaimLine(name, NONE, "no trials to compare", NONE, "0", part.verdict)
     interval = "none: one seed" if found.low is None else _span(quantity, found.low, found.high)
@@ -162,7 +162,7 @@ def claims_layout(found: Sequence[Verdict]) -> Table:
         claim = verdict.claim
         for part in verdict.parts:
             names = ("value", "low", "high", "least", "most", "n", "n_blocks", "n_seeds")
-            numbers = {name: getattr(part.measured, name, None) for name in names}
+            numbers = {name: getattr(part.estimate, name, None) for name in names}
             about = {"claim": claim.id, "section": claim.section, "statement": claim.statement}
             about |= {"quantity": claim.quantity, "contrast": label(claim.quantity, part.contrast)}
             ends = {"rule": rule(claim), "by_numbers_part": part.verdict, "by_numbers": verdict.by_numbers}

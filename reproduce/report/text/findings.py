@@ -49,7 +49,7 @@ class FreezeCheck:
 def headline(report_data: ReportData) -> str:
     """What was run, in one sentence."""
     trials = report_data.trials
-    text = f"{report_data.ok:,} of {plural(report_data.asked, 'trial')} succeeded"
+    text = f"{report_data.ok:,} of {plural(report_data.total, 'trial')} succeeded"
     if not trials.height:
         return text + "."
     strategies = strategies_in_order(trials["strategy"])
@@ -118,7 +118,7 @@ def notices(report_data: ReportData) -> list[str]:
         }
         parts = [f"{count:,} {name}" for name, count in counts.items() if count]
         texts.append(
-            f"{report_data.asked - report_data.ok:,} of {plural(report_data.asked, 'trial')} have no result "
+            f"{report_data.total - report_data.ok:,} of {plural(report_data.total, 'trial')} have no result "
             f"({', '.join(parts)}); "
             "each is listed with its reason under “Failed and missing trials”."
         )
