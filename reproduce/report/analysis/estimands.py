@@ -169,7 +169,8 @@ def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Estimate | None:
 
 
 def _sum(scores: Mapping[str, Array], contrast: Contrast) -> Array:
-    return np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
+    total: Array = np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
+    return total
 
 
 def _lead(scores: Mapping[str, Array], contrast: Contrast) -> Array:

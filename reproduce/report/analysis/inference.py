@@ -92,7 +92,8 @@ def resampled_means(values: Array, random: np.random.Generator, repetitions: int
     drawn += n * np.arange(repetitions)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=n * repetitions).reshape(repetitions, n).astype(float)
     sums, sizes = counts @ np.where(known, values, 0.0), counts @ known.astype(float)
-    return np.where(sizes > 0, sums / np.maximum(sizes, 1), means)
+    resampled: Array = np.where(sizes > 0, sums / np.maximum(sizes, 1), means)
+    return resampled
 
 
 def stratified_bootstrap(
@@ -159,7 +160,10 @@ def mcnemar_p(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> Array:
         only_first, only_second: numbers of examples that only the first and only the second got right.
     """
     first, second = np.asarray(only_first), np.asarray(only_second)
-    return np.minimum(1.0, 2 * _scipy_stats().binom.cdf(np.minimum(first, second), first + second, 0.5))
+    p_values: Array = np.minimum(
+        1.0, 2 * _scipy_stats().binom.cdf(np.minimum(first, second), first + second, 0.5)
+    )
+    return p_values
 
 
 def paired_differences(names: Sequence[str], blocks: Sequence[Block], against: str) -> list[Array]:
