@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import PREDICTION_SCHEMA, STEP_SCHEMA
+from reproduce.store.trial_row import TrialRow
 
 _TRIALS = Path(__file__).parents[1] / "artifacts" / "reference" / "embedded-full" / "trials.parquet"
 _STEPS, _EXAMPLES = 100, 100
@@ -127,14 +128,13 @@ def predictions_of(trials: pl.DataFrame, random: np.random.Generator) -> pl.Data
 def write_small(root: Path) -> None:
     """1,275 trials in the form that a sweep writes."""
     trials, random = copies(0), np.random.default_rng(0)
-    tables = [steps_of(trials, random), predictions_of(trials, random)]
+    whole = [steps_of(trials, random), predictions_of(trials, random)]
     steps, predictions = (
-        table.partition_by("run_id", maintain_order=True, include_key=False) for table in tables
+        table.partition_by("run_id", maintain_order=True, include_key=False) for table in whole
     )
     for row, step, prediction in zip(trials.iter_rows(named=True), steps, predictions, strict=True):
-        write_trial(
-            root, TrialResult(row, step.to_dict(as_series=False), prediction.to_dict(as_series=False))
-        )
+        tables = (step.to_dict(as_series=False), prediction.to_dict(as_series=False))
+        write_trial(root, TrialResult(TrialRow.from_columns(row), *tables))
     listed = trials.select("model", "task", "strategy", "seed", "run_id").to_dicts()
     manifest = {"space": "benchmark", "recipe": {}, "inputs": {}, "trials": listed}
     (root / "sweep.json").write_text(json.dumps(manifest), "utf-8")

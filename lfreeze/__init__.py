@@ -1,6 +1,6 @@
 """Selective layer freezing for transformer fine-tuning.
 
-Names are loaded when first used, so that importing a part that needs no torch does not load it.
+Names load on first use, so that importing a part that needs no torch does not import it.
 """
 
 from __future__ import annotations

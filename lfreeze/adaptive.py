@@ -1,4 +1,4 @@
-"""Adaptive freezing: which layers changed how much in the first steps, and the switch (§3.2)."""
+"""Adaptive freezing: measure how much each layer changes in the first steps, then freeze (§3.2)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class AdaptiveSwitch:
     The snapshot of the layers stays on the CPU, so that it uses no device memory.
 
     Args:
-        model: the model; what trains during the probe must be set already.
+        model: the model, with what trains during the probe already set.
         strategy: ADT-L or ADT-H with its ratio.
-        largest: freeze the layers with the largest change, not the smallest.
+        largest: freeze the layers with the largest change instead of the smallest.
 
     Raises:
         StrategyError: the ratio freezes no layer of this model, or every layer.
@@ -37,10 +37,10 @@ class AdaptiveSwitch:
         self._steps = 0
 
     def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
-        """Count an optimiser step; at the last of the probe, select, freeze and release.
+        """Count an optimiser step; after the last one of the probe, select and freeze layers.
 
-        Every gradient is dropped before freezing, so that none is left over to move a frozen
-        weight. Parameters that go on training keep their optimiser state.
+        All gradients are dropped before freezing, so that none can move a frozen weight later.
+        Parameters that continue to train keep their optimiser state.
         """
         self._steps += 1
         if self._steps != self._options.probe_steps:
@@ -49,8 +49,8 @@ class AdaptiveSwitch:
         changes = layer_changes(self._layers, self._before)
         if not any(changes):
             raise StrategyError(
-                f"no weight of any layer has changed in {self._steps} steps, so that {self._strategy.name} has nothing "
-                "to select by: call step(optimizer) after each optimizer.step(), with a learning rate above 0"
+                f"no weight of any layer has changed in {self._steps} steps, so {self._strategy.name} cannot "
+                "select any: call step(optimizer) after each optimizer.step(), with a learning rate above 0"
             )
         self._before = []
         order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
@@ -76,7 +76,7 @@ class AdaptiveSwitch:
 
 
 class AdaptiveFreezing:
-    """Adaptive freezing for a training loop of your own::
+    """Adaptive freezing for your own training loop::
 
         adaptive = AdaptiveFreezing(model, "ADT-L50")
         optimizer = torch.optim.AdamW(model.parameters())
@@ -86,7 +86,7 @@ class AdaptiveFreezing:
             optimizer.zero_grad()
             adaptive.step(optimizer)
 
-    Keyword arguments are those of ``FreezeOptions``. ``plan`` is what trains at the moment.
+    Keyword arguments are those of ``FreezeOptions``. ``plan`` describes what trains now.
 
     Raises:
         StrategyError: the strategy is unknown, is not adaptive, or does not fit the model.
@@ -94,7 +94,7 @@ class AdaptiveFreezing:
 
     def __init__(self, model: nn.Module, strategy: str | Strategy, **options: object):
         if not isinstance(model, nn.Module):
-            raise StrategyError(f"AdaptiveFreezing takes a model (torch.nn.Module), not {model!r}")
+            raise StrategyError(f"AdaptiveFreezing expects a model (torch.nn.Module), not {model!r}")
         strategy = as_strategy(strategy)
         parsed = parse_options(options)
         if not strategy.implementation.adaptive:
@@ -106,19 +106,19 @@ class AdaptiveFreezing:
         self._controller = strategy.implementation.controller(model, strategy, parsed)
 
     def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
-        """Call after ``optimizer.step()``; the new plan at the switch, else None.
+        """Call it after ``optimizer.step()``; it returns the new plan when it freezes layers, else None.
 
         Raises:
-            StrategyError: the optimiser lacks parameters that train, or has changed no weight in the probe.
+            StrategyError: the optimiser lacks trainable parameters, or no weight changed in the probe.
         """
         assert self._controller is not None
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise StrategyError(f"step takes the optimiser (torch.optim.Optimizer), not {optimizer!r}")
+            raise StrategyError(f"step expects the optimiser (torch.optim.Optimizer), not {optimizer!r}")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if not held >= {id(p) for p in self._model.parameters() if p.requires_grad}:
             raise StrategyError(
                 f"the optimiser lacks parameters that {self.plan.strategy} trains: "
-                "make it after AdaptiveFreezing, from model.parameters()"
+                "create it after AdaptiveFreezing, from model.parameters()"
             )
         plan = self._controller.step(optimizer)
         self.plan = plan or self.plan
@@ -126,7 +126,7 @@ class AdaptiveFreezing:
 
 
 def layer_changes(layers: tuple[nn.Module, ...], before: list[list[torch.Tensor]]) -> tuple[float, ...]:
-    """By layer: the L2 norm of each parameter tensor's change, then the mean over its tensors (§3.2)."""
+    """The change of each layer: the L2 norm of each parameter tensor's change, averaged over the tensors (§3.2)."""
     changes = []
     for layer, olds in zip(layers, before, strict=True):
         norms = [

@@ -1,7 +1,7 @@
 """The roles of a model's parts: embeddings, transformer layers in order, final norm, head.
 
-Roles follow from structure (module types, shapes, who contains whom), never from names: a
-substring such as ``layers.1`` would match ``layers.10`` as well.
+Roles are derived from structure (module types, shapes, containment), never from names: a substring
+such as ``layers.1`` would match ``layers.10`` as well.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import nn
 
 from lfreeze.errors import StrategyError
 
-# A second stack with this share of the first one's parameters makes "the layers" ambiguous.
+# A second stack with at least this share of the first one's parameters makes "the layers" ambiguous.
 _RIVAL_SHARE = 0.2
 
 
@@ -33,10 +33,10 @@ class Parts:
 
 
 def model_parts(model: nn.Module) -> Parts:
-    """Find the roles of a transformer's parts.
+    """Determine the roles of a transformer's parts.
 
     Raises:
-        StrategyError: no stack of layers, more than one, or no embeddings.
+        StrategyError: the model has no stack of layers, more than one, or no embeddings.
     """
     stack = _layer_stack(model)
     base = getattr(model, "base_model", model)

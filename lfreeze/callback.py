@@ -1,4 +1,4 @@
-"""Freezing for ``transformers.Trainer``, and so for the trainers built on it, such as TRL's."""
+"""Freezing for ``transformers.Trainer`` and for trainers built on it, such as TRL's."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lfreeze.strategy import Strategy
 
 PROBE_FILE = "freeze_probe.safetensors"
 
-# Models by what was set on them before their optimiser was made. Not an attribute of the callback:
-# restore_callback_states_from_checkpoint puts a new callback in the place of the one that set it.
+# The plan that was set on each model before its optimiser was created. Not an attribute of the callback:
+# restore_callback_states_from_checkpoint replaces the callback that set it with a new one.
 _prepared: WeakKeyDictionary[nn.Module, FreezePlan] = WeakKeyDictionary()
 
 
@@ -34,42 +34,42 @@ class FreezeCallback(TrainerCallback, ExportableState):
         trainer = Trainer(model, args, train_dataset=data, callbacks=[FreezeCallback("BOT50")])
         trainer.train()
 
-    Static strategies and LoRA are set when the Trainer is made, before it makes its optimiser.
-    Adaptive ones train every layer for ``probe_steps`` optimiser steps, whatever the gradient
-    accumulation, then select and freeze (§3.2 of the paper); a checkpoint saved before that holds the
-    weights to compare with as ``freeze_probe.safetensors``. Training resumed from a checkpoint goes on
-    as it would have without the interruption. A second ``train()`` probes and selects again.
+    Static strategies and LoRA are set when the Trainer is created, before it creates its optimiser.
+    Adaptive ones train every layer for ``probe_steps`` optimiser steps, independent of gradient
+    accumulation, then select and freeze layers (§3.2 of the paper); a checkpoint saved before that
+    contains the weights to compare with as ``freeze_probe.safetensors``. Training resumed from a
+    checkpoint continues as if it had not been interrupted. A second ``train()`` probes and selects again.
 
     Attributes:
-        plan: what trains at the moment; None until the Trainer is made.
+        plan: what trains now; None until the Trainer is created.
 
     Args:
         strategy: such as ``"BOT50"``, ``"ADT-L50"`` or ``"LoRA"``.
-        options: those of ``lfreeze.freezing.FreezeOptions``.
+        options: those of ``lfreeze.plan.FreezeOptions``.
 
     Raises:
-        StrategyError: from the constructor for an unknown strategy or option value; from making the
-            Trainer for a strategy that does not fit the model, an optimiser of one's own with other
-            parameters, FSDP, DeepSpeed, or an adaptive strategy in several processes; from ``train()``
-            for a callback added after the Trainer was made, ``model_init``, re-entrant gradient
+        StrategyError: the constructor raises it for an unknown strategy or option value; creating the
+            Trainer for a strategy that does not fit the model, a custom optimiser with other
+            parameters, FSDP, DeepSpeed, or an adaptive strategy in several processes; ``train()``
+            for a callback added after the Trainer was created, ``model_init``, re-entrant gradient
             checkpointing over frozen embeddings, training no longer than the probe, or a checkpoint
-            that does not belong to this callback.
+            of another callback.
     """
 
     def __init__(self, strategy: str | Strategy, **options: Any):
         self._strategy = as_strategy(strategy)
-        # As a restored callback gets it from trainer_state.json.
+        # trainer_state.json stores the type as text.
         if isinstance(options.get("frozen_dtype"), str):
             options["frozen_dtype"] = getattr(torch, options["frozen_dtype"].removeprefix("torch."))
-        self._given, self._options = options, parse_options(options)
+        self._arguments, self._options = options, parse_options(options)
         self._controller: ResumableController | None = None
         self.plan: FreezePlan | None = None
         self.selected: dict[str, list[Any]] | None = None
         self.probe: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
-        """For trainer_state.json: how this callback was made, and how far its selection is."""
-        options = {k: str(v) if isinstance(v, torch.dtype) else v for k, v in self._given.items()}
+        """The arguments of this callback and the state of its selection, for trainer_state.json."""
+        options = {k: str(v) if isinstance(v, torch.dtype) else v for k, v in self._arguments.items()}
         return {
             "args": {"strategy": self._strategy.name, **options},
             "attributes": {"selected": self.selected, "probe": self.probe},
@@ -79,9 +79,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model, optimizer, name = kwargs["model"], kwargs.get("optimizer"), self._strategy.name
-        for sharding, asked in (("FSDP", args.fsdp), ("DeepSpeed", args.deepspeed)):
-            # The variable is what accelerate launch sets.
-            if asked or os.environ.get(f"ACCELERATE_USE_{sharding.upper()}", "").lower() == "true":
+        for sharding, enabled in (("FSDP", args.fsdp), ("DeepSpeed", args.deepspeed)):
+            # accelerate launch sets the variable.
+            if enabled or os.environ.get(f"ACCELERATE_USE_{sharding.upper()}", "").lower() == "true":
                 raise StrategyError(f"FreezeCallback does not support {sharding}: train the model unsharded")
         if self._strategy.implementation.adaptive and args.world_size > 1:
             raise StrategyError(f"strategy {name} can freeze in one process only, not in {args.world_size}")
@@ -98,18 +98,20 @@ class FreezeCallback(TrainerCallback, ExportableState):
         before = _prepared.get(model)
         if before is None or before.strategy != strategy.name:
             raise StrategyError(
-                f"FreezeCallback({strategy.name!r}) came after the optimiser of this model: pass FreezeCallback in "
-                "callbacks=[...] when making the Trainer, and pass it a model, not model_init"
+                f"FreezeCallback({strategy.name!r}) was added after this model's optimiser was created: pass it in "
+                "callbacks=[...] to the Trainer's constructor, together with a model, not model_init"
             )
         if self._options.frozen_dtype is not None and self.plan and self.plan.layer_changes is not None:
             raise StrategyError(
-                f"strategy {strategy.name} has frozen layers in {self._options.frozen_dtype}, which cannot train "
-                "again: load the model anew for another train()"
+                f"strategy {strategy.name} has stored frozen layers in {self._options.frozen_dtype}, which cannot "
+                "train again: reload the model before another train()"
             )
         adaptive = strategy.implementation.adaptive
         self.plan = prepare(model, strategy, self._options) if adaptive else describe(model, strategy)
         if self.plan != before:
-            raise StrategyError(f"something changed what trains after {strategy.name} had set it")
+            raise StrategyError(
+                f"requires_grad flags have changed since {strategy.name} set them: leave them as the callback sets them"
+            )
         self._require_trainable(model, optimizer)
         if self.plan.embeddings_frozen and _is_reentrant(model):
             raise StrategyError(
@@ -137,8 +139,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if plan is None:
             return
         assert plan.layer_changes is not None
-        # What froze stays listed, but has neither gradient nor state: optimisers pass over parameters
-        # without gradient, and a resumed run loads its state into an optimiser that lists all of them.
+        # Frozen parameters stay listed, without gradient and state: optimisers skip parameters without
+        # a gradient, and a resumed run loads its state into an optimiser that lists all of them.
         for group, parameters in zip(optimizer.param_groups, groups, strict=True):
             group["params"] = parameters
         self.plan, self._controller, self.probe = plan, None, None
@@ -151,7 +153,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
             save_file(self._controller.state_tensors(), _checkpoint(args.output_dir, state) / PROBE_FILE)
 
     def _begin_probe(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
-        """Take the snapshot to compare with; a resumed run reads the one of its first step."""
+        """Take the snapshot to compare with; a resumed run reads it from the checkpoint."""
         controller = self._strategy.implementation.controller(model, self._strategy, self._options)
         if controller is None:
             return
@@ -180,7 +182,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if isinstance(args.resume_from_checkpoint, str):
             folders.append(Path(args.resume_from_checkpoint))
         for path in [folder / PROBE_FILE for folder in folders if (folder / PROBE_FILE).is_file()]:
-            tensors = load_file(path)
+            tensors: dict[str, torch.Tensor] = load_file(path)
             if _fingerprint(tensors) == self.probe["fingerprint"]:
                 return tensors
         raise StrategyError(
@@ -190,28 +192,30 @@ class FreezeCallback(TrainerCallback, ExportableState):
         )
 
     def _saved(self, state: TrainerState) -> dict[str, Any]:
-        saved = state.stateful_callbacks.get(type(self).__name__)
+        saved: dict[str, dict[str, Any]] | None = state.stateful_callbacks.get(type(self).__name__)
         if saved is None:
-            raise StrategyError("the checkpoint was saved without FreezeCallback: resume it without")
+            raise StrategyError(
+                "the checkpoint was saved without FreezeCallback: resume it without the callback"
+            )
         own = json.loads(json.dumps(self.state()["args"]))
         if saved["args"] != own:
             raise StrategyError(f"the checkpoint was trained with FreezeCallback {saved['args']}, not {own}")
         return saved["attributes"]
 
     def _require_trainable(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Refuse an optimiser that holds other parameters than those that train."""
+        """Refuse an optimiser whose parameters are not exactly the trainable ones."""
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if held != {id(p) for p in model.parameters() if p.requires_grad}:
             raise StrategyError(
-                f"the optimiser holds other parameters than those that {self._strategy.name} trains: "
-                "let the Trainer make it"
+                f"the optimiser's parameters are not those that {self._strategy.name} trains: "
+                "let the Trainer create it"
             )
 
 
 def _release_inputs(model: Any) -> None:
-    """Undo enable_input_require_grads, which draws the backward pass through every frozen layer.
+    """Undo enable_input_require_grads, which makes the backward pass cross every frozen layer.
 
-    Gradient checkpointing turns it on; only its re-entrant variant needs it.
+    Gradient checkpointing enables it, but only the re-entrant variant needs it.
     """
     if hasattr(model, "disable_input_require_grads"):
         model.disable_input_require_grads()
@@ -223,7 +227,7 @@ def _is_reentrant(model: nn.Module) -> bool:
         for module in model.modules()
         if getattr(module, "gradient_checkpointing", False)
     ]
-    # Unset, torch takes the re-entrant variant.
+    # torch's default is the re-entrant variant.
     return any(getattr(f, "keywords", {}).get("use_reentrant") is not False for f in functions)
 
 

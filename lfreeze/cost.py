@@ -1,8 +1,8 @@
 """Closed-form cost of a strategy on a model: FLOPs of a step, bytes of training.
 
-A multiply and an add are two FLOPs. Per layer and step there are three products of the same size:
+A multiplication and an addition are two FLOPs. Each layer has three products of the same size per step:
 forward, input gradient, weight gradient. Freezing saves the third; a layer below every trainable
-parameter saves the second too, and keeps no activations.
+parameter also saves the second and keeps no activations.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from lfreeze.model_shape import ModelShape
 
 _BYTES = {"fp32": 4, "bf16-mixed": 4, "bf16": 2}  # of weights, gradients, moments, residual stream
-_COMPUTE_BYTES = {"fp32": 4, "bf16-mixed": 2, "bf16": 2}  # of what linear maps read and write
+_COMPUTE_BYTES = {"fp32": 4, "bf16-mixed": 2, "bf16": 2}  # of the inputs and outputs of linear maps
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Predicted cost of one optimiser step; bytes are the peak's parts, as ``lfreeze.training.meter`` names them."""
+    """Predicted cost of one optimiser step; the parts of the peak have the names of ``training.meter``.
+
+    Attributes:
+        backward_depth: layers that the backward pass crosses, counted from the output.
+        weights_bytes: the static memory of the model.
+        activation_bytes: what autograd keeps between the forward and the backward pass.
+    """
 
     trainable_parameters: int
     total_parameters: int
@@ -34,13 +40,13 @@ class Cost:
     def training_bytes(self) -> int:
         """The peak above the weights.
 
-        Activations shrink through the backward pass while gradients grow, so that the peak is at
-        one of its two ends.
+        Activations shrink during the backward pass while gradients grow, so the peak is at one of
+        its two ends.
         """
         return self.optimiser_bytes + max(self.activation_bytes, self.gradient_bytes)
 
     def step_time_ratio(self, reference: Cost) -> float:
-        """Ideal step time as a fraction of another plan's: FLOPs over FLOPs."""
+        """Ideal step time relative to another cost: the ratio of their FLOPs."""
         flops = self.forward_flops + self.backward_flops
         return flops / (reference.forward_flops + reference.backward_flops)
 
@@ -77,7 +83,8 @@ def cost(
 
     Args:
         frozen_layers: counted from 0 at the input.
-        adapters: what trains, with the head, where the whole base model is frozen.
+        length: tokens of each example.
+        adapters: freeze the whole base model and train these and the head.
     """
     frozen = set(range(shape.n_layers)) if adapters else set(frozen_layers)
     adapter_parameters = adapters.parameters(shape) if adapters else 0
@@ -98,7 +105,7 @@ def cost(
     adapter_flops = 2 * tokens * adapter_parameters
     head_flops = 2 * tokens * head
     forward = shape.n_layers * (weights + products + adapter_flops) + head_flops
-    # Attention's two products have two gradients each; the score head always has both of its own.
+    # Attention's two products have two gradients each; the head always has both of its own.
     backward = (
         depth * (weights + 2 * products + 2 * adapter_flops) + trained_layers * weights + 2 * head_flops
     )
@@ -115,10 +122,10 @@ def cost(
         + _saved_weight_copies(shape, layer not in frozen, precision, frozen_dtype)
         for layer in crossed
     )
-    # The final norm's input, what it normalised, and what the head reads.
+    # The final norm's input, its normalised vectors, and the head's input.
     activations += tokens * shape.hidden_size * size * (2 if adapters else 3)
     if adapters:
-        # Dropout gives each adapter an input of its own, and keeps its mask.
+        # Dropout gives each adapter its own input and keeps its mask.
         per_adapter = sum(
             2 * a + adapters.rank for name, a, _, _ in shape.linears if name in adapters.targets
         )
@@ -161,9 +168,9 @@ def _first_layer_savings(shape: ModelShape, tokens: int, length: int, adapters: 
 def _saved_per_token(shape: ModelShape, trains: bool, precision: str) -> int:
     """Bytes that autograd keeps for one token in one layer that the backward pass crosses.
 
-    Kept whether or not the layer trains: the norms' inputs, what attention multiplied, what the
-    activation and the gate multiplied. Kept for weight gradients alone: the linear maps' inputs and
-    the normalised vectors.
+    Kept whether or not the layer trains: the norms' inputs, the factors of attention's products, the
+    inputs of activation and gate. Kept for weight gradients alone: the linear maps' inputs and the
+    normalised vectors.
     """
     residual, compute = _BYTES[precision], _COMPUTE_BYTES[precision]
     hidden, inner = shape.hidden_size, shape.intermediate_size
@@ -174,10 +181,10 @@ def _saved_per_token(shape: ModelShape, trains: bool, precision: str) -> int:
     kept += shape.activation_copies * inner * compute
     layer_norm = shape.final_norm_vectors == 2
     if layer_norm:
-        kept += 2 * hidden * residual + 8 * norms  # dropout's masks, and a layer norm's two statistics
+        kept += 2 * hidden * residual + 8 * norms  # dropout masks, and a layer norm's two statistics
     if trains:
         kept += norms * hidden * compute
-        # What ReLU keeps is its result, which is the next linear map's input.
+        # ReLU keeps its result, which is the next linear map's input.
         kept += 0 if shape.activation_copies == 1 else inner * compute
         kept += 0 if layer_norm else norms * hidden * residual
     return kept

@@ -1,11 +1,12 @@
-"""The freeze proof: what was frozen did not move, what should train did, and nothing else.
+"""The freeze proof: frozen tensors did not change, trainable ones got gradients, and nothing else trained.
 
-Computed in every trial, from the tensors themselves and not from the plan.
+Computed in every trial from the tensors themselves, not from the plan.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,20 +14,20 @@ from torch import nn
 
 from lfreeze.blocks import model_parts
 
-# Small enough that the products of a chunk stay in a processor's cache.
+# Small enough for the products of a chunk to stay in a processor's cache.
 _CHUNK = 1 << 18
 _INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
 class ProofResult:
-    """What was observed; ``holds`` says whether it is a proof.
+    """What was observed; ``holds`` is whether it proves that the freezing worked.
 
     Attributes:
-        frozen_unchanged: every frozen tensor has the bits it had when it was frozen.
-        every_trainable_got_gradient: every tensor that trains had a gradient in some step.
-        optimiser_holds_trainable: the optimiser's parameters are exactly those that train.
-        backward_depth: layers whose output received a gradient, observed since the last change.
+        frozen_unchanged: every frozen tensor has the same bits as when it was frozen.
+        every_trainable_got_gradient: every trainable tensor had a gradient in some step.
+        optimiser_holds_trainable: the optimiser's parameters are exactly the trainable ones.
+        backward_depth: layers whose output received a gradient since what trains last changed.
     """
 
     frozen_unchanged: bool
@@ -40,10 +41,10 @@ class ProofResult:
 
 
 class FreezeProof:
-    """Watches one training run.
+    """Observes one training run.
 
-    Call ``begin`` when what trains is set or changes, ``watch_backward`` around a step to
-    observe its depth, ``after_backward`` before each optimiser step, and ``conclude`` at the end.
+    Call ``begin`` when what trains is set or changes, ``observe_depth`` before a step to observe
+    its backward depth, ``after_backward`` before each optimiser step, and ``conclude`` at the end.
     """
 
     def __init__(self, model: nn.Module):
@@ -51,6 +52,7 @@ class FreezeProof:
         self.begin()
 
     def begin(self) -> None:
+        """Start observing what trains and what does not now."""
         self._frozen = {
             name: (p, fingerprint(p)) for name, p in self._model.named_parameters() if not p.requires_grad
         }
@@ -59,7 +61,7 @@ class FreezeProof:
         self._observed = False
 
     def observe_depth(self) -> list[torch.utils.hooks.RemovableHandle]:
-        """Watch the next backward pass, if none was watched since ``begin``; remove the handles after it."""
+        """Observe the next backward pass, unless one was observed since ``begin``; remove the hooks after it."""
         if self._observed:
             return []
         self._observed = True
@@ -67,10 +69,12 @@ class FreezeProof:
         return [layer.register_forward_hook(self._watch(index)) for index, layer in enumerate(layers)]
 
     def after_backward(self) -> None:
+        """Note which trainable tensors have a gradient; call it before the optimiser's step."""
         if self._waiting:
             self._waiting = {key: p for key, p in self._waiting.items() if p.grad is None}
 
     def conclude(self, optimizer: torch.optim.Optimizer) -> ProofResult:
+        """Compare the tensors and the optimiser's parameters with what was noted."""
         held = [id(p) for group in optimizer.param_groups for p in group["params"]]
         trains = {id(p) for p in self._model.parameters() if p.requires_grad}
         has_state = {id(p) for p in optimizer.state}
@@ -83,29 +87,30 @@ class FreezeProof:
             backward_depth=len(self._crossed),
         )
 
-    def _watch(self, index: int):  # type: ignore[no-untyped-def]
+    def _watch(self, index: int) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-                hidden.register_hook(lambda grad: self._crossed.add(index))
+                hidden.register_hook(lambda grad: self._crossed.add(index))  # type: ignore[no-untyped-call]
 
         return hook
 
 
 @torch.no_grad()
 def fingerprint(tensor: torch.Tensor) -> int:
-    """A 64-bit hash of a tensor's bits and their order, computed where the tensor lies.
+    """A 64-bit hash of a tensor's bits and their order, computed on the tensor's device.
 
-    Each element's bits are multiplied by an odd number mixed from its place in its chunk, each
-    chunk's sum by one mixed from the chunk's place, and all summed modulo 2**64; changed, swapped
-    or shifted elements change the sum.
+    Each element's bits are multiplied by an odd number derived from its position in its chunk, each
+    chunk's sum by one derived from the chunk's position, and all are summed modulo 2**64; changed,
+    swapped or shifted elements change the sum.
     """
     flat = tensor.detach().contiguous().view(-1)
     if not flat.numel():
         return 0
     bits = flat.view(_INTEGER_OF_SIZE[flat.element_size()])
     multipliers = _multipliers(_CHUNK, bits.device)
-    sums = [(chunk.long() * multipliers[: chunk.numel()]).sum() for chunk in bits.split(_CHUNK)]
+    chunks = bits.split(_CHUNK)  # type: ignore[no-untyped-call]
+    sums = [(chunk.long() * multipliers[: chunk.numel()]).sum() for chunk in chunks]
     total = int((torch.stack(sums) * _multipliers(len(sums), bits.device)).sum())
     return (total + bits.numel()) % (1 << 64)
 

@@ -1,4 +1,4 @@
-"""``freeze(model, "BOT50")``: which parameters train, and a printable plan of it."""
+"""``freeze(model, "BOT50")``: set which parameters train, and return a printable plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lfreeze.strategy import Strategy
 
 
 def as_strategy(strategy: str | Strategy) -> Strategy:
-    """A strategy, or its name, as a strategy.
+    """Return a strategy unchanged, or parse its name.
 
     Raises:
         StrategyError: it is neither, or no strategy has this name.
@@ -28,16 +28,17 @@ def as_strategy(strategy: str | Strategy) -> Strategy:
 
 
 def freeze(model: nn.Module, strategy: str | Strategy, **options: object) -> FreezePlan:
-    """Freeze a model in place for fine-tuning; call it before making the optimiser.
+    """Freeze a model in place for fine-tuning; call it before you create the optimiser.
 
-    Keyword arguments are those of ``FreezeOptions``. LoRA injects its adapters in place.
+    Keyword arguments are those of ``lfreeze.plan.FreezeOptions``. LoRA injects its adapters in place.
 
     Raises:
-        StrategyError: an unknown strategy, one that does not fit the model, one that selects its
-            layers during training (use ``AdaptiveFreezing``), or a sharded model.
+        StrategyError: the strategy is unknown, does not fit the model, selects its layers during
+            training (use ``AdaptiveFreezing``), or needs a package that is not installed; or the model
+            is sharded or has adapters already.
     """
     if not isinstance(model, nn.Module):
-        raise StrategyError(f"freeze takes a model (torch.nn.Module), not {model!r}")
+        raise StrategyError(f"freeze expects a model (torch.nn.Module), not {model!r}")
     strategy = as_strategy(strategy)
     if strategy.implementation.adaptive:
         raise StrategyError(
@@ -48,7 +49,11 @@ def freeze(model: nn.Module, strategy: str | Strategy, **options: object) -> Fre
 
 
 def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
-    """Set what trains from the start: what the strategy's kind sets itself, or else the layers it selects."""
+    """Set what trains from the start: by the kind's own ``prepare``, or else by the layers it selects.
+
+    Raises:
+        StrategyError: as ``freeze``.
+    """
     _refuse_sharded(model)
     _refuse_adapters(model)
     plan = strategy.implementation.prepare(model, strategy, options)
@@ -61,9 +66,9 @@ def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Fre
 def set_trainable(
     model: nn.Module, strategy: Strategy, frozen_layers: Collection[int], options: FreezeOptions
 ) -> FreezePlan:
-    """Freeze exactly the given layers, and the embeddings if the options say so.
+    """Freeze exactly the given layers (counted from 0), and the embeddings if the options say so.
 
-    The final norm and the head always train. Gradients of what is frozen are dropped.
+    The final norm and the head always train. Gradients of frozen parameters are dropped.
     """
     parts = model_parts(model)
     frozen = {id(p) for i in frozen_layers for p in parts.layers[i].parameters()}
@@ -79,7 +84,7 @@ def set_trainable(
 
 
 def describe(model: nn.Module, strategy: Strategy) -> FreezePlan:
-    """The plan that a model's ``requires_grad`` flags amount to."""
+    """The plan that corresponds to a model's ``requires_grad`` flags."""
     parts = model_parts(model)
     training = [any(p.requires_grad for p in layer.parameters()) for layer in parts.layers]
     embeddings_train = any(p.requires_grad for p in parts.embeddings)
@@ -95,10 +100,10 @@ def describe(model: nn.Module, strategy: Strategy) -> FreezePlan:
 
 
 def sync_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Make an optimiser hold exactly the trainable parameters; what stays keeps its moments.
+    """Make an optimiser hold exactly the trainable parameters; those that stay keep their moments.
 
-    Parameters that became frozen leave with their state and their gradient, so that no later
-    step can move them. Ones that newly train join the first group.
+    Frozen parameters are removed with their state and gradient, so that no later step can move
+    them. Newly trainable ones join the first group.
     """
     for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
@@ -117,9 +122,10 @@ def _backward_depth(training: list[bool], embeddings_train: bool) -> int:
 
 
 def store_frozen_linears(parts: Parts, options: FreezeOptions) -> None:
-    """Store the layers' frozen linear weights as autocast would use them: same products, less memory.
+    """Store the layers' frozen linear weights in ``frozen_dtype``, if one is set.
 
-    Norms keep their type, since autocast computes them in float32.
+    In autocast's type the products are the same and need less memory. Norms keep their type, since
+    autocast computes them in float32.
     """
     if options.frozen_dtype is None:
         return
@@ -133,20 +139,20 @@ def store_frozen_linears(parts: Parts, options: FreezeOptions) -> None:
 
 def _refuse_sharded(model: nn.Module) -> None:
     for parameter in model.parameters():
-        kind = type(parameter).__name__
-        if hasattr(parameter, "ds_id") or kind in ("DTensor", "FlatParameter") or _is_dtensor(parameter):
+        type_name = type(parameter).__name__
+        if hasattr(parameter, "ds_id") or type_name in ("DTensor", "FlatParameter") or _is_dtensor(parameter):
             raise StrategyError(
-                f"{type(model).__name__} is sharded ({kind}); freezing under ZeRO-3 or FSDP is not supported: "
-                "freeze the model before it is sharded, or train it unsharded"
+                f"{type(model).__name__} is sharded ({type_name}); freezing under ZeRO-3 or FSDP is not supported: "
+                "freeze the model before sharding it, or train it unsharded"
             )
 
 
 def _refuse_adapters(model: nn.Module) -> None:
-    """To freeze is to decide for every parameter: it would set free the base under the adapters."""
+    """Refuse a model with adapters: setting every parameter would make the base under them trainable."""
     tuners = sys.modules.get("peft.tuners.tuners_utils")
     if tuners and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules()):
         raise StrategyError(
-            f"{type(model).__name__} holds adapters already: give freeze a model without them "
+            f"{type(model).__name__} has adapters already: pass a model without adapters "
             "(the strategy LoRA adds its own)"
         )
 

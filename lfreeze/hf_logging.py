@@ -1,25 +1,44 @@
-"""Loading without the transformers library's progress bars and remarks."""
+"""Context managers that silence the Hugging Face libraries."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """What is wrong with a checkpoint is an error here, not a remark."""
+def silence_transformers() -> Iterator[None]:
+    """No warnings and no progress bars of transformers: a faulty checkpoint is an error here, not a warning."""
     from transformers.utils import logging
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with _errors_only(logging), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def silence_hub() -> Iterator[None]:
+    """No warnings of huggingface_hub."""
+    from huggingface_hub.utils import logging
+
+    with _errors_only(logging):
+        yield
+
+
+@contextlib.contextmanager
+def _errors_only(logging: Any) -> Iterator[None]:
+    """Set the verbosity of a library's logging module, which both libraries have."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-"""A model's sizes, read from its configuration alone: what closed forms of cost are made of."""
+"""A model's sizes, read from its configuration alone: the inputs of the closed forms of cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lfreeze.errors import InputError
 
 
 class ShapeError(InputError):
-    """A configuration whose architecture is not known; the message names it and the known ones."""
+    """A configuration that cannot be read; the message names the architecture and the known ones."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class ModelShape:
 
     Attributes:
         linears: of one layer, each linear map's (name, inputs, outputs, bias).
-        norm_vectors: of one layer, vectors of the hidden size that norms hold.
-        final_norm_vectors: the same for the final norm.
-        gated: whether the MLP multiplies a gate with its other half.
-        positions: rows of a table of learned positions; 0 where positions are rotations.
-        parallel: whether attention and MLP share one norm and one residual sum.
-        activation_copies: vectors of the inner size that autograd keeps for the activation and the gate.
+        norm_vectors: parameter vectors of the hidden size in the norms of one layer.
+        final_norm_vectors: the same in the final norm.
+        gated: whether the MLP multiplies its output by a gate.
+        positions: rows of the table of learned positions; 0 for rotary positions.
+        parallel: whether attention and MLP read the same norm and add to the same residual.
+        activation_copies: vectors of the MLP's inner size that autograd keeps for activation and gate.
     """
 
     n_layers: int
@@ -47,7 +47,7 @@ class ModelShape:
         """Read a hub-format ``config.json``.
 
         Raises:
-            ShapeError: an architecture whose layers are not described here, or a size is missing.
+            ShapeError: the architecture is unknown, or a size is missing.
         """
         kind = config.get("model_type")
         inner_name = "ffn_dim" if kind == "opt" else "intermediate_size"
@@ -79,7 +79,7 @@ class ModelShape:
             n_kv_heads=kv_heads,
             head_dim=dim,
             vocab_size=config["vocab_size"],
-            # OPT's table of learned positions starts with two rows that no token has.
+            # OPT's table of learned positions starts with two unused rows.
             positions=config.get("max_position_embeddings", 2048) + 2 if kind == "opt" else 0,
             linears=tuple((name, a, b, name in biases) for name, a, b in attention + mlp),
             norm_vectors=norm_size * (1 if parallel else 2),
@@ -105,7 +105,7 @@ class ModelShape:
 
     @property
     def norm_parameters(self) -> int:
-        """Of the final norm."""
+        """Parameters of the final norm."""
         return self.final_norm_vectors * self.hidden_size
 
     def parameters(self, n_labels: int) -> int:
@@ -114,8 +114,8 @@ class ModelShape:
         return self.embedding_parameters + layers + self.norm_parameters + self.hidden_size * n_labels
 
 
-# By model_type: gated MLP, parallel block, vectors in a norm, which linear maps have a bias, and what
-# the activation keeps. Phi's is written out in elementary functions, each of which keeps its own input.
+# By model_type: gated MLP, parallel block, vectors in a norm, which linear maps have a bias, and vectors
+# that the activation keeps. Phi's consists of elementary functions, each of which keeps its own input.
 _ARCHITECTURES = {
     "gemma": (True, False, 1, "none", 3),
     "phi": (False, True, 2, "all", 4),

@@ -14,13 +14,17 @@ from lfreeze.errors import StrategyError
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeOptions:
-    """Decisions that a strategy's name leaves open (README, "What the paper leaves open").
+    """Settings that a strategy's name does not determine (README, "What the paper leaves open").
 
     Attributes:
-        freeze_embeddings: ``"auto"`` freezes them for BOT and LoRA only; ``"yes"``, ``"no"``.
-        frozen_dtype: type to store the linear weights of frozen layers in, or None to leave them.
+        freeze_embeddings: ``"auto"`` (BOT and LoRA freeze them, the others do not), ``"yes"`` or ``"no"``.
+        frozen_dtype: type in which the linear weights of frozen layers are stored; None keeps theirs.
         probe_steps: optimiser steps before an adaptive strategy selects its layers (§3.2).
         seed: for strategies that select at random.
+        lora_targets: names of the modules that get an adapter.
+
+    Raises:
+        StrategyError: a value is of the wrong type or outside its range.
     """
 
     freeze_embeddings: str = "auto"
@@ -45,10 +49,10 @@ class FreezeOptions:
 
 
 def parse_options(options: Mapping[str, Any]) -> FreezeOptions:
-    """Keyword arguments as ``FreezeOptions``.
+    """Make ``FreezeOptions`` of keyword arguments.
 
     Raises:
-        StrategyError: one of them is unknown or has a value that cannot be used.
+        StrategyError: one of them is unknown or has an unusable value.
     """
     known = [f.name for f in dataclasses.fields(FreezeOptions)]
     for name in options:

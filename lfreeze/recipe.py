@@ -1,7 +1,7 @@
-"""How a model is fine-tuned: every value that training depends on, in one frozen record.
+"""How a model is fine-tuned: every value that training depends on, in one frozen dataclass.
 
-The paper's own values (§4.3) have no default here: they stand in ``search_spaces/paper.toml``.
-What has a default is a decision that the paper leaves open (README, "What the paper leaves open").
+The paper's own values (§4.3) have no default here: they are set in ``search_spaces/paper.toml``.
+Fields with a default are decisions that the paper leaves open (README, "What the paper leaves open").
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "freeze_embeddings": ("auto", "yes", "no"),
     "padding": ("longest", "max_length"),
 }
-# Smallest value that makes sense, by field; a field that is absent has no bound.
+# Smallest accepted value by field; fields that are not listed have no lower bound.
 _MINIMUM: dict[str, float] = {
     "batch_size": 1,
     "max_length": 4,
@@ -80,9 +80,12 @@ class Recipe:
     max_grad_norm: float = 1.0
     warmup_steps: int = 0
     data_seed: int = 0
-    # the protocol of measuring
+    # how the trial is measured
     eval_batch_size: int = 128
-    max_validation_examples: int = 0  # of the validation split, the first so many; 0 means all
+    # The first so many examples of the validation split; 0 means all. Metadata: reproduce.plan.spec.
+    max_validation_examples: int = dataclasses.field(
+        default=0, metadata={"introduced": 0, "since": 2, "hashed_at_default": True}
+    )
     timing_warmup_steps: int = 10
     cpu_threads: int = 1
 
@@ -92,10 +95,10 @@ class Recipe:
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> "Recipe":
-        """A recipe from parsed TOML; whole numbers are taken where a real one is expected.
+        """Make a recipe of parsed TOML; whole numbers are accepted for real ones.
 
         Raises:
-            RecipeError: a key is unknown or missing, or a value cannot be used.
+            RecipeError: a key is unknown or missing, or a value is unusable.
         """
         known = field_types()
         for name in values:
@@ -115,17 +118,17 @@ def field_types() -> dict[str, Any]:
 
 
 def coerce(name: str, value: Any) -> Any:
-    """``value`` (from TOML, or text from ``--set``) in the type of the recipe value ``name``."""
-    wanted = field_types()[name]
+    """Convert ``value``, from TOML or as text from ``--set``, to the type of the recipe field ``name``."""
+    expected = field_types()[name]
     try:
-        if wanted is int and isinstance(value, str):
+        if expected is int and isinstance(value, str):
             return int(value)
-        if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+        if expected is float and isinstance(value, int | str) and not isinstance(value, bool):
             return float(value)
     except ValueError:
-        kind = "a whole number" if wanted is int else "a number"
+        kind = "a whole number" if expected is int else "a number"
         raise RecipeError(f"{name} = {value!r} is not {kind}") from None
-    if wanted == tuple[str, ...]:
+    if expected == tuple[str, ...]:
         if isinstance(value, str):
             return tuple(value.split(","))
         return tuple(value) if isinstance(value, list | tuple) else value
@@ -133,8 +136,8 @@ def coerce(name: str, value: Any) -> Any:
 
 
 def _check(name: str, value: Any) -> None:
-    wanted = field_types()[name]
-    if wanted == tuple[str, ...]:
+    expected = field_types()[name]
+    if expected == tuple[str, ...]:
         if (
             not isinstance(value, tuple)
             or not value
@@ -142,8 +145,8 @@ def _check(name: str, value: Any) -> None:
         ):
             raise RecipeError(f"{name} = {value!r} is not a list of names")
         return
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        raise RecipeError(f"{name} = {value!r} is not of type {wanted.__name__}")
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise RecipeError(f"{name} = {value!r} is not of type {expected.__name__}")
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{name} = {value!r} is not a finite number")
     if name in CHOICES and value not in CHOICES[name]:

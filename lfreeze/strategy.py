@@ -229,10 +229,10 @@ class Strategy:
 
     @classmethod
     def parse(cls, text: str) -> Strategy:
-        """Read a strategy's name; upper and lower case are the same.
+        """Parse a strategy's name; case is ignored.
 
         Raises:
-            StrategyError: an unknown kind, a missing or superfluous ratio, or one outside 0-100.
+            StrategyError: the kind is unknown, or the ratio is missing, superfluous or outside 0-100.
         """
         text = text.strip()
         labels = {label.upper(): label for label in kinds()}
@@ -254,7 +254,7 @@ class Strategy:
             return cls(kind + percent, kind, percent)
         accepted = ", ".join(label + ("<ratio>" if k.takes_ratio else "") for label, k in kinds().items())
         raise StrategyError(
-            f"unknown strategy {text!r}; accepted are {accepted}, the ratio in percent as in BOT25"
+            f"unknown strategy {text!r}; accepted are {accepted}, with the ratio in percent as in BOT25"
         )
 
     @property
@@ -270,10 +270,10 @@ class Strategy:
         return kinds()[self.kind]
 
     def frozen_count(self, n_layers: int) -> int:
-        """How many of ``n_layers`` stay frozen: ratio x layers, rounded down.
+        """How many of ``n_layers`` are frozen: ratio x layers, rounded down.
 
         Raises:
-            StrategyError: a ratio that freezes no layer, or every layer.
+            StrategyError: the ratio freezes no layer, or every layer.
         """
         if self.percent is None:
             return 0
@@ -282,7 +282,7 @@ class Strategy:
             what = "no layer" if count == 0 else "every layer"
             accepted = f"the ratio must freeze between 1 and {n_layers - 1} of them"
             if n_layers < 2:
-                what, accepted = "a part", "that takes at least 2 layers"
+                what, accepted = "a part", "at least 2 layers are needed"
             raise StrategyError(
                 f"strategy {self.name} freezes {what} of a model with {n_layers} "
                 f"{'layer' if n_layers == 1 else 'layers'}; {accepted}"
@@ -293,7 +293,7 @@ class Strategy:
         """The frozen layers of a model with ``n_layers``, counted from 0 at the input, ascending.
 
         Raises:
-            StrategyError: as ``frozen_count``; or the strategy selects its layers during training.
+            StrategyError: as ``frozen_count``, or the strategy selects its layers during training.
         """
         self.frozen_count(n_layers)
         if self.implementation.adaptive:

@@ -1,5 +1,31 @@
-"""``python -m reproduce`` is the ``reproduce`` command."""
+"""The ``reproduce`` command, also ``python -m reproduce``.
 
-from reproduce.cli.app import main
+It imports nothing but the standard library, so that it can report a missing installation in one sentence.
+"""
 
-main(prog_name="reproduce")
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+# Packages of the extra ``reproduce``; an installation without it lacks some of them.
+_REQUIRED = ("click", "polars", "pydantic", "ray", "rich")
+
+
+def main() -> None:
+    """Run the command line; exit status 2 if the experiment's dependencies are not installed."""
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
+    if missing:
+        print(
+            f"error: the reproduce command needs {', '.join(missing)}, which are not installed: "
+            "run pip install 'lfreeze[reproduce]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    from reproduce.cli.app import main as run_command
+
+    run_command(prog_name="reproduce")
+
+
+if __name__ == "__main__":
+    main()

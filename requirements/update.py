@@ -3,8 +3,8 @@
     pip install uv && python requirements/update.py
 
 ``base.txt`` is everything but torch; ``cuda.txt`` is torch with the CUDA libraries that it brings;
-``cpu.txt`` is torch's CPU build, whose hashes PyTorch's own index tells and are kept here; ``build.txt``
-builds the project's wheel. They hold for CPython 3.11 and newer on Linux.
+``cpu.txt`` is torch's CPU build, whose hashes come from PyTorch's own index and are kept here; ``build.txt``
+builds the project's wheel. They are valid for CPython 3.11 and newer on Linux.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CPU_HASHES = {
     "3.11": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
     "3.12": "4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2",
 }
-_CUDA = re.compile(r"(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
+_CUDA = re.compile(r"(torch|triton|nvidia-(?!ml-py)[\w-]+|cuda-[\w-]+)==")
 
 
 def main() -> None:
@@ -39,7 +39,8 @@ def _locked(wanted: str, name: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_text(wanted, "utf-8")
         (Path(folder) / "constraints.txt").write_text(f"torch=={_TORCH}\n", "utf-8")
-        options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate"]
+        extra = ["--extra", "reproduce"] if name == "pyproject.toml" else []
+        options = [*extra, "--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate"]
         command = ["uv", "pip", "compile", "--quiet", "--no-header", *options, "-c", "constraints.txt", name]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return re.split(r"\n(?=\S)", done.stdout.strip())

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, no cycles, modules of one idea."""
+"""Rules of the code's structure; who may import whom is in pyproject.toml, as contracts of import-linter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lfreeze.strategy import kinds
+
 ROOT = Path(__file__).parents[1]
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -18,43 +20,33 @@ MODULES = {
 
 
 def imports(module: str) -> set[str]:
-    """Every module that a module imports, at the top or inside a function; not for type checking alone."""
-    found: set[str] = set()
-    tree = ast.parse(MODULES[module].read_text("utf-8"))
-    typing_only = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
+    """Every module that a module imports, at the top, inside a function, or for type checking alone."""
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             nested = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (nested & set(MODULES)) or {node.module}
-    return found
+            imported |= (nested & set(MODULES)) or {node.module}
+    return imported
 
 
-def test_the_library_knows_nothing_of_the_experiment() -> None:
-    for module in MODULES:
-        if module.startswith("lfreeze"):
-            roots = {name.split(".")[0] for name in imports(module)}
-            assert not roots & {"ray", "reproduce", "polars"}, module
+def test_the_import_contracts_are_kept() -> None:
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
-def test_the_report_lives_on_files_alone() -> None:
+def test_the_report_reads_files_and_loads_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, reproduce.report, reproduce.store.parquet\n"
+        "import sys, reproduce.report, reproduce.store.parquet, reproduce.verify, lfreeze.strategy; lfreeze.strategy.kinds()\n"
         "print([m for m in ('torch', 'transformers', 'peft', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_no_module_imports_itself_by_a_detour() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {module: imports(module) & set(MODULES) for module in MODULES}
     done: set[str] = set()
 
@@ -79,3 +71,98 @@ def test_no_file_runs_what_it_should_only_read() -> None:
         text = path.read_text("utf-8")
         for phrase in ("trust_remote" + "_code", "pickle.load", "weights_only=False", "shell=True"):
             assert phrase not in text, module
+
+
+LABELS = tuple(kind.label for kind in kinds().values())
+
+
+@pytest.mark.parametrize("module", [m for m in sorted(MODULES) if not m.startswith("lfreeze.kinds")])
+def test_no_module_outside_kinds_compares_a_label(module: str) -> None:
+    """What distinguishes an arm is a method or attribute of its kind."""
+    compared = [
+        f"line {node.lineno}: {constant.value}"
+        for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
+        if isinstance(node, ast.Compare | ast.match_case) or _is_prefix_test(node)
+        for constant in ast.walk(node.pattern if isinstance(node, ast.match_case) else node)
+        if isinstance(constant, ast.Constant) and constant.value in LABELS
+    ]
+    assert not compared
+
+
+def _is_prefix_test(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("startswith", "starts_with", "is_in")
+    )
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_module_uses_a_private_name_of_another(module: str) -> None:
+    private = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("lfreeze", "reproduce")
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert not private
+
+
+# What the extra "reproduce" installs; the technique must do without.
+EXTRA = (
+    "ray",
+    "polars",
+    "matplotlib",
+    "scipy",
+    "peft",
+    "pydantic",
+    "click",
+    "rich",
+    "pyarrow",
+    "pynvml",
+)
+FREEZE = """
+from transformers import LlamaConfig, LlamaForSequenceClassification
+from lfreeze import AdaptiveFreezing, FreezeCallback, freeze
+sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
+model = LlamaForSequenceClassification(LlamaConfig(vocab_size=100, **sizes))
+assert freeze(model, "BOT50").frozen_layers == (0, 1)
+AdaptiveFreezing(model, "ADT-L50")
+FreezeCallback("TOP25")
+try:
+    freeze(model, "LoRA")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def without_extra(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process that cannot import the experiment's packages."""
+    hide = (
+        "import importlib.machinery as machinery\n"
+        "find = machinery.PathFinder.find_spec\n"
+        f"machinery.PathFinder.find_spec = lambda name, *rest: None if name in {EXTRA!r} else find(name, *rest)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", hide + code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_freezing_needs_none_of_the_experiments_packages() -> None:
+    done = without_extra(FREEZE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("StrategyError ")
+    assert "pip install 'lfreeze[lora]'" in done.stdout
+
+
+def test_the_command_without_its_packages_says_what_to_install() -> None:
+    done = without_extra("from reproduce.__main__ import main; main()")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "pip install 'lfreeze[reproduce]'" in done.stderr

@@ -1,4 +1,4 @@
-"""Texts to batches: sentence pairs as token ids, right-padded tensors, a reproducible order."""
+"""From texts to batches: sentence pairs as token ids, right-padded tensors, a reproducible order."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class EncodedSplit:
 
 @dataclass(frozen=True)
 class EncodedTask:
+    """The encoded splits of a task."""
+
     train: EncodedSplit
     validation: EncodedSplit
     pad_token_id: int
@@ -40,7 +42,7 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Tokens computed on, padding included."""
+        """Number of tokens, padding included."""
         return self.input_ids.numel()
 
     def to(self, device: torch.device) -> Batch:
@@ -48,7 +50,7 @@ class Batch:
 
 
 def encode_task(data: TaskData, tokenizer: Any, max_length: int) -> EncodedTask:
-    """Encode each example as a sentence pair; the longer text is cut first where a pair is too long.
+    """Encode each example as a sentence pair of at most ``max_length`` tokens; the longer text is truncated first.
 
     Raises:
         ValueError: the tokenizer has no pad token.
@@ -69,14 +71,14 @@ def encode_task(data: TaskData, tokenizer: Any, max_length: int) -> EncodedTask:
     return EncodedTask(split(data.train), split(data.validation), tokenizer.pad_token_id)
 
 
-def training_order(n_examples: int, n_wanted: int, seed: int) -> list[int]:
-    """Indices of the training stream: every epoch a new shuffle, batches may span two epochs."""
+def training_order(n_examples: int, n_draws: int, seed: int) -> list[int]:
+    """Indices of ``n_draws`` training examples: shuffled again for each epoch; batches may span two epochs."""
     shuffler, order = random.Random(seed), list[int]()
-    while len(order) < n_wanted:
+    while len(order) < n_draws:
         epoch = list(range(n_examples))
         shuffler.shuffle(epoch)
         order += epoch
-    return order[:n_wanted]
+    return order[:n_draws]
 
 
 def collate(
@@ -96,7 +98,7 @@ def collate(
 def evaluation_batches(
     split: EncodedSplit, batch_size: int, pad_token_id: int, length: int | None = None
 ) -> Iterator[tuple[list[int], Batch]]:
-    """The whole split in batches of similar lengths, each with the indices of its examples."""
+    """All examples in batches of similar length, each with the indices of its examples."""
     by_length = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
     for start in range(0, len(by_length), batch_size):
         indices = by_length[start : start + batch_size]

@@ -1,4 +1,4 @@
-"""Encoded texts, kept on disk by what they were made from: encoded once, read by every trial."""
+"""A cache of encoded texts on disk, keyed by a hash of their inputs: encoded once, read by every trial."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.files import ModelError
 from lfreeze.models.loading import load_tokenizer
 
-# Raised when the same texts are to be encoded differently.
+# Increase it when the encoding of the same texts changes.
 _VERSION = 1
 
 
@@ -29,11 +29,11 @@ def cache_folder() -> Path:
 
 
 def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int) -> EncodedTask:
-    """The texts as a model's token ids, from the cache or made and put there.
+    """The texts as a model's token ids, from the cache or encoded and added to it.
 
     Raises:
-        ModelError: the tokenizer does not load, has no pad token, or gives ids that the model's
-            embeddings do not have.
+        ModelError: the tokenizer does not load, has no pad token, or produces ids beyond the model's
+            embeddings.
     """
     content = f"{_VERSION} {checkpoint.tokenizer_hash} {data.fingerprint} {max_length}"
     path = cache_folder() / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
@@ -53,7 +53,7 @@ def _require_known_ids(task: EncodedTask, checkpoint: Checkpoint) -> None:
     )
     if isinstance(size, int) and largest >= size:
         raise ModelError(
-            f"model {checkpoint.name}: its tokenizer gives the token id {largest}, its embeddings end at {size - 1}"
+            f"model {checkpoint.name}: its tokenizer produces the token id {largest}, but its embeddings end at {size - 1}"
         )
 
 

@@ -1,6 +1,6 @@
-"""The examples of a task: from the benchmark's own files, from the hub, or generated.
+"""The examples of a task: from the benchmark's original files, from the hub, or generated.
 
-Loading gives plain texts and label indices; nothing here imports torch.
+The results are plain texts and label indices; nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 
 from lfreeze import hub
 from lfreeze.data.tasks import Example, Hosted, Task, TaskData, TaskError, get_task
+from lfreeze.errors import first_line
 from lfreeze.tiny.tasks import examples
 
-# Where the hub keeps its own Parquet copy of a dataset that is not in Parquet itself.
+# The branch with the hub's Parquet copy of a dataset that is in another format.
 _CONVERTED = "refs/convert/parquet"
 
 
@@ -28,16 +29,17 @@ def load_task(
     data_dir: Path | None = None,
     max_validation_examples: int = 0,
 ) -> TaskData:
-    """The training examples chosen by ``data_seed``, and the validation split.
+    """Load the training examples chosen by ``data_seed``, and the validation split.
 
     Args:
-        data_dir: the folder of the benchmarks' own files; without one a real task is the hub's.
-        max_validation_examples: of the validation split, the first so many; 0 means all.
+        max_train_examples: how many training examples to choose at most.
+        data_dir: the folder with the benchmarks' original files; without it, real tasks come from the hub.
+        max_validation_examples: use the first so many of the validation split; 0 means all.
 
     Raises:
-        TaskError: the files are missing, malformed, empty, not UTF-8, hold unknown labels, or a
+        TaskError: the files are missing, malformed, empty or not UTF-8, or have an unknown label or a
             validation label that no training example has.
-        HubError: the hub does not give the task.
+        HubError: the task is not available from the hub.
     """
     task = get_task(name)
     at_most = max_validation_examples or None
@@ -45,33 +47,33 @@ def load_task(
         train = _tiny(task, "train", _choose(task.n_train, max_train_examples, data_seed))
         validation = _tiny(task, "validation", range(task.n_validation)[:at_most])
         fingerprint = _fingerprint(task, train, validation)
-        # Generated: its content is the code's.
+        # Generated examples depend on the code alone.
         content = f"generated {task.name}"
         sizes = task.n_train, task.n_validation
         return TaskData(task, tuple(train), tuple(validation), fingerprint, content, *sizes)
     if data_dir is not None:
         revision, files = None, _archived(task, data_dir)
-        pool, whole = (_read(task, path) for _, path in files)
+        available, full_validation = (_read(task, path) for _, path in files)
     else:
         revision, splits = _hosted(task)
-        pool, whole = (_read_parquet(task, list(split.values())) for split in splits)
+        available, full_validation = (_read_parquet(task, list(split.values())) for split in splits)
         files = [item for split in splits for item in split.items()]
-    unseen = sorted({e.label for e in whole} - {e.label for e in pool})
+    unseen = sorted({e.label for e in full_validation} - {e.label for e in available})
     if unseen:
         raise TaskError(
             f"task {task.name}: the label {task.labels[unseen[0]]!r} is in the validation split, "
             "but no training example has it"
         )
-    train = [pool[i] for i in _choose(len(pool), max_train_examples, data_seed)]
-    validation = whole[:at_most]
+    train = [available[i] for i in _choose(len(available), max_train_examples, data_seed)]
+    validation = full_validation[:at_most]
     return TaskData(
         task,
         tuple(train),
         tuple(validation),
         _fingerprint(task, train, validation),
-        _fingerprint(task, pool, whole),
-        len(pool),
-        len(whole),
+        _fingerprint(task, available, full_validation),
+        len(available),
+        len(full_validation),
         revision,
         tuple(files),
     )
@@ -94,7 +96,7 @@ def _archived(task: Task, data_dir: Path) -> list[tuple[str, Path]]:
     if not data_dir.is_dir():
         raise TaskError(f"the data folder {data_dir} does not exist or is not a folder")
     for parent in (data_dir, *sorted(data_dir.iterdir())):
-        # Archives differ in upper and lower case, and in whether they have a folder of their own.
+        # Archives differ in case and in whether they contain a top-level folder.
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
             if folder.is_dir() and folder.name.lower() == task.archive.folder.lower():
                 for file in task.archive.files:
@@ -102,7 +104,7 @@ def _archived(task: Task, data_dir: Path) -> list[tuple[str, Path]]:
                         raise TaskError(f"task {task.name}: {folder} lacks the file {file}")
                 return [(f"{task.archive.folder}/{file}", folder / file) for file in task.archive.files]
     raise TaskError(
-        f"task {task.name}: {data_dir} has no folder {task.archive.folder}, nor has a folder in it"
+        f"task {task.name}: neither {data_dir} nor a folder in it has a folder {task.archive.folder}"
     )
 
 
@@ -115,33 +117,35 @@ def _hosted(task: Task) -> tuple[str, tuple[dict[str, Path], dict[str, Path]]]:
     first: hub.HubError | None = None
     for revision in (source.revision, _CONVERTED):
         try:
-            found = hub.snapshot(
+            snapshot = hub.snapshot(
                 source.repo_id, revision, choose, complete, kind="dataset", reader=f"task {task.name}"
             )
             break
         except hub.HubError as error:
-            # What is wrong with the dataset itself matters more than what is wrong with its copy.
+            # The error of the dataset itself is more helpful than that of its Parquet copy.
             first = first or error
     else:
         assert first is not None
         raise first
-    present = [str(path.relative_to(found.folder)) for path in found.folder.rglob("*.parquet")]
+    present = [str(path.relative_to(snapshot.folder)) for path in snapshot.folder.rglob("*.parquet")]
     train, validation = (
-        {name: found.folder / name for name in _parquet_names(source.config, split, present)}
+        {name: snapshot.folder / name for name in _parquet_names(source.config, split, present)}
         for split in source.splits
     )
-    return found.revision, (train, validation)
+    return snapshot.revision, (train, validation)
 
 
-def task_outlook(task: Task) -> hub.Outlook:
-    """What ``load_task`` would meet on the hub; a generated task counts as cached."""
+def task_availability(task: Task) -> hub.Availability:
+    """Whether ``load_task`` would succeed on the hub; generated tasks count as cached."""
     if task.hosted is None:
-        return hub.Outlook(cached=True)
-    return hub.outlook(task.hosted.repo_id, task.hosted.revision, *_chooser(task.hosted), kind="dataset")
+        return hub.Availability(cached=True)
+    return hub.check_availability(
+        task.hosted.repo_id, task.hosted.revision, *_chooser(task.hosted), kind="dataset"
+    )
 
 
 def _chooser(source: Hosted) -> tuple[Callable[[Sequence[str]], list[str]], Callable[[Path], bool]]:
-    """What to download of a dataset's files, and whether a folder holds all of it."""
+    """A function that selects the files to download, and one that checks that a folder has all of them."""
 
     def choose(names: Sequence[str]) -> list[str]:
         return [name for split in source.splits for name in _parquet_names(source.config, split, names)]
@@ -156,7 +160,7 @@ def _chooser(source: Hosted) -> tuple[Callable[[Sequence[str]], list[str]], Call
 def _parquet_names(config: str, split: str, names: Iterable[str]) -> list[str]:
     """The files of a split: ``cb/train-00000-of-00002.parquet``, ..., or ``cb/train/0000.parquet``, ...
 
-    None unless all that the names count are there.
+    Empty unless there are as many files as their names say.
     """
     pattern = re.compile(rf"{re.escape(config)}/{split}(-\d+-of-(?P<count>\d+)|/\d+)\.parquet")
     matches = [match for name in sorted(names) if (match := pattern.fullmatch(name))]
@@ -169,29 +173,29 @@ def _read_parquet(task: Task, paths: Sequence[Path]) -> list[Example]:
     import pyarrow.parquet
 
     assert task.hosted is not None
-    found = []
+    rows_read: list[Example] = []
     for path in paths:
         try:
             table = pyarrow.parquet.read_table(path)
             table.validate(full=True)
         except (OSError, pyarrow.ArrowException) as error:
-            raise TaskError(f"{path} is not a Parquet file ({str(error).splitlines()[0]})") from None
+            raise TaskError(f"{path} is not a Parquet file ({first_line(error)})") from None
         _require_label_order(task, path, table.schema.metadata or {})
         names = list(table.column_names)
         rows = ((number, row) for number, row in enumerate(table.to_pylist(), start=1))
-        found += _examples(task, path, rows, (*task.hosted.fields, "label"), names)
-    if not found:
-        raise TaskError(f"{paths[0]} holds no examples")
-    return found
+        rows_read += _examples(task, path, rows, (*task.hosted.fields, "label"), names)
+    if not rows_read:
+        raise TaskError(f"{paths[0]} contains no examples")
+    return rows_read
 
 
 def _require_label_order(task: Task, path: Path, metadata: Mapping[bytes, bytes]) -> None:
-    """Refuse a file that says that its indices mean other labels than the task's."""
+    """Refuse a file whose metadata gives the label indices another meaning than the task's."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
     except (KeyError, TypeError, ValueError):
         return
-    # WNLI's archive names its labels 0 and 1, the hub names what they mean.
+    # WNLI's archive calls its labels 0 and 1; the hub names their meaning.
     if len(names) != len(task.labels) or (set(names) == set(task.labels) and tuple(names) != task.labels):
         raise TaskError(
             f"{path}: its labels are {', '.join(names)}; task {task.name} needs {', '.join(task.labels)}"
@@ -205,33 +209,33 @@ def _read(task: Task, path: Path) -> list[Example]:
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8 text (byte {error.start})") from None
     rows = _tsv_rows(path, text) if path.suffix == ".tsv" else _json_rows(path, text)
-    found = _examples(task, path, rows, (*task.fields, task.archive.label_field), None)
-    if not found:
-        raise TaskError(f"{path} holds no examples")
-    return found
+    rows_read = _examples(task, path, rows, (*task.fields, task.archive.label_field), None)
+    if not rows_read:
+        raise TaskError(f"{path} contains no examples")
+    return rows_read
 
 
 def _examples(
     task: Task,
     path: Path,
     rows: Iterable[tuple[int, Mapping[str, Any]]],
-    wanted: tuple[str, str, str],
+    required: tuple[str, str, str],
     columns: Sequence[str] | None,
 ) -> list[Example]:
     """Checked examples of numbered rows.
 
     Args:
-        wanted: the columns of the two texts and of the label.
-        columns: all columns of a file whose labels are indices; None for one with names in each row.
+        required: the columns of the two texts and of the label.
+        columns: all columns of a file with labels as indices; None for a file with labels by name.
     """
-    *fields, label_field = wanted
-    found = []
+    *fields, label_field = required
+    checked = []
     for number, row in rows:
-        missing = [name for name in wanted if name not in row]
+        missing = [name for name in required if name not in row]
         if missing:
             raise TaskError(
                 f"{path}, line {number}: no column {', '.join(missing)}; it has {', '.join(columns or row)}, "
-                f"task {task.name} needs {', '.join(wanted)}"
+                f"task {task.name} needs {', '.join(required)}"
             )
         label = _label_index(task, row[label_field], indexed=columns is not None)
         if label is None:
@@ -243,12 +247,12 @@ def _examples(
         if not isinstance(first, str) or not isinstance(second, str):
             raise TaskError(f"{path}, line {number}: {' and '.join(fields)} must be text")
         example_id = str(row.get("index", row.get("idx", number)))
-        found.append(Example(example_id, first, second, label))
-    return found
+        checked.append(Example(example_id, first, second, label))
+    return checked
 
 
 def _label_index(task: Task, value: object, *, indexed: bool) -> int | None:
-    """The index of a label that is a name, or is an index already; None for any other value."""
+    """The index of a label given by name, or as an index; None for any other value."""
     if indexed and isinstance(value, int):
         return value if 0 <= value < len(task.labels) else None
     return task.labels.index(str(value)) if str(value) in task.labels else None
@@ -256,7 +260,7 @@ def _label_index(task: Task, value: object, *, indexed: bool) -> int | None:
 
 def _tsv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a tab-separated file in which a quote is just a character, with line numbers."""
-    # Lines end at line feeds alone: texts may hold other separators that str.splitlines cuts at.
+    # Only line feeds end lines: texts may contain other characters that str.splitlines splits at.
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     header = lines[0].split("\t")
     for number, line in enumerate(lines[1:], start=2):

@@ -14,18 +14,18 @@ from lfreeze.tiny.tasks import TINY_TASKS
 
 
 class TaskError(InputError):
-    """A task or its data that cannot be used; the message names what is wrong and what is accepted."""
+    """A task or its data that cannot be used; the message names the problem and what is accepted."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its label set, in index order, its text fields, and where its examples are.
+    """One task: its labels in index order, its text fields, and the sources of its examples.
 
     Attributes:
-        n_train, n_validation: official sizes.
+        n_train, n_validation: official sizes, in examples.
         dataset_id: the hub's dataset and the task's name in it.
-        archive: the benchmark's own files; None for a tiny task, which is generated.
-        hosted: the same on the hub.
+        archive: the benchmark's original files; None for a tiny task, which is generated.
+        hosted: the dataset on the hub; None for a tiny task.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Archive:
-    """A benchmark's own files: their folder, training and validation file, and column of the label."""
+    """A benchmark's original files: folder, training and validation file, and the label's column."""
 
     folder: str
     files: tuple[str, str]
@@ -53,7 +53,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Hosted:
-    """A dataset of the hub: Parquet files by split, in which a label is its index.
+    """A dataset on the hub: Parquet files by split, with labels as indices.
 
     Attributes:
         config: the task's folder in the repository.
@@ -83,12 +83,12 @@ class TaskData:
     """The examples that a trial uses.
 
     Attributes:
-        fingerprint: a hash of all of them, in order.
-        content_hash: the same of the whole splits, from which they were chosen.
-        n_available: examples of the whole training split, from which ``train`` was chosen.
+        fingerprint: a hash of these examples, in order.
+        content_hash: a hash of the complete splits from which they were chosen.
+        n_available: number of examples in the complete training split.
         n_validation_available: the same for the validation split.
-        revision: the hub's commit that they are of, if they are the hub's.
-        files: what was read, by its name in the repository or archive.
+        revision: the commit of the files, if they come from the hub.
+        files: the files that were read, by their names in the repository or archive.
     """
 
     task: Task
@@ -103,7 +103,7 @@ class TaskData:
 
     @property
     def majority_accuracy(self) -> float:
-        """The accuracy of always answering the validation split's most frequent label."""
+        """The accuracy of always predicting the validation split's most frequent label."""
         counts = Counter(example.label for example in self.validation)
         return max(counts.values()) / len(self.validation)
 
@@ -165,7 +165,7 @@ def get_task(name: str) -> Task:
     """The task called ``name``.
 
     Raises:
-        TaskError: there is none.
+        TaskError: there is no such task.
     """
     try:
         return TASKS[name.strip().lower()]

@@ -24,7 +24,7 @@ from lfreeze.models.files import (
 
 _PACKAGE = Path(__file__).parents[1]
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-# What a random model reads texts with: bytes, so that any text will do.
+# The tokenizer of random models: byte-level, so that it encodes any text.
 _RANDOM_TOKENIZER = _PACKAGE / "tiny" / "weights" / "tiny-gemma"
 
 
@@ -37,12 +37,12 @@ class ModelCard:
 
     Attributes:
         model_id: its identifier on the hub; ``local/<name>`` for a folder's.
-        revision: a commit of the hub's repository, or a branch.
-        packaged: the model's folder, or its configuration alone, inside this package.
-        folder: a local copy, used instead of the hub's.
-        pad_token: what pads batches where the tokenizer does not say: a token of its vocabulary, or
-            ``EOS`` for its end-of-text token.
-        random: true sizes with random values, for measuring speed and memory without the weights.
+        revision: a commit or branch of the hub's repository.
+        packaged: its folder, or only its configuration file, inside this package.
+        folder: a local copy to use instead of the hub.
+        pad_token: for a tokenizer without a pad token: a token of its vocabulary, or ``EOS`` for its
+            end-of-text token.
+        random: real sizes with random values, to measure speed and memory without the weights.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ModelCard:
 
     @property
     def config_file(self) -> Path:
-        """The model's ``config.json``; read from the hub where nothing nearer holds it.
+        """The model's ``config.json``: local, in the package, or downloaded from the hub.
 
         Raises:
             HubError: the hub has none, or does not answer.
@@ -73,17 +73,21 @@ class ModelCard:
 
     @property
     def config(self) -> dict[str, object]:
-        """Raises ``ModelError`` where the configuration is not a JSON object."""
+        """The content of ``config.json``.
+
+        Raises:
+            ModelError: it is missing or not a JSON object.
+        """
         return read_config(self.name, self.config_file)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's files, and the hashes that identify what they hold.
+    """A model's files and the hashes that identify their content.
 
     Attributes:
-        folder: where the weights are; None for random ones.
-        revision: the hub's commit that they are of, if they are the hub's.
+        folder: contains the weights; None for random ones.
+        revision: the commit of the files, if they come from the hub.
     """
 
     name: str
@@ -102,7 +106,7 @@ class Checkpoint:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that were read."""
+        """All files that are read."""
         weights = weight_files(self.name, self.folder) if self.folder else ()
         return (self.config_file, *weights, *tokenizer_files(self.tokenizer_folder))
 
@@ -133,7 +137,7 @@ MODELS: dict[str, ModelCard] = {
 
 
 def get_model(text: str) -> ModelCard:
-    """The model of a name, a hub identifier (``org/name``, ``org/name@revision``) or a folder.
+    """The model with a name, a hub identifier (``org/name``, ``org/name@revision``) or a folder's path.
 
     Raises:
         ModelError: it is none of them.
@@ -145,7 +149,7 @@ def get_model(text: str) -> ModelCard:
         folder = Path(text).expanduser().resolve()
         return ModelCard(folder.name, f"local/{folder.name}", folder=folder)
     if text.startswith((".", "/", "~")):
-        raise ModelError(f"model {text!r}: there is no such folder")
+        raise ModelError(f"model {text!r}: the folder does not exist")
     if match := _HUB_ID.fullmatch(text):
         known = next((c for c in MODELS.values() if c.model_id.lower() == match["id"].lower()), None)
         if known and not match["revision"]:
@@ -164,11 +168,11 @@ def with_folder(card: ModelCard, folder: Path) -> ModelCard:
 
 
 def find_checkpoint(card: ModelCard) -> Checkpoint:
-    """A model's files: in its folder, in the package, or in the hub's cache; missing ones are downloaded.
+    """Find a model's files in its folder, in the package or in the hub's cache, or download them.
 
     Raises:
-        ModelError: the folder is not there, or lacks a file.
-        HubError: the hub does not give the model.
+        ModelError: the folder does not exist or lacks a file.
+        HubError: the model is not available from the hub.
     """
     if card.random:
         return _random_checkpoint(card)
@@ -182,12 +186,12 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
         folder, revision = snapshot.folder, snapshot.revision
     if not folder.is_dir():
         raise ModelError(f"model {card.name}: the folder {folder} does not exist")
-    for name, found in (
+    for name, present in (
         ("config.json", (folder / "config.json").is_file()),
         ("model.safetensors or pytorch_model.bin", weight_files(card.name, folder)),
         ("tokenizer.json", tokenizer_files(folder)),
     ):
-        if not found:
+        if not present:
             raise ModelError(f"model {card.name}: {folder} lacks the file {name}")
     return Checkpoint(
         name=card.name,
@@ -202,11 +206,11 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
     )
 
 
-def model_outlook(card: ModelCard) -> hub.Outlook:
-    """What ``find_checkpoint`` would meet on the hub; a model that is not the hub's counts as cached."""
+def model_availability(card: ModelCard) -> hub.Availability:
+    """Whether ``find_checkpoint`` would succeed; models that are not on the hub count as cached."""
     if card.random or card.tiny or card.folder is not None:
-        return hub.Outlook(cached=True)
-    return hub.outlook(card.model_id, card.revision, needed_files, is_complete)
+        return hub.Availability(cached=True)
+    return hub.check_availability(card.model_id, card.revision, needed_files, is_complete)
 
 
 def _random_checkpoint(card: ModelCard) -> Checkpoint:

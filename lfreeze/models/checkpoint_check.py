@@ -1,4 +1,4 @@
-"""Whether a checkpoint's tensors are those that the classifier needs: none missing, extra or misshaped."""
+"""Check that a checkpoint has exactly the tensors that the classifier needs, in the right shapes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import transformers
 
 from lfreeze.blocks import Parts, model_parts
 from lfreeze.errors import InputError
-from lfreeze.hf_logging import quiet
+from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.files import ModelError
 
-# Heads of other tasks, where a checkpoint does not say which architecture it was saved from.
+# Heads of other tasks, for checkpoints that do not name the architecture they were saved from.
 _HEADS = {"lm_head", "score", "classifier"}
 # Constants that old versions of the transformers library saved among the weights.
 _CONSTANTS = ("inv_freq", "masked_bias", "position_ids", ".attn.bias", ".attention.bias")
@@ -32,29 +32,29 @@ def parts_of(name: str, model: Any) -> Parts:
 
 
 def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that does not fit; a classification head may be missing or of another width.
+    """Refuse a checkpoint that does not fit; a classification head may be missing or have another width.
 
     Args:
-        info: what ``from_pretrained`` says of the tensors.
+        info: the loading information of ``from_pretrained``.
 
     Raises:
-        ModelError: it names the first tensor that does not fit.
+        ModelError: a tensor does not fit; the message names the first one.
     """
     head = {id(p) for p in parts_of(name, model).head}
     inside = {n for n, p in model.named_parameters() if id(p) not in head}
     for tensor in sorted(set(info["missing_keys"]) & inside):
         raise ModelError(f"model {name}: its checkpoint lacks the tensor {tensor}")
-    for tensor, found, wanted in sorted(info["mismatched_keys"]):
+    for tensor, actual, expected in sorted(info["mismatched_keys"]):
         if tensor in inside:
             raise ModelError(
-                f"model {name}: the tensor {tensor} has the shape {tuple(found)}, "
-                f"its configuration asks for {tuple(wanted)}"
+                f"model {name}: the tensor {tensor} has the shape {tuple(actual)}, "
+                f"its configuration requires {tuple(expected)}"
             )
     allowed = _HEADS | _own_heads(model)
     for tensor in sorted(info["unexpected_keys"]):
         if tensor.split(".")[0] not in allowed and not tensor.endswith(_CONSTANTS):
             raise ModelError(
-                f"model {name}: its checkpoint holds the tensor {tensor}, which has no place in it"
+                f"model {name}: its checkpoint has the tensor {tensor}, which the model does not have"
             )
 
 
@@ -67,6 +67,6 @@ def _own_heads(model: Any) -> set[str]:
         return set()
     if getattr(cls, "config_class", None) is not type(model.config):
         return set()
-    with quiet(), torch.device("meta"):
+    with silence_transformers(), torch.device("meta"):
         saved = cls(model.config)
     return {name for name, _ in saved.named_children()} - base

@@ -1,4 +1,4 @@
-"""The files of a model's folder: which of them hold the weights and the tokenizer, and their hashes.
+"""The files in a model's folder: which contain the weights and the tokenizer, and their hashes.
 
 Nothing here imports torch.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from lfreeze.errors import InputError
 
 _SHARD_INDEX = ".index.json"
-# By preference; with the suffix of an index, the shards where one file does not hold everything.
+# In order of preference; each may be split into shards, which an index file with the suffix lists.
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _TOKENIZER_FILES = re.compile(
     r".*token.*\.(json|txt)|.*\.model|vocab\.(json|txt)|merges\.txt|chat_template.*"
@@ -23,11 +23,11 @@ _TOKENIZER_FILES = re.compile(
 
 
 class ModelError(InputError):
-    """A model that cannot be used; the message names it and what is accepted."""
+    """A model that cannot be used; the message names it and the problem."""
 
 
 def read_config(name: str, path: Path) -> dict[str, object]:
-    """A ``config.json`` as data.
+    """Read a ``config.json``.
 
     Raises:
         ModelError: it is missing or is not a JSON object.
@@ -44,10 +44,10 @@ def read_config(name: str, path: Path) -> dict[str, object]:
 
 
 def weight_files(name: str, folder: Path) -> tuple[Path, ...]:
-    """The files that hold a model's weights, as the transformers library chooses them.
+    """The files with a model's weights, chosen as the transformers library does.
 
     Raises:
-        ModelError: a shard that the index lists is not there, or the index is not one.
+        ModelError: a shard in the index is missing, or the index is malformed.
     """
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     chosen = _chosen_weights(present)
@@ -61,7 +61,7 @@ def weight_files(name: str, folder: Path) -> tuple[Path, ...]:
 
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
-    """The files that a tokenizer is made of, sorted."""
+    """The files of a tokenizer, sorted."""
     return tuple(sorted(p for p in folder.iterdir() if _TOKENIZER_FILES.fullmatch(p.name)))
 
 
@@ -81,7 +81,7 @@ def _shards(name: str, index: Path) -> list[str]:
 
 
 def needed_files(names: Sequence[str]) -> list[str]:
-    """Of a repository's files, those to download: configuration, tokenizer, and one format of weights."""
+    """The files of a repository to download: configuration, tokenizer, and the weights in one format."""
     top = {name for name in names if "/" not in name}
     stem = _chosen_weights(top).removesuffix(_SHARD_INDEX)
     start, suffix = stem.rsplit(".", 1) if stem else ("", "")
@@ -94,7 +94,7 @@ def needed_files(names: Sequence[str]) -> list[str]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder holds a configuration, all weights and a tokenizer."""
+    """Whether a folder contains a configuration, all weights and a tokenizer."""
     try:
         return (folder / "config.json").is_file() and bool(
             weight_files("", folder) and tokenizer_files(folder)
@@ -104,7 +104,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def tokenizer_hash(folder: Path, pad_token: str | None) -> str:
-    """SHA-256 of the tokenizer's files and of the pad token that is used where they name none."""
+    """SHA-256 of the tokenizer's files and of the pad token, if one is set for a tokenizer without."""
     files = hash_files(tokenizer_files(folder))
     return files if pad_token is None else hashlib.sha256(f"{files} {pad_token}".encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Models as sequence classifiers: loaded once, then given back their first weights for each trial."""
+"""Models as sequence classifiers: loaded once, and restored to their initial weights for each trial."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from lfreeze.blocks import model_parts
+from lfreeze.errors import first_line
 from lfreeze.freeze_proof import fingerprint
-from lfreeze.hf_logging import quiet
+from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.catalog import EOS, Checkpoint
 from lfreeze.models.checkpoint_check import check_tensors
 from lfreeze.models.files import ModelError, weight_files
@@ -26,10 +27,10 @@ ATTENTION = "sdpa"
 
 
 class BaseModel:
-    """A checkpoint as a classifier, and the means to make it as new; no second copy is kept in memory.
+    """A checkpoint as a classifier that can be reset; no second copy is kept in memory.
 
     Args:
-        n_labels: width of the linear head, which the checkpoint does not hold.
+        n_labels: width of the linear head, which is not part of the checkpoint.
 
     Raises:
         ModelError: the checkpoint does not load.
@@ -57,9 +58,9 @@ class BaseModel:
         self._fingerprints = {n: fingerprint(p) for n, p in self._base()}
 
     def reset(self, seed: int) -> nn.Module:
-        """The model with its first weights and a head drawn from ``seed``, all of it trainable.
+        """Reset the model to its initial weights and a head drawn from ``seed``, all of it trainable.
 
-        Only tensors that changed are read again; all are then compared with what was loaded.
+        Only tensors that changed are read again; all are compared with what was loaded.
 
         Raises:
             RuntimeError: a restored tensor differs from what was loaded.
@@ -74,10 +75,12 @@ class BaseModel:
                 if fingerprint(parameter) != self._fingerprints[name]:
                     raise RuntimeError(f"{name} could not be restored to the checkpoint's values")
         self._draw_head(seed)
-        return self.model.train()
+        self.model.train()
+        model: nn.Module = self.model
+        return model
 
     def release(self, kind: Kind) -> None:
-        """Undo what a strategy did to the model's structure; call it after every trial."""
+        """Undo a strategy's changes to the model's structure; call it after every trial."""
         kind.undo(self.model)
         self.model.zero_grad(set_to_none=True)
 
@@ -86,7 +89,7 @@ class BaseModel:
 
     @torch.no_grad()
     def _draw_head(self, seed: int) -> None:
-        """Normal with the configuration's deviation, zero biases: the transformers library's own start."""
+        """Initialise as the transformers library does: normal with the configured deviation, zero biases."""
         deviation = _deviation(self.model)
         generator = torch.Generator().manual_seed(stream_seed(seed, "head"))
         for name, parameter in self.model.named_parameters():
@@ -113,39 +116,43 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         options = {"config": LlamaConfig()}
     declared = folder / "tokenizer_config.json"
     if declared.is_file() and "auto_map" in json.loads(declared.read_text("utf-8")):
-        # A class of the checkpoint's own is code; what it stores in this file needs none.
+        # The checkpoint's own tokenizer class is code; the file tokenizer.json works without it.
         if not (folder / "tokenizer.json").is_file():
-            raise ModelError(f"model {name}: its tokenizer is code of its own, which is never run")
+            raise ModelError(
+                f"model {name}: its tokenizer is custom code, which is never run, and it has no tokenizer.json"
+            )
         loader, options = PreTrainedTokenizerFast, {}
     try:
-        with quiet():
+        with silence_transformers():
             tokenizer = loader.from_pretrained(folder, local_files_only=True, **options)
-    # The many kinds of damaged files raise as many types.
+    # Damaged files raise many types of errors.
     except Exception as error:
-        raise ModelError(f"model {name}: its tokenizer does not load: {_first_line(error)}") from error
+        raise ModelError(f"model {name}: its tokenizer does not load: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
-        wanted = tokenizer.eos_token if checkpoint.pad_token == EOS else checkpoint.pad_token
-        if wanted is None:
+        pad_token = tokenizer.eos_token if checkpoint.pad_token == EOS else checkpoint.pad_token
+        if pad_token is None:
             raise ModelError(
                 f"model {name}: its tokenizer has no pad token; choose one of its tokens with "
                 f"--pad-token {name}=TOKEN, or its end-of-text token with --pad-token {name}={EOS}"
             )
-        if wanted not in tokenizer.get_vocab():
-            raise ModelError(f"model {name}: the pad token {wanted!r} is not in its tokenizer's vocabulary")
-        tokenizer.pad_token = wanted
+        if pad_token not in tokenizer.get_vocab():
+            raise ModelError(
+                f"model {name}: the pad token {pad_token!r} is not in its tokenizer's vocabulary"
+            )
+        tokenizer.pad_token = pad_token
     return tokenizer
 
 
 def is_minicpm(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint declares itself as MiniCPM."""
+    """Whether a checkpoint's configuration declares MiniCPM."""
     return checkpoint.config.get("model_type") == "minicpm"
 
 
 def model_config(checkpoint: Checkpoint) -> Any:
-    """The transformers configuration of a checkpoint; of its file only data is read, never code.
+    """The transformers configuration of a checkpoint; only data is read from its file, never code.
 
     Raises:
-        ModelError: an architecture that the transformers library does not have, or a value it refuses.
+        ModelError: the transformers library does not have the architecture, or refuses a value.
     """
     from transformers import CONFIG_MAPPING
 
@@ -156,10 +163,10 @@ def model_config(checkpoint: Checkpoint) -> Any:
             return granite_config(values)
         if kind in CONFIG_MAPPING:
             return CONFIG_MAPPING[kind].from_dict(values)
-    # A size that is missing, of the wrong type or impossible: each architecture has its own checks.
+    # Missing, mistyped and impossible sizes raise different errors in each architecture.
     except Exception as error:
         raise ModelError(
-            f"model {checkpoint.name}: its config.json is not valid: {_first_line(error)}"
+            f"model {checkpoint.name}: its config.json is not valid: {first_line(error)}"
         ) from error
     raise ModelError(
         f"model {checkpoint.name}: the transformers library has no architecture {kind!r}, "
@@ -170,10 +177,10 @@ def model_config(checkpoint: Checkpoint) -> Any:
 def load(
     checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype, device: str | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The classifier with a checkpoint's weights, and what transformers says about missing and extra tensors.
+    """The classifier with a checkpoint's weights, and transformers' loading information.
 
     Args:
-        device: ``"meta"`` reads names and shapes alone.
+        device: ``"meta"`` reads only names and shapes.
 
     Raises:
         ModelError: the files do not load, or their tensors do not fit.
@@ -181,7 +188,7 @@ def load(
     config = model_config(checkpoint)
     config.num_labels = n_labels
     try:
-        with quiet():
+        with silence_transformers():
             model, info = _classifier(checkpoint, config).from_pretrained(
                 checkpoint.folder,
                 config=config,
@@ -195,7 +202,7 @@ def load(
             )
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"model {checkpoint.name}: {checkpoint.folder} does not load: {_first_line(error)}"
+            f"model {checkpoint.name}: {checkpoint.folder} does not load: {first_line(error)}"
         ) from error
     check_tensors(checkpoint.name, model, info)
     return model, info
@@ -204,22 +211,23 @@ def load(
 def empty_classifier(
     checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
-    """A model's architecture on the device, its vectors and buffers initialised, its matrices not.
+    """A model on the device with initialised vectors and buffers, and uninitialised matrices.
 
     Raises:
-        ModelError: the transformers library does not have it.
+        ModelError: the transformers library does not have the architecture.
     """
     config = model_config(checkpoint)
     config.num_labels = n_labels
-    with quiet(), torch.device("meta"):
-        model = _classifier(checkpoint, config, from_config=True)(
+    with silence_transformers(), torch.device("meta"):
+        built = _classifier(checkpoint, config, from_config=True)(
             config, dtype=dtype, attn_implementation=ATTENTION
         )
-    model.to_empty(device=device)
-    for parameter in model.parameters():
-        # transformers leaves alone what bears this mark; the matrices get their values later.
+    built.to_empty(device=device)
+    for parameter in built.parameters():
+        # transformers does not initialise parameters with this mark; the matrices get their values later.
         parameter._is_hf_initialized = parameter.dim() > 1
-    model.initialize_weights()
+    built.initialize_weights()
+    model: nn.Module = built
     return model
 
 
@@ -240,7 +248,3 @@ def _classifier(checkpoint: Checkpoint, config: Any, *, from_config: bool = Fals
 
 def _deviation(model: Any) -> float:
     return float(getattr(model.config, "initializer_range", 0.02))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

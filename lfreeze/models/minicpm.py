@@ -1,8 +1,8 @@
-"""MiniCPM as transformers' native architecture, so that no remote code ever runs.
+"""MiniCPM as a native architecture of transformers, so that no remote code runs.
 
-MiniCPM is Llama plus three scalings, and Granite has all three. Tensor names agree, so a
-MiniCPM checkpoint loads into Granite as it is; only its configuration is translated, and of the
-checkpoint's configuration only data is read, never the code that ``auto_map`` points to.
+MiniCPM is Llama plus three scalings, and Granite has all three. Tensor names agree, so a MiniCPM
+checkpoint loads into Granite unchanged; only its configuration is translated. Only data is read from
+the checkpoint's configuration, never the code that ``auto_map`` refers to.
 """
 
 import math
@@ -13,7 +13,7 @@ from transformers import GraniteConfig
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.granite.modeling_granite import GranitePreTrainedModel
 
-# Fields that mean the same in both configurations.
+# Fields with the same meaning in both configurations.
 _SHARED = (
     "vocab_size",
     "hidden_size",
@@ -32,7 +32,7 @@ _SHARED = (
     "eos_token_id",
     "tie_word_embeddings",
 )
-# MiniCPM's own defaults for fields that a checkpoint's configuration may leave out.
+# MiniCPM's defaults for fields that a checkpoint's configuration may omit.
 _DEFAULTS = {"scale_emb": 1.0, "scale_depth": 1.0, "rope_theta": 10_000.0}
 
 
@@ -41,7 +41,7 @@ class GraniteForSequenceClassification(GenericForSequenceClassification, Granite
 
 
 def granite_config(minicpm: Mapping[str, Any]) -> GraniteConfig:
-    """Translate a MiniCPM ``config.json`` into the Granite configuration of the same function.
+    """Translate a MiniCPM ``config.json`` into an equivalent Granite configuration.
 
     The residual branch is scaled by ``scale_depth / sqrt(layers)``, the embeddings by
     ``scale_emb``, and causal LM logits divided by ``hidden_size / dim_model_base``.

@@ -1,4 +1,4 @@
-"""Where a model's first weights come from, tensor by tensor: a checkpoint's files, or chance."""
+"""Sources of a model's initial weights, tensor by tensor: a checkpoint's files, or random values."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-# Random matrices repeat a block of this many draws: their values do not matter, their making does.
+# Random matrices repeat a block of this many draws: their values do not matter, fast creation does.
 _BLOCK = 1 << 20
 
 
 class Weights(Protocol):
-    """Gives single tensors their first values again."""
+    """Restores single tensors to their initial values."""
 
     def restore(self, name: str, parameter: nn.Parameter) -> None:
-        """Write the first values of the parameter ``name`` into ``parameter``."""
+        """Write the initial values of the parameter ``name`` into ``parameter``."""
 
 
 class FileWeights:
-    """Tensors of a checkpoint by the model's own names; those under other names are kept in memory.
+    """Reads tensors from a checkpoint's files; those stored under other names are kept in memory.
 
     The files are memory-mapped, so that workers on one machine share their pages.
     """
@@ -43,7 +43,7 @@ class FileWeights:
 
 
 class RandomWeights:
-    """Matrices of normal values, the same on every device; vectors as the architecture starts them."""
+    """Matrices of normal values, the same on every device; vectors as the architecture initialises them."""
 
     def __init__(self, model: nn.Module, deviation: float):
         self._deviation = deviation

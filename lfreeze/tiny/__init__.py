@@ -1,1 +1,1 @@
-"""The embedded suite: a small language whose labels follow from logic, five tasks in it, three tiny models."""
+"""The embedded suite: a small language with labels derived by logic, five tasks in it, three tiny models."""

@@ -1,7 +1,7 @@
 """Tiny versions of the three architectures: 8 layers, hidden size 64, about half a million parameters.
 
-Sizes are ours; everything else (activations, scalings, dropouts, norms, rotary fractions, tied or
-grouped heads) follows the models of the paper, save that all three share input and output embeddings.
+The sizes are this project's; everything else (activations, scalings, dropouts, norms, rotary fractions,
+tied or grouped heads) follows the paper's models, except that all three tie input and output embeddings.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def stored_config(name: str, vocabulary_size: int) -> dict[str, Any]:
 
 
 def causal_lm(config: Mapping[str, Any]) -> nn.Module:
-    """A language model with random weights, of the configuration that a folder stores."""
+    """A language model with random weights, made from the content of a ``config.json``."""
     from transformers import (
         GemmaConfig,
         GemmaForCausalLM,
@@ -92,9 +92,11 @@ def causal_lm(config: Mapping[str, Any]) -> nn.Module:
     )
 
     if config["model_type"] == "minicpm":
-        return GraniteForCausalLM(granite_config(config))
+        minicpm: nn.Module = GraniteForCausalLM(granite_config(config))
+        return minicpm
     config_class, model_class = {
         "gemma": (GemmaConfig, GemmaForCausalLM),
         "phi": (PhiConfig, PhiForCausalLM),
     }[config["model_type"]]
-    return model_class(config_class(**{k: v for k, v in config.items() if k != "model_type"}))
+    model: nn.Module = model_class(config_class(**{k: v for k, v in config.items() if k != "model_type"}))
+    return model

@@ -1,7 +1,7 @@
-"""Weights for forms under which no single aspect of a form gives the relation away.
+"""Weights for forms under which no single aspect of a form reveals the relation.
 
 Iterative proportional fitting: the weights are scaled until every aspect (the hypothesis's quantifier,
-the overlap of the words, ...) is independent of the relation, and the relations have the wanted shares.
+the overlap of the words, ...) is independent of the relation, and the relations have the given shares.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lfreeze.tiny.lexicon import LEVELS, NOUN_CHAINS, VERB_CHAINS, is_noun, leve
 from lfreeze.tiny.logic import Formula, Relation, predicates, relation
 
 _ROUNDS = 60
-# Weights become integers, so that draws cannot depend on a platform's rounding.
+# Weights are converted to integers, so that draws cannot depend on a platform's rounding.
 _SCALE = 10_000_000
 
 
@@ -32,13 +32,13 @@ class WeightedForms:
     cumulative: Mapping[Relation, tuple[int, ...]]
 
     def draw(self, relation: Relation, draws: Draws) -> Pair:
-        """A premise and hypothesis that stand in ``relation``."""
+        """A premise and hypothesis with the given relation."""
         form = self.forms[relation][draws.weighted(self.cumulative[relation])]
         return self.family.build(form, Words.draw(draws))
 
 
 def weighted_forms(family: Family, shares: Mapping[Relation, int]) -> WeightedForms:
-    """The family's forms, weighted so that relations have ``shares`` and aspects do not tell them."""
+    """The family's forms, weighted so that relations have ``shares`` and no aspect reveals them."""
     return _weighted_forms(family, tuple(sorted(shares.items())))
 
 
@@ -72,21 +72,21 @@ def _weighted_forms(family: Family, shares: tuple[tuple[Relation, int], ...]) ->
 
 @lru_cache(maxsize=8)
 def _filled(family: Family) -> tuple[Pair, ...]:
-    """Every form with the same words; any words would do."""
+    """Every form with the same words; which words does not matter."""
     words = Words.draw(Draws("words"))
     return tuple(family.build(form, words) for form in family.forms())
 
 
 def _overlap(premise: Formula, hypothesis: Formula) -> tuple[int, int]:
-    """How many of the hypothesis's words the premise has, and how many it lacks."""
-    have, asked = set(clause(premise).split()), set(clause(hypothesis).split())
-    return len(asked & have), len(asked - have)
+    """How many of the hypothesis's words are in the premise, and how many are not."""
+    present, needed = set(clause(premise).split()), set(clause(hypothesis).split())
+    return len(needed & present), len(needed - present)
 
 
 def _fillings(premise: Formula, hypothesis: Formula) -> int:
     """In how many ways the pair's most specific noun and verb can be chosen.
 
-    Forms start with this weight, so that pairs of general words, of which there are few, do not recur often.
+    Forms start with this weight, so that pairs of general words, which are few, are not repeated often.
     """
     lowest = [LEVELS - 1, LEVELS - 1]
     for word in predicates(premise) | predicates(hypothesis):

@@ -1,8 +1,8 @@
-"""The text that the tiny models are pre-trained on: documents of a few lines in the project's language.
+"""The text for pre-training the tiny models: documents of a few lines in the suite's language.
 
-Two kinds. A *dialogue* is a statement, a claim or question about it, and the answer ``yes``, ``no`` or
-``maybe``. A *description* lists what is true in one random world. No dialogue is about a pair that any
-task's validation split could hold: those are held out by the same hash (``tasks.held_out``).
+There are two kinds. A *dialogue* is a statement, a claim or question about it, and the answer ``yes``,
+``no`` or ``maybe``. A *description* lists facts of one random world. No dialogue uses a pair that could be in
+a task's validation split: the same hash holds those out (``tasks.held_out``).
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _FACTS = 8
 
 
 def dialogue(draws: Draws, *, of_held_out: bool = False) -> Document:
-    """Statement, claim or question, answer. With ``of_held_out``, about a pair that no training text has."""
+    """Statement, claim or question, answer; with ``of_held_out``, about a pair that no training text contains."""
     family = draws.choice(_FAMILIES)
     relation = draws.choice(family.relations)
     forms = weighted_forms(family, dict.fromkeys(family.relations, 1))
     while True:
         premise, hypothesis = forms.draw(relation, draws)
-        said, claimed = statement(premise), statement(hypothesis)
-        if held_out(said, claimed) == of_held_out:
+        stated, claimed = statement(premise), statement(hypothesis)
+        if held_out(stated, claimed) == of_held_out:
             break
     assert isinstance(hypothesis, Quantified | Named)
     manner = draws.below(3)
     if manner == 0:
-        return said, question(hypothesis), ANSWERS[relation]
+        return stated, question(hypothesis), ANSWERS[relation]
     if manner == 1:
-        return question(hypothesis), said, ANSWERS[relation]
-    return said, claimed, ANSWERS[relation]
+        return question(hypothesis), stated, ANSWERS[relation]
+    return stated, claimed, ANSWERS[relation]
 
 
 def description(draws: Draws) -> Document:
-    """What is true of three individuals: first what each one is and what he or she does, then what that amounts to."""
+    """Facts about three individuals: first what each one is and does, then quantified facts that hold."""
     tree = draws.below(len(NOUN_CHAINS) // 4) * 4
     verb_tree = draws.below(len(VERB_CHAINS) // 4) * 4
     names, individuals, facts = list(HE + SHE), list[frozenset[str]](), list[Formula]()

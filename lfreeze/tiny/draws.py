@@ -18,7 +18,7 @@ def digest64(text: str) -> int:
 
 
 class Draws:
-    """The SplitMix64 sequence whose start is a hash of the key's parts."""
+    """The SplitMix64 sequence that starts at a hash of the key's parts."""
 
     def __init__(self, *key: str | int):
         self._state = digest64("|".join(map(str, key)))
@@ -32,12 +32,13 @@ class Draws:
         return z ^ (z >> 31)
 
     def below(self, n: int) -> int:
-        """An integer in [0, n); the bias of at most n / 2**64 is of no concern here."""
+        """An integer in [0, n); its bias of at most n / 2**64 is negligible here."""
         return (self.bits() * n) >> 64
 
     def choice(self, items: Sequence[T]) -> T:
+        """One of the items, all equally likely."""
         return items[self.below(len(items))]
 
     def weighted(self, cumulative: Sequence[int]) -> int:
-        """An index, drawn with the integer weights whose running sums are ``cumulative``."""
+        """An index, drawn with integer weights whose cumulative sums are ``cumulative``."""
         return bisect_right(cumulative, self.below(cumulative[-1]))

@@ -1,7 +1,7 @@
-"""Kinds of premise and hypothesis, as forms: everything about a pair but its words.
+"""Kinds of premise-hypothesis pairs as forms: everything about a pair except its words.
 
-A form fixes quantifiers, polarities and at which level of its taxonomy each word stands; which words
-fill it is left open. The relation between premise and hypothesis depends on the form alone.
+A form fixes quantifiers, polarities and the level of each word in its taxonomy, but not the words
+themselves. The relation between premise and hypothesis depends on the form alone.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _LEVELS = range(LEVELS)
 
 @dataclass(frozen=True)
 class Words:
-    """What fills a form: a chain of nouns and of verbs for what the pair is about, and others for the rest.
+    """The words for a form: chains of nouns and verbs for the subject of the pair, and others for the rest.
 
-    ``other_nouns`` and ``other_verbs`` belong to other trees than ``nouns`` and ``verbs``.
+    ``other_nouns`` and ``other_verbs`` come from other trees than ``nouns`` and ``verbs``.
     """
 
     nouns: tuple[str, ...]
@@ -81,10 +81,10 @@ class Family:
     """Forms of one kind.
 
     Attributes:
-        forms: all of them.
-        build: a form and words to premise and hypothesis.
-        factors: the aspects of a form of which none may, by itself, give the relation away.
-        relations: those that occur.
+        forms: yields all forms.
+        build: makes premise and hypothesis of a form and words.
+        factors: the aspects of a form, none of which may reveal the relation by itself.
+        relations: the relations that occur.
     """
 
     name: str
@@ -107,7 +107,7 @@ def _quantified_factors(form: Form) -> tuple[Hashable, ...]:
 
 def _quantified_forms() -> Iterable[Form]:
     for form in product(QUANTIFIERS, _LEVELS, _LEVELS, QUANTIFIERS, _LEVELS, _LEVELS):
-        # A sentence and itself would teach nothing but copying.
+        # A sentence paired with itself would teach copying only.
         if form[:3] != form[3:]:
             yield form
 
@@ -116,7 +116,7 @@ QUANTIFIED = Family("quantified", _quantified_forms, _quantified, _quantified_fa
 
 
 # "every dog runs and rex is a poodle": "rex moves".
-# Form: quantifier, its noun and verb level, the name's noun level; verb level and polarity asked for.
+# Form: quantifier, its noun and verb level, the name's noun level; the hypothesis's verb level and polarity.
 def _instance(form: Form, w: Words) -> Pair:
     q1, l1, m1, l2, m2, positive = form
     name = w.he if w.flip else w.she
@@ -132,10 +132,10 @@ INSTANCE = Family(
 )
 
 
-# "ann is a poodle and ben is a taxi and she runs": "ann moves", "some taxi runs". The hypothesis would follow
-# were it about whom the pronoun means; about the other one it is open. It denies if and only if the premise does.
-# Form: noun level of whom the pronoun means and of the other; verb level and polarity of what is said; whether
-# the hypothesis is about whom the pronoun means; whether it gives the name or the noun; its verb level.
+# "ann is a poodle and ben is a taxi and she runs": "ann moves", "some taxi runs". The hypothesis follows if it is
+# about the pronoun's referent and is open if it is about the other one. It is negated if and only if the premise is.
+# Form: noun levels of the referent and of the other; verb level and polarity of the premise; whether the
+# hypothesis is about the referent; whether it uses the name or the noun; its verb level.
 def _pronoun(form: Form, w: Words) -> Pair:
     l1, l_other, m1, positive, meant, named, m2 = form
     name, other = (w.he, w.she) if w.flip else (w.she, w.he)
@@ -165,9 +165,9 @@ PRONOUN = Family(
 )
 
 
-# "ann is a poodle and she runs": "some dog moves", "ann does not move". The pronoun ties the
-# verb to the noun. Form: noun level, verb level and polarity of the premise; how the hypothesis speaks
-# (a quantifier, or of the name, said or denied), its noun and verb level.
+# "ann is a poodle and she runs": "some dog moves", "ann does not move". The pronoun links the
+# verb to the noun. Form: noun level, verb level and polarity of the premise; the hypothesis's manner (a
+# quantifier, or the name with a polarity), its noun and verb level.
 def _anaphora(form: Form, w: Words) -> Pair:
     l1, m1, positive, manner, l2, m2 = form
     name = w.he if w.flip else w.she
@@ -178,13 +178,13 @@ def _anaphora(form: Form, w: Words) -> Pair:
 
 
 def _anaphora_forms() -> Iterable[Form]:
-    for said in product(_LEVELS, _LEVELS, (True, False)):
+    for premise in product(_LEVELS, _LEVELS, (True, False)):
         for m2 in _LEVELS:
             for manner in (True, False):
-                yield *said, manner, 0, m2
-            # What is known of one individual entails no "every" and no "no": these words would tell the label.
+                yield *premise, manner, 0, m2
+            # Facts about one individual entail no "every" and no "no": these words would reveal the label.
             for quantifier, l2 in product(("some", "some not", "not every"), _LEVELS):
-                yield *said, quantifier, l2, m2
+                yield *premise, quantifier, l2, m2
 
 
 ANAPHORA = Family(
@@ -196,16 +196,16 @@ ANAPHORA = Family(
 
 
 # "ann knows that every dog runs and ben hopes that no taxi sings": "some poodle moves".
-# Form: a form of QUANTIFIED, and whether the clause that the hypothesis is about stands under a factive verb.
+# Form: a form of QUANTIFIED, and whether a factive verb governs the clause that the hypothesis is about.
 def _attitude(form: Form, w: Words) -> Pair:
     *inner, factive = form
     clause, hypothesis = _quantified(tuple(inner), w)
     assert isinstance(clause, Quantified)
     quantifier, noun_level, verb_level = w.others
-    beside = Quantified(QUANTIFIERS[quantifier], w.other_nouns[noun_level], w.other_verbs[verb_level])
+    unrelated = Quantified(QUANTIFIERS[quantifier], w.other_nouns[noun_level], w.other_verbs[verb_level])
     holders = (w.he, w.she) if w.flip else (w.she, w.he)
     about = Attitude(holders[0], w.factive if factive else w.non_factive, clause)
-    rest = Attitude(holders[1], w.non_factive if factive else w.factive, beside)
+    rest = Attitude(holders[1], w.non_factive if factive else w.factive, unrelated)
     return (Both(about, rest) if noun_level % 2 else Both(rest, about)), hypothesis
 
 

@@ -1,4 +1,4 @@
-"""Formulas as English-like text: statements and questions; lower case, a space around every word."""
+"""Formulas as English-like text: statements and questions, in lower case, with spaces between all tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pronoun(name: str) -> str:
 
 
 def clause(formula: Formula) -> str:
-    """A formula's words, without the mark at its end."""
+    """A formula's words, without the final punctuation mark."""
     match formula:
         case Quantified("some not", noun, verb):
             return f"some {noun} does not {verb}"
@@ -45,7 +45,7 @@ def statement(formula: Formula) -> str:
 
 
 def question(formula: Quantified | Named) -> str:
-    """``does every dog run ?``; a denial is asked by its positive form's words with ``not`` inside."""
+    """``does every dog run ?``; a negated formula becomes the positive question with ``not`` inside."""
     match formula:
         case Quantified("some not", noun, verb):
             return f"does some {noun} not {verb} ?"

@@ -1,10 +1,10 @@
 """The words: two taxonomies, of nouns and of verbs, and proper names.
 
-Both taxonomies are forests of three levels. The meaning postulates that every world obeys:
+Both taxonomies are forests of three levels. Every world obeys these meaning postulates:
 
-- what a word is true of, the word above it is true of: every poodle is a dog;
-- nouns of which neither stands above the other share nothing: no dog is a cat;
-- verbs of different branches are independent: who runs may sing, and need not.
+- a word implies the word above it: every poodle is a dog;
+- nouns exclude each other unless one is above the other: no dog is a cat;
+- verbs of different branches are independent: an individual that runs may or may not sing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _chains(trees: Mapping[str, Mapping[str, tuple[str, str]]]) -> tuple[tuple[s
     )
 
 
-# Each chain climbs a taxonomy from its most specific word: ("poodle", "dog", "animal").
+# Each chain goes up a taxonomy from its most specific word: ("poodle", "dog", "animal").
 NOUN_CHAINS = _chains(_NOUN_TREES)
 VERB_CHAINS = _chains(_VERB_TREES)
 NOUNS = tuple(dict.fromkeys(word for chain in NOUN_CHAINS for word in chain))
@@ -58,7 +58,7 @@ def is_noun(word: str) -> bool:
 
 
 def is_below(word: str, other: str) -> bool:
-    """Whether ``other`` stands strictly above ``word`` in a taxonomy."""
+    """Whether ``other`` is strictly above ``word`` in a taxonomy."""
     return other in _ABOVE[word]
 
 
@@ -69,7 +69,7 @@ def level(word: str) -> int:
 
 @cache
 def exclude(word: str, other: str) -> bool:
-    """Whether nothing can be both: two nouns of which neither stands above the other."""
+    """Whether no individual can be both: two nouns, neither of which is above the other."""
     return (
         is_noun(word)
         and is_noun(other)

@@ -1,14 +1,14 @@
-"""Formulas of the language and the decision whether one follows from another.
+"""Formulas of the language and a decision procedure for entailment between them.
 
 Worlds are finite models of monadic first-order logic that obey the lexicon's postulates. Nouns have
-existential import: in every world each noun that occurs is true of something, verbs may be true of
-nothing. Names refer; two names may share their bearer, which no sentence of the language can tell.
+existential import: in every world each noun that occurs is true of some individual; verbs may be true of
+none. Every name has a bearer; two names may share one, which no sentence of the language can express.
 
-The decision is exact and needs no search through worlds. An individual is, to these formulas, nothing
-but its *profile*: which of the occurring predicates are true of it. A conjunction of universal,
-existential and name conditions holds in some world if and only if every existential and every name
-still has a profile to live on after the universals have struck out theirs: take one individual
-for each. A set of profiles is an integer with one bit per profile.
+The decision is exact and does not search through worlds. For these formulas an individual is determined by
+its *profile*: the set of occurring predicates that are true of it. A conjunction of universal, existential
+and name conditions holds in some world if and only if every existential and every name still has a
+possible profile once the universals have excluded theirs: a world with one individual for each satisfies
+it. A set of profiles is an integer with one bit per profile.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Quantified:
 
 @dataclass(frozen=True)
 class Named:
-    """``rex runs``, ``rex is not a dog``: a predicate said or denied of a name.
+    """``rex runs``, ``rex is not a dog``: a predicate affirmed or denied of a name.
 
-    ``by_pronoun`` says ``he`` or ``she`` instead; the name is the one that the pronoun stands for.
+    With ``by_pronoun`` the text has ``he`` or ``she``; ``name`` is the pronoun's referent.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Attitude:
-    """``ann knows that ...``: with a factive verb the clause is true as well, with others it is left open."""
+    """``ann knows that ...``: a factive verb implies its clause, other verbs leave it open."""
 
     name: str
     verb: str
@@ -60,7 +60,7 @@ class Attitude:
 
 @dataclass(frozen=True)
 class Both:
-    """Two sentences that both hold."""
+    """A conjunction of two sentences."""
 
     left: Formula
     right: Formula
@@ -71,17 +71,24 @@ Formula = Quantified | Named | Attitude | Both
 
 @dataclass(frozen=True)
 class _Case:
-    """One conjunction: profiles allowed to all, wanted by some, and by name; and opaque facts with their truth."""
+    """One conjunction of conditions.
+
+    Attributes:
+        allowed: profiles that any individual may have.
+        required: sets of profiles, of each of which some individual must have one.
+        names: sets of profiles for the bearers of names.
+        facts: attitudes with their truth values.
+    """
 
     allowed: int
-    wanted: tuple[int, ...] = ()
+    required: tuple[int, ...] = ()
     names: tuple[tuple[str, int], ...] = ()
     facts: tuple[tuple[Attitude, bool], ...] = ()
 
     def meet(self, other: _Case) -> _Case:
         return _Case(
             self.allowed & other.allowed,
-            self.wanted + other.wanted,
+            self.required + other.required,
             self.names + other.names,
             self.facts + other.facts,
         )
@@ -92,14 +99,14 @@ class _Case:
             bearers[name] = bearers.get(name, self.allowed) & profiles
         facts = dict(self.facts)
         return (
-            all(self.allowed & profiles for profiles in self.wanted)
+            all(self.allowed & profiles for profiles in self.required)
             and all(bearers.values())
             and all(facts[fact] == truth for fact, truth in self.facts)
         )
 
 
 class _Profiles:
-    """The profiles over some predicates that the postulates permit, and formulas as conditions on them."""
+    """The profiles over some predicates that the postulates permit, and conditions on them from formulas."""
 
     def __init__(self, predicates: Iterable[str]):
         self.predicates = tuple(sorted(set(predicates)))
@@ -124,7 +131,7 @@ class _Profiles:
         )
 
     def cases(self, formula: Formula, truth: bool = True) -> list[_Case]:
-        """Conjunctions of which at least one holds exactly where ``formula`` has this truth value."""
+        """Conjunctions, at least one of which holds exactly where ``formula`` has this truth value."""
         match formula:
             case Quantified(quantifier, noun, verb):
                 if quantifier in ("not every", "some not"):
@@ -150,7 +157,7 @@ class _Profiles:
 
 
 def predicates(formula: Formula) -> frozenset[str]:
-    """The nouns and verbs that occur."""
+    """The nouns and verbs in a formula."""
     match formula:
         case Quantified(_, noun, verb):
             return frozenset((noun, verb))
@@ -168,7 +175,7 @@ def _profiles(words: frozenset[str]) -> _Profiles:
 
 
 def consistent(*formulas: tuple[Formula, bool]) -> bool:
-    """Whether some world gives every formula the truth value beside it."""
+    """Whether some world gives every formula the truth value in its pair."""
     space = _profiles(frozenset().union(*(predicates(formula) for formula, _ in formulas)))
     cases = [space.imports]
     for formula, truth in formulas:
@@ -178,10 +185,10 @@ def consistent(*formulas: tuple[Formula, bool]) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def relation(premise: Formula, hypothesis: Formula) -> Relation:
-    """What the premise says of the hypothesis.
+    """The relation of the premise to the hypothesis.
 
     Raises:
-        ValueError: the premise holds in no world, so that anything follows from it.
+        ValueError: the premise holds in no world, so that it entails everything.
     """
     with_it = consistent((premise, True), (hypothesis, True))
     without_it = consistent((premise, True), (hypothesis, False))

@@ -1,7 +1,7 @@
 """Make the tiny models' tokenizer and weights: ``python -m lfreeze.tiny.pretrain``.
 
-Everything follows from the seed; on one machine the same command gives the same bytes. How the settings
-were chosen is told in the README beside this file.
+Everything is determined by the seed; on one machine the same command produces the same bytes. The README in
+this folder describes how the settings were chosen.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ WEIGHTS = Path(__file__).parent / "weights"
 _IGNORED = -100
 _TOKENIZER_DOCUMENTS = 4_000
 _HELD_OUT_DOCUMENTS = 512
-# Of so many steps one reads descriptions, the others dialogues.
+# One in this many steps reads descriptions, the others dialogues.
 _DESCRIPTION_EVERY = 6
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is pre-trained; the sequence length is the cap on a document's tokens."""
+    """How a model is pre-trained; documents are truncated to ``sequence_length`` tokens."""
 
     seed: int = 1
     steps: int = 1_000
@@ -76,7 +76,7 @@ def encoder(tokenizer: Any) -> Callable[[Document], list[int]]:
 
 
 def padded(documents: Sequence[list[int]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets of shape (documents, tokens - 1), cut to ``length`` tokens."""
+    """Inputs and targets of shape (documents, tokens - 1), truncated to ``length`` tokens."""
     width = min(length, max(map(len, documents)))
     rows = torch.tensor([[*ids[:width], *[PAD_ID] * (width - len(ids))] for ids in documents])
     targets = rows[:, 1:].clone()
@@ -85,13 +85,13 @@ def padded(documents: Sequence[list[int]], length: int) -> tuple[torch.Tensor, t
 
 
 def language_loss(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    # Padding is on the right and attention is causal: no token sees it, so no mask is needed.
+    # Padding is on the right and attention is causal: no token attends to padding, so no mask is needed.
     logits = model(input_ids=inputs, use_cache=False).logits
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED)
 
 
 def pretrain(name: str, tokenizer: Any, settings: Settings) -> tuple[nn.Module, dict[str, Any]]:
-    """Train a model from random weights; returns it with the numbers to record."""
+    """Train a model from random weights; return it with the numbers to record."""
     torch.manual_seed(settings.seed)
     model = causal_lm(stored_config(name, len(tokenizer))).train()
     optimizer = torch.optim.AdamW(
@@ -102,11 +102,11 @@ def pretrain(name: str, tokenizer: Any, settings: Settings) -> tuple[nn.Module, 
     started = time.perf_counter()
     for step in range(settings.steps):
         kind = description if step % _DESCRIPTION_EVERY == _DESCRIPTION_EVERY - 1 else dialogue
-        # Long documents get smaller batches: a step costs about the same for both kinds.
+        # Long documents get smaller batches, so that steps of both kinds cost about the same.
         size = settings.batch_size // (4 if kind is description else 1) or 1
         batch = padded([encode(kind(draws)) for _ in range(size)], settings.sequence_length)
         loss = language_loss(model, *batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         scheduler.step()
@@ -137,23 +137,23 @@ def _schedule(step: int, settings: Settings) -> float:
 def held_out_numbers(
     model: nn.Module, encode: Callable[[Document], list[int]], settings: Settings
 ) -> dict[str, float]:
-    """On dialogues about held-out pairs: the loss per token, and how often the answer is the likeliest."""
+    """On dialogues about held-out pairs: the loss per token, and how often the correct answer is the likeliest."""
     model.eval()
     draws = Draws("held out", settings.seed)
     documents = [encode(dialogue(draws, of_held_out=True)) for _ in range(_HELD_OUT_DOCUMENTS)]
     inputs, targets = padded(documents, settings.sequence_length)
     loss = language_loss(model, inputs, targets).item()
     logits = model(input_ids=inputs, use_cache=False).logits
-    # <bos> ... <sep> answer <eos>: the answer is predicted three places before the end.
-    right = [logits[row, len(ids) - 3].argmax().item() == ids[-2] for row, ids in enumerate(documents)]
+    # <bos> ... <sep> answer <eos>: the answer is predicted three positions before the end.
+    correct = [logits[row, len(ids) - 3].argmax().item() == ids[-2] for row, ids in enumerate(documents)]
     model.train()
-    return {"held_out_loss": loss, "held_out_answer_accuracy": sum(right) / len(right)}
+    return {"held_out_loss": loss, "held_out_answer_accuracy": sum(correct) / len(correct)}
 
 
 def save(
     name: str, model: nn.Module, tokenizer: Any, numbers: dict[str, Any], settings: Settings, out: Path
 ) -> None:
-    """Write the model's folder: configuration, weights without a head, tokenizer, and the record."""
+    """Write a model's folder: configuration, weights without a head, tokenizer, and a record of the training."""
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in names:
         if name not in TINY_MODELS:
             parser.error(f"unknown tiny model {name!r}; known are {', '.join(TINY_MODELS)}")
-    # Sums over several threads depend on how many there are.
+    # Sums depend on the number of threads.
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     settings = Settings(seed=chosen.seed, steps=chosen.steps)

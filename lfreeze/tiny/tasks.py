@@ -1,8 +1,8 @@
 """Five tiny tasks with the field names, label sets and training sizes of the paper's five.
 
-An example is a pure function of task, split and index: nothing is stored, and a few thousand of
-392,702 cost about a second. Which split a pair may appear in is decided by a hash of what it says,
-so that no pair is in both, whatever the task that asks and the mood (statement or question) it has.
+An example is a pure function of task, split and index: nothing is stored, and generating a few thousand
+takes about a second. A hash of a pair's statements decides in which split it may appear, so that no pair is
+in both, in any task and whether or not the task turns the hypothesis into a question.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class TinyTask:
 
 @dataclass(frozen=True)
 class _Making:
-    """How a task is made: families with their percentages and relations, and what it calls each relation."""
+    """How a task is generated: families with their percentages and relations, and the label of each relation."""
 
     families: tuple[tuple[Family, int, Mapping[Relation, int]], ...]
     label_of: Mapping[Relation, str]
     order: Literal["premise first", "question first"] = "premise first"
 
-    def draw(self, draws: Draws, wanted: bool) -> tuple[Formula, Formula, Relation]:
-        """A premise and hypothesis that are held out or not, as wanted, and their relation."""
+    def draw(self, draws: Draws, of_held_out: bool) -> tuple[Formula, Formula, Relation]:
+        """A premise and hypothesis, from the held-out pairs or from the others, and their relation."""
         percentages = tuple(accumulate(percent for _, percent, _ in self.families))
         family, _, shares = self.families[draws.weighted(percentages)]
         relation = tuple(shares)[draws.weighted(tuple(accumulate(shares.values())))]
@@ -61,7 +61,7 @@ class _Making:
         # The relation is drawn once, outside the loop: held-out pairs have the same shares as all others.
         while True:
             premise, hypothesis = forms.draw(relation, draws)
-            if held_out(statement(premise), statement(hypothesis)) == wanted:
+            if held_out(statement(premise), statement(hypothesis)) == of_held_out:
                 return premise, hypothesis, relation
 
 
@@ -107,7 +107,7 @@ _MAKING: dict[str, _Making] = {task.name: making for task, making in _WITH_MAKIN
 
 
 def held_out(premise: str, hypothesis: str) -> bool:
-    """Whether a pair of statements is kept for validation: from training and from pre-training text."""
+    """Whether a pair of statements is reserved for validation: not in training splits or pre-training text."""
     return digest64(f"{premise}\n{hypothesis}") % _HELD_OUT_ONE_IN == 0
 
 

@@ -1,4 +1,4 @@
-"""The tiny models' tokenizer: byte-level BPE, so that any text at all can be fed in.
+"""The tiny models' tokenizer: byte-level BPE, so that any text can be encoded.
 
 A pair is encoded as ``<bos> first <sep> second <eos>``.
 """

@@ -1,4 +1,4 @@
-"""Finite worlds and truth in them: what the logic's decisions are about, and what some texts describe."""
+"""Finite worlds and truth in them: the models of the logic, and the subject of some texts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lfreeze.tiny.logic import FACTIVE, Attitude, Both, Formula, Named, Quantifi
 
 @dataclass(frozen=True)
 class World:
-    """Individuals, each given as the set of words that are true of it, and whom the names mean.
+    """Individuals, each given as the set of words that are true of it, and the bearers of the names.
 
     Attributes:
-        attitudes: those that somebody has, whether or not what they are about is true.
+        attitudes: the attitudes that individuals have, whether or not their clauses are true.
     """
 
     individuals: tuple[frozenset[str], ...]
@@ -23,7 +23,7 @@ class World:
     attitudes: frozenset[Attitude] = frozenset()
 
     def holds(self, formula: Formula) -> bool:
-        """The truth value, by the definition of each operator."""
+        """The truth value of a formula, by the definition of each operator."""
         match formula:
             case Quantified(quantifier, noun, verb):
                 has_verb = [verb in words for words in self.individuals if noun in words]
@@ -44,7 +44,7 @@ class World:
 
 
 def permitted(words: Iterable[str], vocabulary: Iterable[str]) -> bool:
-    """Whether one individual can be all of ``words`` and nothing else in ``vocabulary``."""
+    """Whether exactly ``words``, of all words in ``vocabulary``, can be true of one individual."""
     chosen = frozenset(words)
     if any(exclude(a, b) for a, b in combinations(sorted(chosen), 2)):
         return False
@@ -56,8 +56,8 @@ def all_worlds(
 ) -> Iterator[World]:
     """Every world of 1 to ``largest`` individuals that obeys the postulates and gives every noun a bearer.
 
-    Individuals with equal words are interchangeable, but for counting; worlds that differ only in
-    their order are given once.
+    Individuals with equal words are interchangeable except for their number; worlds that differ only in
+    the order of individuals are yielded once.
     """
     words, who = sorted(set(vocabulary)), sorted(set(names))
     kinds = [

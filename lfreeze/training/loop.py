@@ -44,11 +44,11 @@ def train(
 ) -> TrainingRecord:
     """Fine-tune ``model`` in place and evaluate it on the validation split.
 
-    Which examples follow in which order, the dropout masks and LoRA's first values depend on
-    ``seed`` and on nothing that ran before.
+    The order of the examples, the dropout masks and LoRA's initial values depend on ``seed`` alone,
+    not on anything that ran before.
 
     Args:
-        on_step: called after each step, outside what is timed, to watch the run.
+        on_step: called after each step, outside the timed part, to follow the run.
 
     Raises:
         StrategyError: the strategy does not fit the model.
@@ -56,7 +56,7 @@ def train(
     """
     options = freeze_options(recipe, seed)
     if hasattr(model.config, "use_cache"):
-        # Keys and values are kept for generation only, and would count as training memory.
+        # Keys and values are cached for generation only, and would count as training memory.
         model.config.use_cache = False
     torch.manual_seed(stream_seed(seed, "adapter"))
     started = time.perf_counter()
@@ -74,7 +74,7 @@ def train(
 
     record_steps: list[Step] = []
     probe_memory, switch_step = None, None
-    # The first step of each phase allocates and compiles: warm-up is counted from there.
+    # The first step of each phase allocates and compiles, so warm-up is counted from there.
     phase_start = 0
     for number, batch in enumerate(batches, start=1):
         handles = proof.observe_depth()
@@ -82,7 +82,7 @@ def train(
             batch = batch.to(device)
             with meter.forward():
                 loss = classification_loss(model, batch, recipe)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             proof.after_backward()
             if number in profiled:
                 meter.after_backward(model.parameters())
@@ -149,7 +149,7 @@ def train(
 def evaluate(
     model: nn.Module, split: EncodedSplit, recipe: Recipe, pad_token_id: int, device: torch.device
 ) -> Predictions:
-    """Logits and answers for every example of a split."""
+    """Logits and predictions for every example of a split."""
     model.eval()
     logits: list[list[float]] = [[]] * len(split)
     length = recipe.max_length if recipe.padding == "max_length" else None
@@ -157,8 +157,8 @@ def evaluate(
         rows = classification_logits(model, batch.to(device), recipe).cpu().tolist()
         for index, row in zip(indices, rows, strict=True):
             logits[index] = row
-    answers = [max(range(len(row)), key=row.__getitem__) for row in logits]
-    return Predictions(list(split.labels), answers, logits)
+    predicted = [max(range(len(row)), key=row.__getitem__) for row in logits]
+    return Predictions(list(split.labels), predicted, logits)
 
 
 def classification_logits(model: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:
@@ -166,10 +166,12 @@ def classification_logits(model: nn.Module, batch: Batch, recipe: Recipe) -> tor
     device_type = batch.input_ids.device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
         output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-    return output.logits.float()
+    logits: torch.Tensor = output.logits
+    return logits.float()
 
 
 def classification_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:
+    """Mean cross-entropy of a batch."""
     return F.cross_entropy(classification_logits(model, batch, recipe), batch.labels)
 
 
@@ -183,6 +185,7 @@ def training_batches(data: EncodedTask, recipe: Recipe, seed: int) -> list[Batch
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
         parameters,
@@ -195,18 +198,23 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe) -> torch.optim.lr_scheduler.LRScheduler:
+    """The recipe's learning-rate schedule, stepped once per optimiser step."""
     from transformers import get_scheduler
 
     name = "constant_with_warmup" if recipe.schedule == "constant" else recipe.schedule
-    return get_scheduler(name, optimizer, recipe.warmup_steps, recipe.steps)
+    schedule: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        name, optimizer, recipe.warmup_steps, recipe.steps
+    )
+    return schedule
 
 
 def clip_gradients(model: nn.Module, recipe: Recipe) -> torch.Tensor:
-    """Clip to the recipe's norm (0 means no clipping); the norm before clipping."""
+    """Clip to the recipe's norm (0 means no clipping); return the norm before clipping."""
     return nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm or math.inf)
 
 
 def freeze_options(recipe: Recipe, seed: int) -> FreezeOptions:
+    """The options of ``freeze`` that a recipe implies."""
     compute = torch.bfloat16 if recipe.precision.startswith("bf16") else None
     return FreezeOptions(
         freeze_embeddings=recipe.freeze_embeddings,
@@ -221,10 +229,10 @@ def freeze_options(recipe: Recipe, seed: int) -> FreezeOptions:
 
 
 def _profiled_steps(batches: Sequence[Batch], recipe: Recipe, *, adaptive: bool) -> set[int]:
-    """The steps that are metered for memory: the widest batch of each phase.
+    """The steps whose memory is measured: the one with the widest batch in each phase.
 
-    The final phase is searched after the probe's end whatever the strategy, so that strategies
-    are compared on the same batch. Optimiser state exists from the second step on.
+    The final phase is searched after the probe's end for every strategy, so that strategies are
+    compared on the same batch. Optimiser state exists from the second step on.
     """
     last, probe = len(batches), recipe.probe_steps
 
@@ -236,7 +244,7 @@ def _profiled_steps(batches: Sequence[Batch], recipe: Recipe, *, adaptive: bool)
 
 
 def _is_timed(number: int, phase_start: int, probing: bool, recipe: Recipe) -> bool:
-    """Whether a step counts as warmed up; a short run keeps its last half."""
+    """Whether a step is past the warm-up; a short run keeps its last half."""
     if probing:
         return number > 1
     warmup = min(recipe.timing_warmup_steps, recipe.steps // 2)

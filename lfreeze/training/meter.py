@@ -1,7 +1,7 @@
 """Step time and memory of training, on CUDA and on the CPU.
 
-Memory on CUDA is the caching allocator's own count. On the CPU it is the allocator's events as
-torch's profiler records them over one step, never the process's resident size.
+On CUDA, memory is counted by the caching allocator. On the CPU, it is computed from the allocations that
+torch's profiler records during one step, never from the process's resident size.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _FORWARD = "lfreeze.forward"
 class MemoryUse:
     """Bytes during one phase of training.
 
-    The parts are each taken at their own moment, so they need not add up to the peak.
+    The parts are measured at different moments, so they need not add up to the peak.
 
     Attributes:
-        peak_allocated: the most that was allocated at once, the static model included.
-        peak_reserved: the most that the caching allocator held; None on the CPU.
-        training: peak_allocated above the static model.
-        gradient: of all gradients, at the end of the backward pass.
-        optimiser: of the optimiser's state, after its step.
-        activation: allocated by the forward pass and still held at its end.
+        peak_allocated: the largest allocation at any moment, including the static model.
+        peak_reserved: the most that the caching allocator reserved; None on the CPU.
+        training: peak_allocated minus the static model.
+        gradient: size of all gradients at the end of the backward pass.
+        optimiser: size of the optimiser's state after its step.
+        activation: allocated by the forward pass and not yet freed at its end.
     """
 
     peak_allocated: int
@@ -42,10 +42,10 @@ class MemoryUse:
 
 
 class Meter:
-    """Meters one training run; a step is metered inside ``with meter.step(...)``.
+    """Measures one training run; each step runs inside ``with meter.step(...)``.
 
     Raises:
-        RuntimeError: ``memory`` is asked for before any step was metered.
+        RuntimeError: ``memory`` is called before the memory of any step was measured.
     """
 
     def __init__(self, model: nn.Module, device: torch.device):
@@ -59,7 +59,7 @@ class Meter:
         self.begin_phase()
 
     def begin_phase(self) -> None:
-        """Forget the peaks so far."""
+        """Reset the peaks."""
         self._peak: int | None = None
         self._gradient = self._optimiser = self._activation = 0
         if self._cuda:
@@ -67,7 +67,7 @@ class Meter:
 
     @contextlib.contextmanager
     def step(self, optimizer: torch.optim.Optimizer, *, memory: bool) -> Iterator[None]:
-        """Time one optimiser step; with ``memory``, count its bytes too (slower on the CPU)."""
+        """Time one optimiser step; with ``memory``, also count its bytes (slower on the CPU)."""
         profiler = None
         if memory and not self._cuda:
             held = self.static_bytes + optimiser_bytes(optimizer)
@@ -89,7 +89,7 @@ class Meter:
 
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
-        """Marks the forward pass, loss included."""
+        """Mark the forward pass, including the loss."""
         before = torch.cuda.memory_allocated(self._device) if self._cuda else 0
         with torch.profiler.record_function(_FORWARD):
             yield
@@ -97,17 +97,17 @@ class Meter:
             self._activation = max(self._activation, torch.cuda.memory_allocated(self._device) - before)
 
     def after_backward(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Call between the backward pass and the optimiser's step."""
+        """Measure the gradients; call it between the backward pass and the optimiser's step."""
         self._gradient = max(self._gradient, tensor_bytes(p.grad for p in parameters if p.grad is not None))
 
     def memory(self) -> MemoryUse:
-        """What was used since ``begin_phase``."""
+        """Memory used since ``begin_phase``."""
         reserved = None
         if self._cuda:
             self._peak = torch.cuda.max_memory_allocated(self._device)
             reserved = torch.cuda.max_memory_reserved(self._device)
         if self._peak is None:
-            raise RuntimeError("no step was metered for memory")
+            raise RuntimeError("the memory of no step was measured")
         return MemoryUse(
             peak_allocated=self._peak,
             peak_reserved=reserved,
@@ -123,19 +123,20 @@ class Meter:
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of the distinct storages behind tensors."""
+    """Bytes of the distinct storages of some tensors."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
 
 
 def optimiser_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of an optimiser's state."""
     states = [v for state in optimizer.state.values() for v in state.values()]
     return tensor_bytes(v for v in states if isinstance(v, torch.Tensor))
 
 
 def _profiled(profiler: torch.profiler.profile) -> tuple[int, int]:
-    """From one profiled step: peak bytes above its start, and bytes held at the forward pass's end."""
-    # Only the profiler's raw events hold every allocation with its moment.
+    """Of one profiled step: peak bytes above its start, and bytes allocated at the end of the forward pass."""
+    # Only the profiler's raw events contain every allocation with its time.
     events: Any = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     ends = [e.start_ns() + e.duration_ns() for e in events if e.name() == _FORWARD]
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")

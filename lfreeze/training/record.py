@@ -1,4 +1,4 @@
-"""What one fine-tuning run leaves: its steps, predictions, times and memory."""
+"""The result of one fine-tuning run: its steps, predictions, times and memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from lfreeze.training.meter import MemoryUse
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why."""
+    """Training cannot continue; the message names the step and the reason."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step; ``grad_norm`` is before clipping, ``timed`` whether its time counts."""
+    """One optimiser step.
+
+    Attributes:
+        phase: ``"probe"`` before an adaptive selection, else ``"train"``.
+        grad_norm: before clipping.
+        timed: whether the step counts for the step time: it is neither warm-up nor profiled.
+    """
 
     step: int
     phase: str
@@ -31,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Predictions:
-    """By validation example, in the split's order: labels, answers, and logits (examples, labels)."""
+    """Labels, predictions and logits (examples, labels) of the validation split, in its order."""
 
     labels: list[int]
     predictions: list[int]
@@ -39,13 +45,13 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        right = sum(a == b for a, b in zip(self.labels, self.predictions, strict=True))
-        return right / len(self.labels)
+        correct = sum(a == b for a, b in zip(self.labels, self.predictions, strict=True))
+        return correct / len(self.labels)
 
 
 @dataclass
 class TrainingRecord:
-    """All that one fine-tuning run leaves; times in seconds, memory in bytes."""
+    """All results of one fine-tuning run; times in seconds, memory in bytes."""
 
     plan: FreezePlan
     proof: ProofResult

@@ -1,4 +1,7 @@
-"""The ``reproduce`` command: exit status 0 on success, 1 when trials failed, 2 on bad input."""
+"""The ``reproduce`` command line.
+
+Exit status: 0 on success, 1 if trials failed or a check did not hold, 2 on bad input.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from reproduce.cli.options import (
     takes_space,
     with_options,
 )
+from reproduce.process import set_environment
 
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 @click.version_option(package_name="lfreeze")
 def main() -> None:
     """Selective layer freezing: the paper's experiment, from a grid of trials to a report."""
+    set_environment()
 
 
 @main.command(short_help="Run the trials of a space, then write the report.")
@@ -39,16 +44,22 @@ def main() -> None:
 @ACCEPT
 @ADDRESS
 @click.option("--dashboard", is_flag=True, help="Show Ray's dashboard while the sweep runs.")
-@click.option("--dashboard-host", default="127.0.0.1", show_default=True, help="Where the dashboard listens.")
+@click.option(
+    "--dashboard-host", default="127.0.0.1", show_default=True, help="Address that the dashboard listens on."
+)
 @click.option("--dashboard-port", type=click.IntRange(1, 65535), default=8265, show_default=True)
 @click.option(
-    "--gpus-per-trial", default="auto", show_default=True, help="Share of a GPU for each trial, or auto."
+    "--gpus-per-trial",
+    default="auto",
+    show_default=True,
+    help="Share of a GPU for each trial, or auto for one that fits.",
 )
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
-@click.option("--keep-going/--fail-fast", default=True, help="After a failed trial, go on or stop.")
+@click.option("--keep-going/--fail-fast", default=True, help="Continue or stop after a failed trial.")
 def run(
     space: SearchSpace,
     artifacts: Path | None,
+    gpus_per_trial: str,
     keep_going: bool,
     dashboard: bool,
     dashboard_host: str,
@@ -57,9 +68,9 @@ def run(
 ) -> None:
     """Run every trial of SPACE that is not finished yet, then write the report.
 
-    SPACE is a name in search_spaces/ (default: embedded) or a path to a .toml file. Running it again
-    goes on where it stopped. Exit status: 0, 1 if trials failed or are missing, 2 on bad input; 130 after
-    Ctrl-C and 143 after SIGTERM, with what was finished kept.
+    SPACE is a name in search_spaces/ (default: embedded) or a path to a .toml file. Running the command
+    again continues where it stopped. Exit status: 0; 1 if trials failed or are missing; 2 on bad input;
+    130 after Ctrl-C and 143 after SIGTERM. Finished trials are kept in every case.
 
     \b
     Example:
@@ -67,10 +78,18 @@ def run(
       reproduce run efficiency --weights random --models gemma-2b
     """
     from reproduce.cli.commands import run_space
+    from reproduce.run.gpu_share import parse_share
+    from reproduce.run.pipeline import RunOptions
 
-    root = artifacts or Path("artifacts") / space.name
-    where = (dashboard_host, dashboard_port) if dashboard else None
-    sys.exit(run_space(space, root, fail_fast=not keep_going, dashboard=where, **options))
+    run_options = RunOptions(
+        space,
+        artifacts or Path("artifacts") / space.name,
+        dashboard=(dashboard_host, dashboard_port) if dashboard else None,
+        gpu_share=parse_share(gpus_per_trial),
+        fail_fast=not keep_going,
+        **options,
+    )
+    sys.exit(run_space(run_options))
 
 
 @main.command(short_help="List the trials of a space and their predicted cost.")
@@ -80,12 +99,12 @@ def run(
     type=POSITIVE,
     default=80.0,
     show_default=True,
-    help="GiB of the GPU that the shares are for.",
+    help="Memory in GiB of the GPU that the shares refer to.",
 )
-@click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s to predict times with.")
+@click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s that predicted times assume.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: bool) -> None:
-    """List every trial of SPACE with its predicted memory, GPU share and time. Starts nothing.
+    """List every trial of SPACE with its predicted memory, GPU share and time. No trial is started.
 
     \b
     Example:
@@ -96,7 +115,7 @@ def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: b
     print_plan(space, gpu_memory, tflops, as_json)
 
 
-@main.command(short_help="Download what a space reads, and lock it.")
+@main.command(short_help="Download the models and data of a space.")
 @takes_space
 @ARTIFACTS
 @DATA_DIR
@@ -109,9 +128,10 @@ def fetch(
     accept_inputs: bool,
     address: str | None,
 ) -> None:
-    """Download the models and data of SPACE into the hub's cache, and write inputs.lock.toml.
+    """Download the models and data of SPACE into the hub's cache, and write the input lock, inputs.lock.toml.
 
-    Afterwards every command works with HF_HUB_OFFLINE=1. A later run that meets other files refuses.
+    Afterwards every command works with HF_HUB_OFFLINE=1. A later run refuses files that differ from the
+    input lock.
 
     \b
     Example:
@@ -127,9 +147,9 @@ def fetch(
 @ARTIFACTS
 @DATA_DIR
 def doctor(space: SearchSpace, artifacts: Path | None, data_dir: Path | None) -> None:
-    """Check GPU, driver, memory, shm, disk, hub and models for SPACE; for each problem, what to do.
+    """Check GPU, driver, memory, shm, disk, hub and models for SPACE; each problem says how to fix it.
 
-    Exit status 1 if something would keep the space from running.
+    Exit status 1 if this machine cannot run the space.
 
     \b
     Example:
@@ -140,11 +160,11 @@ def doctor(space: SearchSpace, artifacts: Path | None, data_dir: Path | None) ->
     sys.exit(examine(space, artifacts or Path("artifacts") / space.name, data_dir))
 
 
-@main.command(short_help="Show what an artifact folder holds.")
+@main.command(short_help="Show the trials of an artifact folder.")
 @click.argument("folder", type=PATH)
-@click.option("--timing", is_flag=True, help="Also show where the time of a trial goes.")
+@click.option("--timing", is_flag=True, help="Also show how the time of a trial is spent.")
 def status(folder: Path, timing: bool) -> None:
-    """Show what an artifact FOLDER holds: done, running, failed and missing trials, and why.
+    """Show the finished, running, failed and missing trials of an artifact FOLDER, with reasons.
 
     \b
     Example:
@@ -170,16 +190,18 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
     write_report(folders, out or folders[0] / "report")
 
 
-@main.command(short_help="Check a folder, and compare it with a reference.")
+@main.command(short_help="Check a folder and compare it with a reference.")
 @click.argument("folder", type=PATH)
-@click.option("--against", "reference", type=PATH, help="Folder of a sweep, or published, to compare with.")
-@click.option("--partial", is_flag=True, help="Trials of the reference that FOLDER lacks are no fault.")
+@click.option(
+    "--against", "reference", type=PATH, help="Artifact folder, or published folder, to compare with."
+)
+@click.option("--partial", is_flag=True, help="Accept that FOLDER lacks trials of the reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
 def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> None:
-    """Check that FOLDER is complete and of one make, and that its numbers are the reference's.
+    """Check that FOLDER is complete and homogeneous, and that its numbers match the reference's.
 
-    On equal hardware and versions they must be the same bit by bit, else within what is stated. Exit
-    status 1 if anything is not as it should be.
+    On equal hardware and versions the numbers must be bitwise equal, otherwise within the stated
+    tolerances. Exit status 1 if a check fails.
 
     \b
     Example:
@@ -190,16 +212,16 @@ def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -
     sys.exit(verify_folder(folder, reference, partial, as_json))
 
 
-@main.command(short_help="Write a folder's trials into a few files.")
+@main.command(short_help="Write the trials of a folder into a few files.")
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--with-steps", "steps", is_flag=True, help="Also every training step, for loss curves.")
-@click.option("--with-predictions", "predictions", is_flag=True, help="Also every prediction.")
-@click.option("--incomplete", is_flag=True, help="Even if trials have no result.")
+@click.option("--with-steps", "steps", is_flag=True, help="Include every training step, for loss curves.")
+@click.option("--with-predictions", "predictions", is_flag=True, help="Include every prediction.")
+@click.option("--incomplete", is_flag=True, help="Publish even if trials have no result.")
 def publish(folder: Path, out: Path, **options: bool) -> None:
-    """Write the trials of FOLDER into trials.parquet in the new folder OUT, to archive or pass on.
+    """Write the trials of FOLDER into trials.parquet in the new folder OUT, to archive or share.
 
-    Every command that reads an artifact folder reads a published one too.
+    Every command that reads an artifact folder also reads a published one.
 
     \b
     Example:
@@ -211,11 +233,11 @@ def publish(folder: Path, out: Path, **options: bool) -> None:
 
 
 @main.command(short_help="Run one trial without Ray.")
-@click.option("--strategy", required=True, help="Such as ALL, LoRA, BOT25, ADT-L50.")
-@click.option("--model", required=True, help="Such as tiny-gemma, a hub id, or a folder.")
-@click.option("--task", required=True, help="Such as tiny-rte.")
+@click.option("--strategy", required=True, help="Strategy, such as ALL, LoRA, BOT25, ADT-L50.")
+@click.option("--model", required=True, help="Model: a name such as tiny-gemma, a hub id, or a folder.")
+@click.option("--task", required=True, help="Task, such as tiny-rte.")
 @click.option("--seed", default=42, show_default=True)
-@click.option("--space", default="embedded", show_default=True, help="Space whose recipe is used.")
+@click.option("--space", default="embedded", show_default=True, help="Space that provides the recipe.")
 @with_options(MODEL_OPTIONS)
 @DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the whole trial row as JSON.")

@@ -1,4 +1,4 @@
-"""What each command does, once its arguments are read."""
+"""The commands, called with parsed arguments."""
 
 from __future__ import annotations
 
@@ -8,136 +8,88 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from lfreeze.errors import InputError
 from reproduce.cli.console import print_checks, print_failures
-from reproduce.plan.inputs import find_inputs, trial_specs, try_inputs
-from reproduce.plan.search_space import SearchSpace, recipe_values
-from reproduce.plan.spec import TrialSpec
+from reproduce.plan.inputs import check_inputs, find_inputs, trial_specs
+from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK, end_on_signals
-from reproduce.run.gpu_share import choose_share, local_gpu_bytes, parse_share
-from reproduce.run.placement import Place, Resources, choose_places, describe_places
-from reproduce.run.preflight import require_disk, require_shared_memory
-from reproduce.run.ray_session import check_address, ray_session, require_answer
+from reproduce.run.pipeline import PendingRun, RunOptions, execute, opened_folder, preflight, resolve
+from reproduce.run.ray_session import ray_session, require_answer
 from reproduce.store.artifacts import (
     LOCK_FILE,
-    Progress,
+    FolderState,
     check_folder,
-    prepare_folder,
-    read_progress,
-    writing,
+    exclusive_writer,
+    read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
 
+if TYPE_CHECKING:
+    from reproduce.run.sweep import SweepOutcome
 
-def run_space(
-    space: SearchSpace,
-    root: Path,
-    *,
-    data_dir: Path | None,
-    address: str | None,
-    dashboard: tuple[str, int] | None,
-    gpus_per_trial: str,
-    max_concurrent: int | None,
-    fail_fast: bool,
-    accept_inputs: bool,
-) -> int:
-    """Run what is missing of a space, then report; the exit status."""
+
+def run_space(options: RunOptions) -> int:
+    """Run the missing trials of a space, then report; the exit status."""
     end_on_signals()
-    share = parse_share(gpus_per_trial)
-    if address is not None:
-        check_address(address)
-    inputs = find_inputs(space, data_dir)
-    specs = trial_specs(space, inputs)
-    if not _all_finished(root, specs):
-        if address is None:
-            share = choose_share(space, share, local_gpu_bytes(), "this machine")
-            require_shared_memory()
-        try_inputs(space, inputs)
-    check_folder(root)
-    with writing(root):
-        if not accept_inputs:
-            check_lock(root, inputs)
-        prepare_folder(root, specs, recipe_values(space.recipe), accept_inputs=accept_inputs)
-        write_lock(root, inputs)
-        progress = read_progress(root)
-        rows = {row["run_id"]: row for row in progress.rows.select("run_id", "status", "attempt").to_dicts()}
-        open_specs = [s for s in specs if rows.get(s.run_id, {}).get("status") != "ok"]
-        finished = len(specs) - len(open_specs)
-        if not open_specs:
-            print(f"All {len(specs)} trials are finished already; nothing to run.")
-            if (root / "report" / "report.html").is_file():
-                print(f"Report: {root / 'report' / 'report.html'}")
-            else:
-                _report({root: progress}, root / "report")
-            return OK
+    run = resolve(options)
+    with opened_folder(options.root):
+        pending = preflight(run)
+        if not pending.specs:
+            print(f"All {len(run.specs)} trials are finished already; nothing to run.")
+            return _report_finished(pending)
         print(
-            f"{space.name}: {len(specs)} trials, {finished} finished already, {len(open_specs)} to run; "
-            f"results in {root}"
+            f"{options.space.name}: {len(run.specs)} trials, {pending.finished} finished already, "
+            f"{len(pending.specs)} to run; results in {options.root}"
         )
-        require_disk(root, len(open_specs))
-        with ray_session(address, dashboard):
-            from reproduce.run.sweep import run_sweep
+        outcome = execute(pending)
+        return _report_outcome(pending, outcome)
 
-            cpus = space.recipe.cpu_threads
-            places: tuple[Place, ...] = (Place(share or 0.0),)
-            if address is not None:
-                from reproduce.run.node_probe import examine_nodes
 
-                nodes = examine_nodes(inputs, cpus, with_gpus=share != 0)
-                places = choose_places(space, share, nodes)
-                for line in describe_places(space, nodes, places):
-                    print(line)
-            if space.exclusive and not any(place.share for place in places):
-                max_concurrent = 1
-            outcome = run_sweep(
-                open_specs,
-                inputs,
-                root,
-                resources=Resources(cpus, places, max_concurrent),
-                attempts={s.run_id: rows.get(s.run_id, {}).get("attempt", 0) + 1 for s in open_specs},
-                finished_before=finished,
-                fail_fast=fail_fast,
-            )
-        progress = read_progress(root)
-        if progress.table.frame.height:
-            _report({root: progress}, root / "report")
-    asked = {s.run_id for s in specs}
-    missing = [w for w in progress.missing if w.run_id in asked]
+def _report_finished(pending: PendingRun) -> int:
+    """Name the report of a folder that needs no run, and write it if there is none."""
+    root = pending.run.options.root
+    page = root / "report" / "report.html"
+    if page.is_file():
+        print(f"Report: {page}")
+    else:
+        _report({root: pending.before or read_folder(root)}, root / "report")
+    return OK
+
+
+def _report_outcome(pending: PendingRun, outcome: SweepOutcome) -> int:
+    """Write the report of a sweep that ran, and name its problems, failures and missing trials."""
+    root = pending.run.options.root
+    after = read_folder(root)
+    if after.table.frame.height:
+        _report({root: after}, root / "report")
+    run_ids = {run_id for spec in pending.run.specs for run_id in spec.all_run_ids}
+    missing = sum(trial.run_id in run_ids for trial in after.missing)
     for problem in outcome.problems:
         print(f"problem: {problem}")
-    print_failures(progress.failed.filter(pl.col("run_id").is_in(list(asked))))
+    print_failures(after.failed.filter(pl.col("run_id").is_in(list(run_ids))))
     if missing:
-        print(f"{len(missing)} trials have no result; the same command runs them.")
+        print(f"{missing} trials have no result; run the same command again to run them.")
     return FAILED if outcome.failed or outcome.problems or missing else OK
-
-
-def _all_finished(root: Path, specs: Sequence[TrialSpec]) -> bool:
-    try:
-        rows = read_progress(root).rows
-    except InputError:
-        return False
-    done = set(rows.filter(pl.col("status") == "ok")["run_id"])
-    return all(spec.run_id in done for spec in specs)
 
 
 def fetch_space(
     space: SearchSpace, root: Path, data_dir: Path | None, accept_inputs: bool, address: str | None
 ) -> None:
-    """Download what a space reads, try it, and write the lock beside where its artifacts will be.
+    """Download and check the models and data of a space, and write the input lock into its artifact folder.
 
     With an address, every node of that cluster downloads the models too.
     """
     if address is not None:
         require_answer(address)
     inputs = find_inputs(space, data_dir)
-    try_inputs(space, inputs)
+    check_inputs(space, inputs)
     check_folder(root)
-    with writing(root):
+    with exclusive_writer(root):
         if not accept_inputs:
             check_lock(root, inputs)
         write_lock(root, inputs)
@@ -145,15 +97,16 @@ def fetch_space(
         size = sum(path.stat().st_size for path in checkpoint.files) / 1e9
         print(f"model {name}: {checkpoint.model_id}, {_commit(checkpoint.revision)}, {size:.2f} GB")
     for name, data in inputs.data.items():
-        sizes = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
-        print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {sizes}")
-    print(f"Lock: {root / LOCK_FILE}")
+        examples = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
+        print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {examples}")
+    print(f"Input lock: {root / LOCK_FILE}")
     if address is not None:
         with ray_session(address):
             from reproduce.run.node_probe import fetch_on_nodes
 
-            for node, held in fetch_on_nodes(inputs.cards).items():
-                print(f"node {node}: " + ", ".join(f"{m}, {n / 1e9:.2f} GB" for m, n in held.items()))
+            for node, sizes in fetch_on_nodes(inputs.cards).items():
+                models = ", ".join(f"{model}, {size / 1e9:.2f} GB" for model, size in sizes.items())
+                print(f"node {node}: {models}")
 
 
 def _commit(revision: str | None) -> str:
@@ -164,12 +117,12 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     """Run the only trial of a space in this process and print its row; the exit status."""
     inputs = find_inputs(space, data_dir)
     (spec,) = trial_specs(space, inputs)
-    try_inputs(space, inputs)
+    check_inputs(space, inputs)
     from reproduce.run.worker import TrialWorker
     from reproduce.store.parquet import trial_frame
 
-    checkpoint = inputs.checkpoints[spec.cell.model]
-    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.cell.task])
+    checkpoint = inputs.checkpoints[spec.factors.model]
+    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.factors.task])
     row = trial_frame(result.row).to_dicts()[0]
     if as_json:
         print(json.dumps(row, default=str, indent=1))
@@ -183,10 +136,10 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
 
 
 def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> int:
-    """Check a folder, print what was found; the exit status."""
+    """Check a folder and print the results; the exit status."""
     from reproduce.verify import verify
 
-    checks = verify(read_progress(folder), read_progress(reference) if reference else None, partial=partial)
+    checks = verify(read_folder(folder), read_folder(reference) if reference else None, partial=partial)
     good = all(check.passed is not False for check in checks)
     if as_json:
         print(
@@ -198,24 +151,25 @@ def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: 
 
 
 def publish_folder(folder: Path, out: Path, steps: bool, predictions: bool, incomplete: bool) -> None:
+    """Write the trials of a folder into a few files in a new folder, and print their sizes."""
     from reproduce.store.publish import publish
 
-    asked = {"steps": steps, "predictions": predictions}
-    tables = tuple(table for table, wanted in asked.items() if wanted)
-    progress = read_progress(folder)
-    for path in publish(folder, progress, out, tables=tables, incomplete=incomplete):
+    options = {"steps": steps, "predictions": predictions}
+    tables = tuple(table for table, included in options.items() if included)
+    for path in publish(folder, read_folder(folder), out, tables=tables, incomplete=incomplete):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
-    _report({root: read_progress(root) for root in roots}, out)
+    """Write the report of artifact folders to ``out``."""
+    _report({root: read_folder(root) for root in roots}, out)
 
 
-def _report(folders: Mapping[Path, Progress], out: Path) -> None:
+def _report(folders: Mapping[Path, FolderState], out: Path) -> None:
     from reproduce.report import build
 
     missing = [
-        dataclasses.asdict(wanted.cell) for progress in folders.values() for wanted in progress.missing
+        dataclasses.asdict(wanted.factors) for progress in folders.values() for wanted in progress.missing
     ]
     tables = [progress.table for progress in folders.values()]
     summary = build(list(folders), out, command=_command_line(), missing=missing, tables=tables)

@@ -1,4 +1,4 @@
-"""What a space will cost and what a folder holds, on the terminal."""
+"""The predicted cost of a space and the state of a folder, printed on the terminal."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.table import Table
 
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
-from reproduce.store.artifacts import Progress, read_progress
+from reproduce.store.artifacts import FolderState, read_folder
 from reproduce.verify import Check
 
 _LISTED = 20  # missing trials that are named one by one
 
 
 def print_checks(checks: Sequence[Check]) -> None:
-    """Print one sentence for each check, and under it what it found."""
+    """Print one sentence for each check, and its details below it."""
     words = {True: "ok", False: "FAILED", None: "note"}
     for check in checks:
         print(f"{words[check.passed]:6}  {check.name}: {check.sentence}")
@@ -37,10 +37,9 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
     assumed = assumptions(space, gpu_memory_gib, tflops)
     trials = plan_space(space, assumed)
     if as_json:
-        listed = [dataclasses.asdict(t) for t in trials]
-        print(
-            json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": listed}, indent=1)
-        )
+        listed = [dataclasses.asdict(trial) for trial in trials]
+        rows = [{**row.pop("factors"), **row} for row in listed]
+        print(json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": rows}, indent=1))
         return
     table = Table(box=None, header_style="bold")
     for column in ("model", "task", "strategy"):
@@ -49,10 +48,10 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
         table.add_column(column, justify="right", no_wrap=True)
     for t in trials:
         table.add_row(
-            t.model,
-            t.task,
-            t.strategy,
-            str(t.seed),
+            t.factors.model,
+            t.factors.task,
+            t.factors.strategy,
+            str(t.factors.seed),
             f"{t.frozen_layers}/{t.n_layers}",
             f"{t.static_bytes / GIB:.3f}",
             f"{t.training_bytes / GIB:.3f}",
@@ -65,9 +64,9 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
         f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at an assumed "
         f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak "
         f"{total['peak_bytes'] / GIB:.2f} GiB; shares are of a GPU with {gpu_memory_gib:g} GiB "
-        "(--gpu-memory). Nothing was started."
+        "(--gpu-memory). No trial was started."
     )
-    too_large = {(t.model, t.strategy) for t in trials if t.gpu_share > 1}
+    too_large = {(t.factors.model, t.factors.strategy) for t in trials if t.gpu_share > 1}
     if too_large:
         listed_models = ", ".join(sorted({model for model, _ in too_large}))
         print(
@@ -76,22 +75,22 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
 
 
 def print_status(root: Path, timing: bool) -> int:
-    """Print what a folder holds; status 1 if a trial failed or a file is damaged."""
-    progress = read_progress(root)
+    """Print the state of a folder; status 1 if a trial failed or a file is damaged."""
+    progress = read_folder(root)
     running = set(progress.running)
-    missing = [w for w in progress.missing if str(w.cell) not in running]
+    missing = [w for w in progress.missing if str(w.factors) not in running]
     print(
         f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
-        f"{len(missing)} missing, of {len(progress.wanted)}"
+        f"{len(missing)} missing, of {len(progress.listed)}"
         + ("" if progress.live else "; no sweep is writing to it")
     )
-    for cell in sorted(running):
-        print(f"  running  {cell}")
+    for name in sorted(running):
+        print(f"  running  {name}")
     print_failures(progress.failed)
     for damaged in progress.table.damaged:
         print(f"  damaged  {damaged.path}: {damaged.reason}")
     for wanted in missing[:_LISTED]:
-        print(f"  missing  {wanted.cell}")
+        print(f"  missing  {wanted.factors}")
     if len(missing) > _LISTED:
         print(f"  missing  ... and {len(missing) - _LISTED} more")
     if timing:
@@ -100,13 +99,14 @@ def print_status(root: Path, timing: bool) -> int:
 
 
 def print_failures(failed: pl.DataFrame) -> None:
+    """Print one line for each failed trial: its status, factors and error."""
     for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
-        cell = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
-        print(f"  {row['status']:7}  {cell}: {row['error_type']}: {row['error_message']}")
+        name = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
+        print(f"  {row['status']:7}  {name}: {row['error_type']}: {row['error_message']}")
 
 
-def _print_timing(progress: Progress) -> None:
-    """Seconds per trial by part; a worker's first trial loads the model and is shown apart."""
+def _print_timing(progress: FolderState) -> None:
+    """Print seconds per trial by part; a worker's first trial loads the model and is listed separately."""
     rows = progress.rows.filter(pl.col("status") == "ok").with_columns(
         overhead=pl.col("setup_seconds") + pl.col("gap_seconds").fill_null(0.0)
     )
@@ -115,7 +115,7 @@ def _print_timing(progress: Progress) -> None:
         "evaluation": "eval_seconds",
         "set up and clean up": "setup_seconds",
         "between trials (Ray)": "gap_seconds",
-        "overhead: the last two": "overhead",
+        "overhead: the previous two": "overhead",
     }
     for title, first in (("warm trials", False), ("first trials of a worker", True)):
         chosen = rows.filter((pl.col("worker_trial_index") == 0) == first)

@@ -1,4 +1,4 @@
-"""What the commands share: the options that choose a space, and how bad input is told."""
+"""What the commands share: the options that select a space, and the handling of bad input."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, SIGNALLED, of_rays_handler, received
+from reproduce.process import BAD_INPUT, CONTINUES, SIGNALLED, is_ray_sigterm_exit, received
 
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PATH = click.Path(path_type=Path)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class Commands(click.Group):
-    """Prints bad input as one sentence, never a traceback."""
+    """Reports bad input in one sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -30,10 +32,10 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
         except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error, SystemExit) and not of_rays_handler(error.code):
+            if isinstance(error, SystemExit) and not is_ray_sigterm_exit(error.code):
                 raise
-            told = f"interrupted ({received().name})"
-            click.echo(f"{told}: what is finished is kept, and the same command goes on.", err=True)
+            signal_name = received().name
+            click.echo(f"interrupted ({signal_name}): {CONTINUES}.", err=True)
             sys.exit(SIGNALLED + received())
 
 
@@ -57,27 +59,35 @@ def _model_paths(texts: Sequence[str]) -> dict[str, Path]:
 MODEL_OPTIONS = [
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value."),
     click.option(
-        "--model-path", "model_paths", multiple=True, metavar="NAME=DIR", help="A model's local copy."
+        "--model-path",
+        "model_paths",
+        multiple=True,
+        metavar="NAME=DIR",
+        help="Folder with a model's local copy.",
     ),
     click.option(
         "--pad-token",
         "pad_tokens",
         multiple=True,
         metavar="NAME=TOKEN",
-        help="Pad token of a model whose tokenizer has none; eos for its end-of-text token.",
+        help="Pad token of a model whose tokenizer has none; eos means its end-of-text token.",
     ),
     click.option(
         "--weights",
         type=click.Choice(["pretrained", "random"]),
-        help="random: true sizes without a download, for speed and memory.",
+        help="random: weights of the true sizes without a download, to measure speed and memory.",
     ),
 ]
 _AXIS_OPTIONS = [
     click.argument("space", default="embedded"),
-    click.option("--models", help="Comma-separated models instead of the space's: names, hub ids, folders."),
-    click.option("--tasks", help="Comma-separated tasks instead of the space's."),
-    click.option("--strategies", help="Comma-separated strategies, such as ALL,BOT25,ADT-L50."),
-    click.option("--seeds", help="Comma-separated seeds instead of the space's."),
+    click.option(
+        "--models", help="Comma-separated models that replace the space's: names, hub ids, folders."
+    ),
+    click.option("--tasks", help="Comma-separated tasks that replace the space's."),
+    click.option(
+        "--strategies", help="Comma-separated strategies that replace the space's, such as ALL,BOT25,ADT-L50."
+    ),
+    click.option("--seeds", help="Comma-separated seeds that replace the space's."),
 ]
 DATA_DIR = click.option(
     "--data-dir", type=PATH, help="Folder with the benchmarks' own files, for the real tasks."
@@ -88,18 +98,24 @@ ARTIFACTS = click.option(
 ADDRESS = click.option(
     "--address", help="Join the Ray cluster at this address: auto on one of its nodes, or HOST:PORT."
 )
-ACCEPT = click.option("--accept-inputs", is_flag=True, help="Take models and data other than the lock's.")
+ACCEPT = click.option(
+    "--accept-inputs", is_flag=True, help="Accept models and data that differ from the input lock."
+)
 
 
-def with_options(options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
-    """One decorator for several options."""
-    return lambda command: functools.reduce(
-        lambda decorated, option: option(decorated), reversed(options), command
-    )
+def with_options(options: Sequence[_Decorator]) -> _Decorator:
+    """Combine several options into one decorator."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def takes_space(command: Callable[..., None]) -> Callable[..., Any]:
-    """Adds the options that choose a space and narrow it; the command is given the space."""
+    """Add the options that select and narrow a space; the command receives the space."""
 
     @functools.wraps(command)
     def with_space(space: str, models: str, tasks: str, strategies: str, seeds: str, **rest: Any) -> None:
@@ -113,7 +129,7 @@ def takes_space(command: Callable[..., None]) -> Callable[..., Any]:
 
 
 def load(space: str, axes: Mapping[str, Sequence[str]], options: dict[str, Any]) -> SearchSpace:
-    """The space that the options ask for; takes its own out of ``options``."""
+    """The space that the options select; its own options are removed from ``options``."""
     from reproduce.plan.search_space import load_space
 
     return load_space(

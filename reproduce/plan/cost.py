@@ -1,10 +1,10 @@
-"""What a space will cost, in closed form: memory, GPU share, hours. Starts nothing."""
+"""The predicted cost of a space, in closed form: memory, GPU share, hours. Starts nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 
 from lfreeze.cost import Cost
@@ -15,26 +15,23 @@ from lfreeze.models.catalog import ModelCard
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 from reproduce.plan.search_space import SearchSpace
-from reproduce.plan.spec import Cell
+from reproduce.plan.spec import Factors
 
 GIB = 2**30
 # Per process: the CUDA context, which torch's allocator does not count.
 _CONTEXT_BYTES = int(0.5 * GIB)
 _SLACK = 1.15
-# Assumed sustained rates where none is given, by precision, in FLOP/s.
+# Assumed sustained rates if none is given, by precision, in FLOP/s.
 ASSUMED_RATES = {"fp32": 0.02e12, "bf16-mixed": 50e12, "bf16": 80e12}
-# Typical tokens of a pair where batches are padded to their longest and nothing was loaded yet.
+# Typical tokens per pair of texts if batches are padded to their longest: no text is loaded here.
 _TINY_LENGTH, _TYPICAL_LENGTH = 24, 96
 
 
 @dataclass(frozen=True)
-class PlannedTrial:
-    """One trial's predicted cost; ``gpu_share`` is its part of the assumed GPU."""
+class TrialCost:
+    """One trial's predicted cost; ``gpu_share`` is its part of the assumed GPU, ``seconds`` its time of training and evaluation."""
 
-    model: str
-    task: str
-    strategy: str
-    seed: int
+    factors: Factors
     frozen_layers: int
     n_layers: int
     static_bytes: int
@@ -45,13 +42,18 @@ class PlannedTrial:
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the predictions rest on."""
+    """The GPU that predictions assume: its memory, and its sustained rate in FLOP/s."""
 
     gpu_memory_bytes: int
     flops_per_second: float
 
 
 def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None) -> Assumptions:
+    """The assumed GPU of a plan; without ``tflops``, the rate of the recipe's precision.
+
+    Raises:
+        InputError: a value is not a finite number.
+    """
     for option, value in (("--gpu-memory", gpu_memory_gib), ("--tflops", tflops)):
         if value is not None and not math.isfinite(value):
             raise InputError(f"{option} {value} is not a finite number")
@@ -59,14 +61,14 @@ def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None)
     return Assumptions(int(gpu_memory_gib * GIB), rate)
 
 
-def plan_space(space: SearchSpace, assumed: Assumptions) -> list[PlannedTrial]:
+def plan_space(space: SearchSpace, assumed: Assumptions) -> list[TrialCost]:
     """Every trial of a space with its predicted cost, in the order of running."""
     shapes = {name: model_shape(card) for name, card in space.cards.items()}
-    return [_plan(cell, shapes[cell.model], space.recipe, assumed) for cell in space.cells()]
+    return [_plan(factors, shapes[factors.model], space.recipe, assumed) for factors in space.factors()]
 
 
 def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
-    """The part of a GPU that a trial is given: 1/n, so that n equal trials fill it; above 1 it does not fit."""
+    """A trial's share of a GPU: 1/n, so that n equal trials fill it; above 1 the trial does not fit."""
     needed = (peak_bytes * _SLACK + _CONTEXT_BYTES) / gpu_memory_bytes
     if needed > 1:
         return needed
@@ -74,7 +76,7 @@ def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
 
 
 def largest_share(space: SearchSpace, gpu_memory_bytes: int) -> float:
-    """The share that fits the space's most demanding trial; one size for all lets actors be reused."""
+    """The share that fits the space's most demanding trial; all trials have this share, so that workers can be reused."""
     assumed = Assumptions(gpu_memory_bytes, 1.0)
     return max(trial.gpu_share for trial in plan_space(space, assumed))
 
@@ -88,12 +90,12 @@ def model_shape(card: ModelCard) -> ModelShape:
     return ModelShape.from_config(card.config)
 
 
-def _plan(cell: Cell, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> PlannedTrial:
-    train, peak, evaluation_flops = _cost(shape, cell.task, cell.strategy, recipe)
+def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> TrialCost:
+    train, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
-    return PlannedTrial(
-        **asdict(cell),
-        frozen_layers=Strategy.parse(cell.strategy).frozen_count(shape.n_layers),
+    return TrialCost(
+        factors,
+        frozen_layers=Strategy.parse(factors.strategy).frozen_count(shape.n_layers),
         n_layers=shape.n_layers,
         static_bytes=train.weights_bytes,
         training_bytes=peak.training_bytes,
@@ -116,8 +118,8 @@ def _cost(shape: ModelShape, task_name: str, strategy: str, recipe: Recipe) -> t
     return cost, peak, cost.forward_flops / recipe.batch_size * n_validation
 
 
-def totals(trials: Iterable[PlannedTrial]) -> dict[str, float]:
-    """Trials, hours if each has its share of one GPU, and hours one after another."""
+def totals(trials: Iterable[TrialCost]) -> dict[str, float]:
+    """The number of trials, their device hours one after another, and the largest peak in bytes."""
     trials = list(trials)
     return {
         "trials": len(trials),

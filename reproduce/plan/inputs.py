@@ -1,4 +1,4 @@
-"""What a space reads, found, identified and tried before anything starts: checkpoints, texts, trial specs."""
+"""What a space reads: checkpoints and texts, found, identified and checked before any trial starts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from reproduce.plan.spec import Inputs, TrialSpec
 
 @dataclass(frozen=True)
 class SpaceInputs:
-    """The models and tasks of a space, by name; a card names the very commit that its checkpoint is of."""
+    """The models and tasks of a space, by name; each card names the commit of its checkpoint."""
 
     cards: Mapping[str, ModelCard]
     checkpoints: Mapping[str, Checkpoint]
     data: Mapping[str, TaskData]
 
     def of(self, model: str, task: str) -> Inputs:
+        """The identity of one model and one task, as it enters a run id."""
         checkpoint, data = self.checkpoints[model], self.data[task]
         return Inputs(
             model_id=checkpoint.model_id,
@@ -37,11 +38,11 @@ class SpaceInputs:
 
 
 def find_inputs(space: SearchSpace, data_dir: Path | None = None) -> SpaceInputs:
-    """Find every model and read every task of a space; what is the hub's and not cached is downloaded.
+    """Find every model and read every task of a space; files that the cache lacks are downloaded from the hub.
 
     Raises:
         ModelError, TaskError: one of them is missing or malformed.
-        HubError: the hub does not give one of them.
+        HubError: the hub cannot provide one of them.
     """
     recipe = space.recipe
     data = {
@@ -58,13 +59,13 @@ def find_inputs(space: SearchSpace, data_dir: Path | None = None) -> SpaceInputs
     return SpaceInputs(cards, checkpoints, data)
 
 
-def try_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
-    """See that every model loads, takes its texts and fits the strategies, without reading a weight.
+def check_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
+    """Check that every model can be built, encodes its texts and fits the strategies, without reading weights.
 
-    The encoded texts stay in the cache, where the trials find them.
+    The encoded texts stay in the cache for the trials.
 
     Raises:
-        InputError: what would have failed on the device.
+        InputError: a trial would fail on the device.
     """
     from lfreeze.data.encoding_cache import encoded
     from lfreeze.models.preflight import inspect_model
@@ -78,7 +79,8 @@ def try_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
 
 
 def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:
-    """Every trial of a space, in order."""
+    """Every trial of a space, in the order of running."""
     return [
-        TrialSpec(cell, space.recipe, inputs.of(cell.model, cell.task), space.name) for cell in space.cells()
+        TrialSpec(factors, space.recipe, inputs.of(factors.model, factors.task), space.name)
+        for factors in space.factors()
     ]

@@ -1,26 +1,30 @@
-"""One trial as data: ``TrialSpec``, validated at the edge, and its content hash, the run id."""
+"""One trial as data: ``TrialSpec``, validated when it is made, and its content hash, the run id."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lfreeze.recipe import Recipe, RecipeError
 from lfreeze.strategy import Strategy
 
-# Raised when a change of the code changes the numbers of an unchanged specification.
+# Increased when a change of the code changes the numbers of an unchanged specification.
 NUMERICS = 1
+# Equal to no recipe value.
+_NO_DEFAULT = object()
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What identifies the model and the data that a trial reads.
+    """Identifies the model and the data that a trial reads.
 
     Attributes:
         weights: ``"pretrained"`` or ``"random"``.
-        model_revision, dataset_revision: the hub's commits, where the files are the hub's.
+        model_revision, dataset_revision: the hub's commits; None for files that are not from the hub.
     """
 
     model_id: str
@@ -33,14 +37,14 @@ class Inputs:
     dataset_revision: str | None = None
 
     def identity(self) -> dict[str, str]:
-        """What the numbers depend on: contents, wherever they came from."""
+        """The values that the numbers depend on: contents, whatever their source."""
         names = ("model_id", "weights_hash", "tokenizer_hash", "dataset_id", "dataset_fingerprint")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, order=False)
-class Cell:
-    """One point of the grid: the five factors (the ratio is part of the strategy's name)."""
+class Factors:
+    """The factors of one trial; the frozen ratio is part of the strategy's name."""
 
     model: str
     task: str
@@ -53,34 +57,74 @@ class Cell:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """Everything that can change a trial's numbers, and the space it was asked for in.
+    """Everything that can change a trial's numbers, and the name of the space that lists the trial.
 
     Raises:
-        RecipeError: an adaptive strategy whose probe would not end before training does.
+        RecipeError: an adaptive strategy whose probe does not end before training does.
     """
 
-    cell: Cell
+    factors: Factors
     recipe: Recipe
     inputs: Inputs
     space: str
 
     def __post_init__(self) -> None:
-        check_probe(self.cell.strategy, self.recipe)
+        check_probe(self.factors.strategy, self.recipe)
 
     @property
     def run_id(self) -> str:
-        """A hash of the factors, the recipe and the inputs; the space's name is not among them."""
+        """A hash of the factors, the recipe and the inputs, but not of the space's name.
+
+        A recipe value that was introduced later is left out while it has the default that it had then:
+        trials of earlier versions, which had no such value, keep their id.
+        """
+        return self._hash(lambda field: "hashed_at_default" not in field.metadata)
+
+    @property
+    def earlier_run_ids(self) -> tuple[str, ...]:
+        """Other ids that earlier schema versions gave to this same trial."""
+        return tuple(run_id for run_id in (self._hash(lambda field: True),) if run_id != self.run_id)
+
+    @property
+    def all_run_ids(self) -> tuple[str, ...]:
+        """Every id under which a folder may hold this trial, the present one first."""
+        return (self.run_id, *self.earlier_run_ids)
+
+    def _hash(self, left_out_at_default: Callable[[dataclasses.Field[Any]], bool]) -> str:
+        recipe = dataclasses.asdict(self.recipe)
+        for field in dataclasses.fields(self.recipe):
+            introduced = field.metadata.get("introduced", _NO_DEFAULT)
+            if recipe[field.name] == introduced and left_out_at_default(field):
+                del recipe[field.name]
         content = {
             "numerics": NUMERICS,
-            "cell": dataclasses.asdict(self.cell),
-            "recipe": dataclasses.asdict(self.recipe),
+            "cell": dataclasses.asdict(self.factors),
+            "recipe": recipe,
             "inputs": self.inputs.identity(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def introduced_values() -> dict[str, Any]:
+    """The recipe values that the first schema version lacked, each with its default when it was introduced.
+
+    Results without such a value were made with that default. The metadata of the fields of ``Recipe`` says
+    which they are (``introduced``), since which schema version (``since``), and, for the one that run ids
+    contain even at its default, ``hashed_at_default``.
+    """
+    return {
+        field.name: field.metadata["introduced"]
+        for field in dataclasses.fields(Recipe)
+        if "introduced" in field.metadata
+    }
+
+
 def check_probe(strategy: str, recipe: Recipe) -> None:
-    """Refuse an adaptive strategy that would never come to select its layers."""
+    """Refuse an adaptive strategy whose training would end before it selects its layers.
+
+    Raises:
+        RecipeError: ``steps`` is not above ``probe_steps``.
+    """
     if Strategy.parse(strategy).implementation.adaptive and recipe.probe_steps >= recipe.steps:
         raise RecipeError(
             f"strategy {strategy} needs steps above probe_steps = {recipe.probe_steps}, not {recipe.steps}"

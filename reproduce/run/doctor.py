@@ -1,10 +1,9 @@
-"""``reproduce doctor``: what would keep a space from running here, and what to do about it."""
+"""``reproduce doctor``: what would keep a space from running on this machine, and how to fix it."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,24 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from lfreeze.data.loading import load_task, task_outlook
+from lfreeze.data.loading import load_task, task_availability
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
 from lfreeze.model_shape import ShapeError
-from lfreeze.models.catalog import find_checkpoint, model_outlook
+from lfreeze.models.catalog import find_checkpoint, model_availability
 from reproduce.plan.cost import GIB, Assumptions, plan_space
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
 from reproduce.run.gpu_share import local_gpu_bytes
 from reproduce.run.preflight import SHM, SHM_BYTES, TRIAL_BYTES
+from reproduce.store.provenance import driver_version
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; a problem says what to do."""
+    """The result of one check; the text of a problem says how to fix it."""
 
     subject: str
     level: Literal["ok", "note", "problem"]
@@ -37,7 +37,7 @@ class Finding:
 
 
 def examine(space: SearchSpace, root: Path, data_dir: Path | None) -> int:
-    """Look at everything that a space needs and print it; status 1 if there is a problem."""
+    """Check everything that a space needs and print the results; status 1 if there is a problem."""
     checks: list[Callable[[], Iterator[Finding]]] = [
         _device,
         lambda: _memory(space),
@@ -48,9 +48,9 @@ def examine(space: SearchSpace, root: Path, data_dir: Path | None) -> int:
     ]
     findings = [finding for check in checks for finding in check()]
     table = Table(box=None, header_style="bold")
-    table.add_column("what", no_wrap=True)
+    table.add_column("check", no_wrap=True)
     table.add_column("")
-    table.add_column("found", overflow="fold")
+    table.add_column("result", overflow="fold")
     for finding in findings:
         table.add_row(finding.subject, f"[{_STYLES[finding.level]}]{finding.level}[/]", finding.text)
     Console(width=max(Console().width, 100)).print(table)
@@ -58,7 +58,7 @@ def examine(space: SearchSpace, root: Path, data_dir: Path | None) -> int:
     print(
         f"{space.name}: {problems} problem{'s' * (problems != 1)} to solve."
         if problems
-        else f"{space.name}: nothing here keeps it from running."
+        else f"{space.name}: this machine can run it."
     )
     return FAILED if problems else OK
 
@@ -66,21 +66,21 @@ def examine(space: SearchSpace, root: Path, data_dir: Path | None) -> int:
 def _device() -> Iterator[Finding]:
     import torch
 
-    driver = _driver()
+    driver = driver_version()
     built = torch.version.cuda
     yield Finding("torch", "ok", f"{torch.__version__}, built for {'CUDA ' + built if built else 'the CPU'}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            found = torch.cuda.get_device_properties(index)
-            fast = (found.major, found.minor) >= (8, 0)
-            text = f"{found.name}, {found.total_memory / GIB:.1f} GiB, driver {driver or 'unknown'}"
+            gpu = torch.cuda.get_device_properties(index)
+            fast = (gpu.major, gpu.minor) >= (8, 0)
+            text = f"{gpu.name}, {gpu.total_memory / GIB:.1f} GiB, driver {driver or 'unknown'}"
             text += "" if fast else ", no bf16 units: use --set precision=fp32"
             yield Finding(f"GPU {index}", "ok" if fast else "note", text)
     elif driver and not built:
         yield Finding(
             "GPU",
             "problem",
-            f"an NVIDIA GPU with driver {driver} is here, but torch is a CPU build: install torch's CUDA build",
+            f"the NVIDIA driver {driver} is installed, but torch is a CPU build: install torch's CUDA build",
         )
     elif driver:
         yield Finding(
@@ -90,20 +90,11 @@ def _device() -> Iterator[Finding]:
             "for an older CUDA",
         )
     else:
-        yield Finding("GPU", "note", "none: trials run on the CPU (in a container, was --gpus all given?)")
-
-
-def _driver() -> str | None:
-    try:
-        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.split("\n")[0].strip() or None
+        yield Finding("GPU", "note", "none: trials run on the CPU (a container needs --gpus all to see GPUs)")
 
 
 def _memory(space: SearchSpace) -> Iterator[Finding]:
-    """The largest trial against each device's memory."""
+    """Compare the largest trial with the memory of the smallest GPU, or of this machine."""
     try:
         trials = plan_space(space, Assumptions(80 * GIB, 1.0))
     except ShapeError as error:
@@ -114,7 +105,9 @@ def _memory(space: SearchSpace) -> Iterator[Finding]:
         return
     largest = max(trials, key=lambda t: t.static_bytes + t.training_bytes)
     need = largest.static_bytes + largest.training_bytes
-    what = f"the largest trial ({largest.model}, {largest.strategy}) needs {need / GIB:.2f} GiB"
+    what = (
+        f"the largest trial ({largest.factors.model}, {largest.factors.strategy}) needs {need / GIB:.2f} GiB"
+    )
     if sizes := local_gpu_bytes():
         where, size = "the smallest GPU", min(sizes)
     else:
@@ -145,9 +138,8 @@ def _folders(space: SearchSpace, root: Path) -> Iterator[Finding]:
 
     from lfreeze.data.encoding_cache import cache_folder
 
-    outlooks = [model_outlook(card) for card in space.cards.values()]
-    download = sum(outlook.n_bytes or 0 for outlook in outlooks)
-    trials = len(space.cells())
+    download = sum(model_availability(card).n_bytes or 0 for card in space.cards.values())
+    trials = len(space.factors())
     for subject, folder, need, advice in (
         ("artifacts", root, trials * TRIAL_BYTES, "name another folder with --artifacts"),
         ("hub cache", Path(constants.HF_HUB_CACHE), download, "set HF_HOME to another folder"),
@@ -157,9 +149,9 @@ def _folders(space: SearchSpace, root: Path) -> Iterator[Finding]:
         free = shutil.disk_usage(exists).free
         text = f"{folder}: {free / 1e9:.1f} GB free, about {need / 1e9:.2f} GB needed"
         if folder.exists() and not folder.is_dir():
-            yield Finding(subject, "problem", f"{folder} is no folder: {advice}")
+            yield Finding(subject, "problem", f"{folder} is not a folder: {advice}")
         elif not os.access(exists, os.W_OK):
-            # Texts are encoded all the same, and what is not downloaded needs no cache.
+            # Texts can be encoded without a cache, and what is not downloaded needs none.
             needed = subject == "artifacts" or (subject == "hub cache" and download)
             yield Finding(subject, "problem" if needed else "note", f"{folder} is not writable: {advice}")
         elif free < need:
@@ -172,36 +164,38 @@ def _models(space: SearchSpace) -> Iterator[Finding]:
     for name, card in space.cards.items():
         subject = f"model {name}"
         if card.random:
-            yield Finding(subject, "ok", "random weights: nothing to read")
+            yield Finding(subject, "ok", "random weights: nothing to download")
             continue
-        outlook = model_outlook(card)
+        outlook = model_availability(card)
         if outlook.problem:
             yield Finding(subject, "problem", outlook.problem)
         elif not outlook.cached:
             size = f"{outlook.n_bytes / 1e9:.2f} GB" if outlook.n_bytes is not None else "a download"
             yield Finding(
-                subject, "ok", f"{card.model_id} can be read from the hub: {size}, by `reproduce fetch`"
+                subject, "ok", f"{card.model_id} is on the hub ({size}): `reproduce fetch` downloads it"
             )
         else:
             try:
-                found = find_checkpoint(card)
+                checkpoint = find_checkpoint(card)
             except InputError as error:
                 yield Finding(subject, "problem", str(error))
             else:
-                size = f"{sum(path.stat().st_size for path in found.files) / 1e9:.2f} GB"
+                size = f"{sum(path.stat().st_size for path in checkpoint.files) / 1e9:.2f} GB"
                 yield Finding(
-                    subject, "ok", f"{card.model_id} is here: {size}, weights {found.weights_hash:.12}"
+                    subject,
+                    "ok",
+                    f"{card.model_id} is in the cache: {size}, weights {checkpoint.weights_hash:.12}",
                 )
 
 
 def _tasks(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
     for name in space.tasks:
         subject, task = f"task {name}", get_task(name)
-        outlook = task_outlook(task)
+        outlook = task_availability(task)
         if data_dir is None and outlook.problem:
             yield Finding(subject, "problem", outlook.problem)
         elif data_dir is None and not outlook.cached:
-            yield Finding(subject, "ok", f"{task.dataset_id} can be read from the hub, by `reproduce fetch`")
+            yield Finding(subject, "ok", f"{task.dataset_id} is on the hub: `reproduce fetch` downloads it")
         else:
             try:
                 data = load_task(name, space.recipe.max_train_examples, space.recipe.data_seed, data_dir)

@@ -1,4 +1,4 @@
-"""Which part of a GPU a trial is given."""
+"""Which share of a GPU a trial has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from reproduce.run.gpus import usable_gpus
 
 
 def parse_share(text: str) -> float | None:
-    """The part of a GPU asked for, or None where it is to be worked out."""
+    """The share of a GPU in the option ``--gpus-per-trial``; None for ``auto``.
+
+    Raises:
+        InputError: the text is neither auto, a share, nor a whole number.
+    """
     if text == "auto":
         return None
     try:
@@ -32,15 +36,15 @@ def local_gpu_bytes() -> list[int]:
 
 
 def choose_share(
-    space: SearchSpace, asked: float | None, gpu_bytes: Sequence[int], where: str, which: str = "smallest"
+    space: SearchSpace, requested: float | None, gpu_bytes: Sequence[int], where: str, which: str = "smallest"
 ) -> float:
-    """What was asked for, or the part of the smallest GPU that fits the space's largest trial.
+    """The requested share, or the part of the smallest GPU that fits the space's largest trial.
 
-    One size for all lets a worker be used again whichever GPU it is on.
+    All trials have the same share, so that a worker can be reused on any GPU.
 
     Args:
-        gpu_bytes: the memory of every GPU that trials may use; 0 is chosen where there is none.
-        where, which: what has these GPUs, and which of its GPUs the smallest of them is, for the messages.
+        gpu_bytes: the memory in bytes of every GPU that trials may use; if empty, the share is 0.
+        where, which: for messages, what has these GPUs and what the smallest of them is there.
 
     Raises:
         InputError: there is no GPU where one is needed, or none is large enough.
@@ -48,26 +52,24 @@ def choose_share(
     from reproduce.plan.cost import largest_share
 
     if not gpu_bytes:
-        if asked:
+        if requested:
             raise InputError(
-                f"--gpus-per-trial {asked:g} asks for a GPU, but {where} has none: use 0 or auto"
+                f"--gpus-per-trial {requested:g} needs a GPU, but {where} has none: use 0 or auto"
             )
-        if space.gpu and asked is None:
+        if space.gpu and requested is None:
             raise InputError(
-                f"the space {space.name} needs a GPU, but {where} has none: --gpus-per-trial 0 runs it on the CPU"
+                f"the space {space.name} needs a GPU, but {where} has none: use --gpus-per-trial 0 to run it on the CPU"
             )
         return 0.0
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     memory = min(gpu_bytes)
     try:
         share = largest_share(space, memory)
     except ShapeError as error:
         if space.exclusive:
             return 1.0
-        raise InputError(
-            f"{error}: say with --gpus-per-trial what part of a GPU a trial is to have"
-        ) from None
+        raise share_required(error) from None
     if share > 1:
         raise InputError(
             f"the largest trial of {space.name} needs {share:.1f} times the {memory / 2**30:.0f} GiB of the "
@@ -75,3 +77,8 @@ def choose_share(
             "batch_size, or other GPUs with CUDA_VISIBLE_DEVICES"
         )
     return 1.0 if space.exclusive else share
+
+
+def share_required(error: ShapeError) -> InputError:
+    """The refusal to choose a share for a model whose memory has no closed form."""
+    return InputError(f"{error}: set the share of a GPU for each trial with --gpus-per-trial")

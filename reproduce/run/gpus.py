@@ -6,13 +6,13 @@ import json
 
 
 def usable_gpus() -> list[tuple[str, int, str]]:
-    """Each one's model, memory in bytes, and unique identifier."""
+    """The model, the memory in bytes and the unique identifier of each GPU."""
     import torch
 
     if not torch.cuda.is_available():
         return []
-    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return [(gpu.name, gpu.total_memory, str(gpu.uuid)) for gpu in found]
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [(gpu.name, gpu.total_memory, str(gpu.uuid)) for gpu in gpus]
 
 
 if __name__ == "__main__":

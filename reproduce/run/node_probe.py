@@ -1,4 +1,4 @@
-"""The nodes of a cluster, looked at before any trial is sent to them: version, models, GPUs."""
+"""The nodes of a cluster, checked before any trial is sent to them: version, models, GPUs."""
 
 from __future__ import annotations
 
@@ -16,74 +16,75 @@ from reproduce.plan.inputs import SpaceInputs
 from reproduce.run.placement import Node
 from reproduce.store.provenance import software
 
-# For an answer of a node, which may have to read and hash its models.
+# Time for a node to answer, which may have to read and hash its models.
 _SECONDS = 600.0
 _FIRST_SECONDS = 60.0
-# What must be the same everywhere; another commit of the same version is another program too.
+# What must be equal on all nodes; another commit of the same version is another program.
 _SAME = ("lfreeze_version", "git_commit", "git_dirty")
 
 
 def examine_nodes(inputs: SpaceInputs, cpus: float, with_gpus: bool) -> list[Node]:
-    """The nodes with room for a trial.
+    """The nodes that have the CPUs for a trial.
 
     Args:
-        with_gpus: whether trials may be given a part of a GPU.
+        with_gpus: whether trials may use a GPU.
 
     Raises:
-        InputError: none has room; or one has another version of this package, lacks a model or has
-            another, or gives out GPUs that torch cannot use there, or that another node gives out too.
+        InputError: there is none; or one has another version of this package, lacks a model, has other files
+            of it, or offers GPUs that torch cannot use there or that another node also offers.
     """
-    wanted = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
-    mine = {name: software()[name] for name in _SAME}
-    asked = _nodes(cpus)
-    found = _on_every_node(_look(), asked, _SECONDS, mine, with_gpus, [ray.put((dict(inputs.cards), wanted))])
+    hashes = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
+    mine = {name: value for name, value in software().items() if name in _SAME}
+    living = _nodes(cpus)
+    models = [ray.put((dict(inputs.cards), hashes))]
+    reports = _on_every_node(_examine(), living, _SECONDS, mine, with_gpus, models)
     nodes, owners = [], dict[str, str]()
-    for name, node in asked.items():
-        given = node["Resources"]
-        gpus = found[name]["gpus"][: int(given.get("GPU", 0))]
-        if len(gpus) < given.get("GPU", 0) and with_gpus:
+    for name, node in living.items():
+        offered = node["Resources"]
+        gpus = reports[name]["gpus"][: int(offered.get("GPU", 0))]
+        if len(gpus) < offered.get("GPU", 0) and with_gpus:
             raise InputError(
-                f"node {name}: Ray gives out {given['GPU']:g} GPUs there, but torch can use {len(gpus)} (an older "
+                f"node {name}: Ray offers {offered['GPU']:g} GPUs there, but torch can use {len(gpus)} (an older "
                 "driver than its CUDA needs, or a CPU build of torch?): --gpus-per-trial 0 uses no GPU"
             )
         for _, _, identifier in gpus:
             if owners.setdefault(identifier, name) != name:
                 raise InputError(
-                    f"nodes {owners[identifier]} and {name} both give out the GPU {identifier}: start one Ray node "
-                    "on a machine, or give each its own with CUDA_VISIBLE_DEVICES"
+                    f"nodes {owners[identifier]} and {name} both offer the GPU {identifier}: start one Ray node "
+                    "on a machine, or separate them with CUDA_VISIBLE_DEVICES"
                 )
-        models = tuple((model, size) for model, size, _ in gpus)
-        nodes.append(Node(name, str(node["NodeManagerAddress"]), given["CPU"], models))
+        sizes = tuple((model, size) for model, size, _ in gpus)
+        nodes.append(Node(name, str(node["NodeManagerAddress"]), offered["CPU"], sizes))
     return nodes
 
 
 def fetch_on_nodes(cards: Mapping[str, ModelCard]) -> dict[str, dict[str, int]]:
-    """Fill every node's cache with the models; by node and model, the bytes that lie there.
+    """Download the models into every node's cache; the bytes in it, by node and model.
 
     Raises:
         InputError: a node cannot read one of them.
     """
-    found = _on_every_node(_fetch(), _nodes(1), None, [ray.put(dict(cards))])
-    return {address: report["bytes"] for address, report in found.items()}
+    reports = _on_every_node(_fetch(), _nodes(1), None, [ray.put(dict(cards))])
+    return {name: report["bytes"] for name, report in reports.items()}
 
 
 def _nodes(cpus: float) -> dict[str, Mapping[str, Any]]:
-    """The living nodes with this many CPUs, each by its address, and by its id too where several share one.
+    """The living nodes with this many CPUs, by address, with the id added where several share one.
 
-    A cluster that has just been started is given a while until the first has joined.
+    In a new cluster, waits a while for the first node to join.
 
     Raises:
-        InputError: none has.
+        InputError: there is none.
     """
-    deadline, told = time.monotonic() + _FIRST_SECONDS, False
+    deadline, notified = time.monotonic() + _FIRST_SECONDS, False
     while not (nodes := [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= cpus]):
         most = max((n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]), default=0)
         if most or time.monotonic() > deadline:
             raise InputError(
-                f"no node of this cluster has the {cpus:g} CPUs that a trial asks for (cpu_threads): the most is {most:g}"
+                f"no node of this cluster has the {cpus:g} CPUs that a trial needs (cpu_threads): the maximum is {most:g}"
             )
-        if not told:
-            told = True
+        if not notified:
+            notified = True
             print(
                 f"No node that runs trials has joined the cluster yet: waiting {_FIRST_SECONDS:g} s for one."
             )
@@ -96,18 +97,21 @@ def _nodes(cpus: float) -> dict[str, Mapping[str, Any]]:
 
 
 def _on_every_node(
-    look: Callable[..., dict[str, Any]],
+    function: Callable[..., dict[str, Any]],
     nodes: Mapping[str, Mapping[str, Any]],
     seconds: float | None,
     *arguments: Any,
 ) -> dict[str, Any]:
-    """What a function says on each node, by the node's name; None waits for as long as it takes.
+    """The report of a function that runs on each node, by the node's name.
+
+    Args:
+        seconds: how long to wait for each; None for no limit.
 
     Raises:
-        InputError: one of them does not answer, or says that it has a problem.
+        InputError: a node does not answer, or reports a problem.
     """
     tasks = {
-        name: ray.remote(look)
+        name: ray.remote(function)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
         .remote(*arguments)
         for name, node in nodes.items()
@@ -118,17 +122,17 @@ def _on_every_node(
             reports[name] = ray.get(task, timeout=seconds)
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise InputError(f"node {name} does not do what it is asked: {lines[-1]}") from None
+            raise InputError(f"node {name} cannot be examined: {lines[-1]}") from None
     for name, report in reports.items():
         if report["problem"]:
             raise InputError(f"node {name}: {report['problem']}")
     return reports
 
 
-def _look() -> Callable[..., dict[str, Any]]:
-    # A nested function travels as a whole, and what it is asked is read only once the versions agree: the
+def _examine() -> Callable[..., dict[str, Any]]:
+    # Ray pickles a nested function by value, and the models are unpickled only once the versions agree: the
     # node may have another version of this package, or none.
-    def look(mine: dict[str, Any], with_gpus: bool, asked: list[Any]) -> dict[str, Any]:
+    def examine(mine: dict[str, Any], with_gpus: bool, models: list[Any]) -> dict[str, Any]:
         import contextlib
         import json
         import os
@@ -143,29 +147,29 @@ def _look() -> Callable[..., dict[str, Any]]:
             from reproduce.store.provenance import software
         except ImportError as error:
             return report | {"problem": f"this package is not installed there ({error})"}
-        theirs = software()
+        theirs = dict(software())
         for name, value in mine.items():
             if None not in (value, theirs.get(name)) and theirs[name] != value:
                 return report | {
                     "problem": f"it has another version of this package: {name} {theirs[name]} there, {value} here"
                 }
         from lfreeze.errors import InputError
-        from lfreeze.models.catalog import find_checkpoint, model_outlook
+        from lfreeze.models.catalog import find_checkpoint, model_availability
 
-        cards, wanted = ray.get(asked[0])
+        cards, hashes = ray.get(models[0])
         for name, card in cards.items():
             try:
-                if not model_outlook(card).cached:
-                    fetch = "`reproduce fetch` with the same --address fills it"
+                if not model_availability(card).cached:
+                    fetch = "`reproduce fetch` with the same --address downloads it"
                     return report | {"problem": f"its cache has no model {name}: {fetch}"}
-                found = find_checkpoint(card)
+                checkpoint = find_checkpoint(card)
             except InputError as error:
                 return report | {"problem": str(error)}
-            if (found.weights_hash, found.tokenizer_hash) != wanted[name]:
-                return report | {"problem": f"its files of the model {name} are not the ones here"}
+            if (checkpoint.weights_hash, checkpoint.tokenizer_hash) != hashes[name]:
+                return report | {"problem": f"its files of the model {name} differ from the ones here"}
         if not with_gpus:
             return report
-        # As Ray was started there: it hides the GPUs from a task that asks for none.
+        # The variable with which Ray was started there: Ray hides the GPUs from a task that requests none.
         environment = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
         with contextlib.suppress(OSError):
             for variable in Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0"):
@@ -179,15 +183,15 @@ def _look() -> Callable[..., dict[str, Any]]:
             env=environment,
         )
         if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            return report | {"problem": f"its GPUs cannot be asked for: {said[-1]}"}
+            errors = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            return report | {"problem": f"its GPUs cannot be listed: {errors[-1]}"}
         return report | {"gpus": json.loads(done.stdout.splitlines()[-1])}
 
-    return look
+    return examine
 
 
 def _fetch() -> Callable[..., dict[str, Any]]:
-    def fetch(asked: list[Any]) -> dict[str, Any]:
+    def fetch(models: list[Any]) -> dict[str, Any]:
         import ray
 
         try:
@@ -196,7 +200,7 @@ def _fetch() -> Callable[..., dict[str, Any]]:
         except ImportError as error:
             return {"problem": f"this package is not installed there ({error})"}
         sizes = {}
-        for name, card in ray.get(asked[0]).items():
+        for name, card in ray.get(models[0]).items():
             try:
                 sizes[name] = sum(path.stat().st_size for path in find_checkpoint(card).files)
             except InputError as error:

@@ -1,15 +1,16 @@
-"""What a person sees while a sweep runs: trials done, failed, running, and the time left."""
+"""The display of a running sweep: trials done, failed and running, and the time left."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from reproduce.store.trial_row import TrialRow
 
 _PLAIN_SECONDS = 10.0
 _BAR = 40
@@ -19,8 +20,8 @@ class SweepProgress:
     """A live display on a terminal; elsewhere a plain line every few seconds.
 
     Args:
-        total: trials that this sweep has to run.
-        before: trials that were finished already.
+        total: the number of trials to run.
+        before: the number of trials that were finished already.
     """
 
     def __init__(self, total: int, before: int, console: Console | None = None):
@@ -45,16 +46,16 @@ class SweepProgress:
         else:
             self._console.print(self.line(), highlight=False, soft_wrap=True)
 
-    def finished(self, cell: str, row: Mapping[str, Any]) -> None:
-        """One more trial has its row."""
-        self._done += row["status"] == "ok"
-        self._failed += row["status"] != "ok"
-        self._last = f"{cell}: {outcome(row)}"
-        if row["status"] != "ok":
-            self.note(f"failed: {cell}: {row['status']}")
+    def finished(self, name: str, row: TrialRow) -> None:
+        """Count a trial that ended, and report a failure."""
+        self._done += row.status == "ok"
+        self._failed += row.status != "ok"
+        self._last = f"{name}: {outcome(row)}"
+        if row.status != "ok":
+            self.note(f"failed: {name}: {row.status}")
 
     def counts(self) -> dict[str, int]:
-        """Trials of the whole space by state."""
+        """The number of trials of the whole space, by state."""
         return {
             "total": self._before + self._total,
             "done": self._before + self._done,
@@ -63,10 +64,11 @@ class SweepProgress:
         }
 
     def note(self, text: str) -> None:
-        """Say something that stays on the screen."""
+        """Print a line that stays on the screen."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def refresh(self, running: Collection[str]) -> None:
+        """Show the counts and the names of the running trials."""
         self._running = tuple(running)
         if self._live is not None:
             self._live.update(self._render())
@@ -84,7 +86,7 @@ class SweepProgress:
             f"{self._failed} failed",
             f"{len(self._running)} running",
             f"{clock(elapsed)} elapsed",
-            f"about {clock(left)} left" if left is not None else "time left unknown yet",
+            f"about {clock(left)} left" if left is not None else "time left not known yet",
         ]
         return ", ".join(parts)
 
@@ -94,17 +96,17 @@ class SweepProgress:
         grid = Table.grid()
         grid.add_row(Text.assemble(("━" * filled, "green"), ("━" * (_BAR - filled), "dim"), f" {share:.0%}"))
         grid.add_row(self.line())
-        for cell in self._running[:8]:
-            grid.add_row(Text(f"  running  {cell}", style="dim"))
+        for name in self._running[:8]:
+            grid.add_row(Text(f"  running  {name}", style="dim"))
         grid.add_row(Text(f"  last     {self._last}", style="dim"))
         return grid
 
 
-def outcome(row: Mapping[str, Any]) -> str:
-    """How a trial ended, in a few words."""
-    accuracy, seconds = row.get("validation_accuracy"), row.get("total_seconds")
-    told = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row["status"])
-    return told + (f" in {seconds:.1f} s" if seconds is not None else "")
+def outcome(row: TrialRow) -> str:
+    """A trial's accuracy, or its status if it failed, and its time."""
+    accuracy, seconds = row.validation_accuracy, row.total_seconds
+    text = f"accuracy {accuracy:.3f}" if accuracy is not None else str(row.status)
+    return text + (f" in {seconds:.1f} s" if seconds is not None else "")
 
 
 def clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A Ray session: one of this machine's own, or a cluster's; where there is none, one sentence why."""
+"""A Ray session: started on this machine, or joined on a cluster; failures are reported in one sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, FAILED, end_on_signals
+from reproduce.process import BAD_INPUT, CONTINUES, FAILED, end_on_signals, set_environment
 from reproduce.run.preflight import OBJECT_STORE_BYTES
 
 _HOST_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
@@ -27,30 +27,26 @@ _HEADLESS_SECONDS = 8.0
 
 @contextlib.contextmanager
 def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -> Iterator[None]:
-    """Join the cluster at ``address``, or start one on this machine alone; ends with the block.
+    """Join the cluster at ``address``, or start Ray on this machine alone; the session ends with the block.
 
     Args:
-        dashboard: host and port of this machine's own dashboard; a cluster has its own.
+        dashboard: host and port of the dashboard of a session on this machine; a cluster has its own.
 
     Raises:
-        InputError: the address is malformed, does not answer, or wants another token or version; or Ray does
-            not start.
+        InputError: the address is malformed or does not answer, the cluster requires another token or version,
+            or Ray does not start.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # A worker's death is told in one line by the recorder, and by the trial's row if it stays dead.
-    for teller in ("execution.tune_controller", "tune"):
-        logging.getLogger(f"ray.tune.{teller}").setLevel(logging.CRITICAL)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
-        # Nothing but a dashboard that someone asks for listens beyond this machine: the setting for systems
-        # where Ray makes no cluster. Ray reads it when it is imported, so that comes after.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # The recorder reports a worker's death in one line, and the trial's row if the trial is lost.
+    for name in ("execution.tune_controller", "tune"):
+        logging.getLogger(f"ray.tune.{name}").setLevel(logging.CRITICAL)
+    # Before Ray is imported. Nothing but a requested dashboard listens beyond this machine.
+    set_environment(single_machine=address is None)
     import ray
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        # A bare init would follow a stale address file to a cluster that is dead.
+        # Without an address, Ray would follow a stale address file to a dead cluster.
         options |= {"address": "local", "object_store_memory": OBJECT_STORE_BYTES}
         options |= {"include_dashboard": dashboard is not None}
         if dashboard is not None:
@@ -71,7 +67,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
             context = ray.init(**options)
     except Exception as error:
         raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None
-    # Ray has put its own handler in place.
+    # Ray has installed its own handlers.
     end_on_signals()
     ended = threading.Event()
     if address is not None:
@@ -88,14 +84,14 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
 
 @contextlib.contextmanager
 def ended_after(seconds: float, problem: str) -> Iterator[None]:
-    """End this process, as on bad input, if the block has not ended by then.
+    """End this process with the status of bad input if the block takes longer.
 
-    For Ray's start, which may wait without limit in compiled code that not even Ctrl-C interrupts.
+    For Ray's start, which can wait without limit in compiled code that Ctrl-C does not interrupt.
     """
 
     def end() -> None:
         print(
-            f"error: {problem}: no answer after {seconds:g} s; the same command tries again",
+            f"error: {problem}: no answer after {seconds:g} s; run the same command to try again",
             file=sys.stderr,
             flush=True,
         )
@@ -111,7 +107,7 @@ def ended_after(seconds: float, problem: str) -> Iterator[None]:
 
 
 def _end_without_head(head: str, ended: threading.Event) -> None:
-    """End this process once the cluster's head refuses connections for a while: Ray would, without a word."""
+    """End this process when the cluster's head has refused connections for a while; Ray would do so silently."""
     host, _, port = head.rpartition(":")
     refused: float | None = None
     while not ended.wait(1):
@@ -120,18 +116,18 @@ def _end_without_head(head: str, ended: threading.Event) -> None:
         except ConnectionRefusedError:
             refused = refused or time.monotonic()
         except OSError:
-            # The network, not the head: Ray bears that for a minute.
+            # The network failed, not the head; Ray tolerates that for a minute.
             continue
         else:
             refused = None
         if refused is not None and time.monotonic() - refused > _HEADLESS_SECONDS:
-            told = f"the Ray head at {head} has ended: what is finished is kept, and the same command goes on"
-            print(f"error: {told}, once there is one.", file=sys.stderr, flush=True)
+            problem = f"the Ray head at {head} has ended: {CONTINUES} once there is a new one"
+            print(f"error: {problem}.", file=sys.stderr, flush=True)
             os._exit(FAILED)
 
 
 def check_address(address: str) -> re.Match[str] | None:
-    """An address taken apart; None for ``auto``.
+    """The host and port of an address; None for ``auto``.
 
     Raises:
         InputError: it is not ``auto`` or HOST:PORT.
@@ -140,48 +136,54 @@ def check_address(address: str) -> re.Match[str] | None:
     if address != "auto" and (match is None or not 0 < int(match["port"]) < 2**16):
         raise InputError(
             f"--address {address!r} is not auto or HOST:PORT, such as {address.split('/')[-1].split(':')[0] or 'head'}"
-            ":6379 (the port of `ray start --head`); the command is to run on a node of the cluster, or by "
+            ":6379 (the port of `ray start --head`); run the command on a node of the cluster, or with "
             "`ray job submit`"
         )
     return match
 
 
 def require_answer(address: str) -> None:
-    """See that a Ray head answers at an address and takes our token, since a join would try for long.
+    """Check that a Ray head answers at an address and accepts the token; a join would retry for minutes.
 
     Raises:
-        InputError: it is not ``auto`` or HOST:PORT, nothing answers, or another token is wanted.
+        InputError: it is not ``auto`` or HOST:PORT, nothing answers, or another token is required.
     """
     match = check_address(address)
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     if match is not None:
         command += ["--address", address]
         try:
-            place = match["host"].strip("[]"), int(match["port"])
-            socket.create_connection(place, _ANSWER_SECONDS).close()
+            endpoint = match["host"].strip("[]"), int(match["port"])
+            socket.create_connection(endpoint, _ANSWER_SECONDS).close()
         except OSError as error:
             raise InputError(f"no Ray cluster answers at {address!r}: {error}") from None
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)
-        said = done.stderr.strip().splitlines() if done.returncode else []
+        errors = done.stderr.strip().splitlines() if done.returncode else []
     except subprocess.TimeoutExpired:
-        said = [f"no answer in {_CHECK_SECONDS:g} s"]
-    if any("AuthenticationError" in line for line in said):
-        given = [n for n in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(n)]
-        if given and os.environ.get("RAY_AUTH_MODE") == "token":
-            raise InputError(f"the Ray cluster at {address!r} wants another token than that in {given[0]}")
+        errors = [f"no answer in {_CHECK_SECONDS:g} s"]
+    if any("AuthenticationError" in line for line in errors):
+        variables = [n for n in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(n)]
+        if variables and os.environ.get("RAY_AUTH_MODE") == "token":
+            raise InputError(
+                f"the Ray cluster at {address!r} requires a token other than the one in {variables[0]}"
+            )
         raise InputError(
-            f"the Ray cluster at {address!r} wants its token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
+            f"the Ray cluster at {address!r} requires a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or "
             "RAY_AUTH_TOKEN_PATH"
         )
-    if said:
+    if errors:
         raise InputError(
-            f"no healthy Ray cluster at {address!r}: {said[-1][:300]} (is it the port of `ray start --head`?)"
+            f"no healthy Ray cluster at {address!r}: {errors[-1][:300]} (is it the port of `ray start --head`?)"
         )
 
 
 def require_guarded(host: str) -> None:
-    """Whoever reaches the dashboard may run code: beyond this machine it must ask for a token."""
+    """Check that a dashboard that other machines can reach requires a token: it allows anyone to run code.
+
+    Raises:
+        InputError: it would require none.
+    """
     if host not in ("127.0.0.1", "localhost", "::1") and os.environ.get("RAY_AUTH_MODE") == "disabled":
         raise InputError(
             f"--dashboard-host {host} would let anyone who reaches it run code here, since RAY_AUTH_MODE is "
@@ -190,7 +192,8 @@ def require_guarded(host: str) -> None:
 
 
 def require_free(host: str, port: int) -> None:
-    """
+    """Check that the dashboard can listen on an address.
+
     Raises:
         InputError: the dashboard cannot listen there.
     """

@@ -1,21 +1,20 @@
-"""What Ray's metrics endpoint shows of a sweep: each running trial, and how far the sweep is.
+"""The gauges of a sweep on Ray's metrics endpoint: each running trial, and the progress of the sweep.
 
-Ray drops a gauge that is no longer set (after some 20 s), so a finished trial's series end by themselves.
-Its dashboard and Prometheus add the prefix ``ray_``.
+Ray drops a gauge some 20 s after it was last set, so a finished trial's series end by themselves.
+The dashboard and Prometheus add the prefix ``ray_``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from ray.util.metrics import Gauge
 
 from lfreeze.strategy import Strategy
 from lfreeze.training.record import Step
-from reproduce.plan.spec import Cell
+from reproduce.plan.spec import Factors
+from reproduce.store.trial_row import TrialRow
 
 TAGS = ("model", "task", "strategy", "ratio", "seed")
 TRIAL_GAUGES = {
@@ -32,38 +31,40 @@ _SWEEP_SECONDS = 4.0
 
 
 class TrialGauges:
-    """A worker's gauges; tagged by the five factors of the trial that it runs."""
+    """A worker's gauges, tagged with the factors of the trial that it runs."""
 
     def __init__(self) -> None:
         self._gauges = {name: Gauge(name, text, tag_keys=TAGS) for name, text in TRIAL_GAUGES.items()}
         self._tags: dict[str, str] = {}
         self._last = 0.0
 
-    def begin(self, cell: Cell) -> None:
-        strategy = Strategy.parse(cell.strategy)
+    def begin(self, factors: Factors) -> None:
+        strategy = Strategy.parse(factors.strategy)
         self._tags = {
-            "model": cell.model,
-            "task": cell.task,
-            "strategy": cell.strategy,
+            "model": factors.model,
+            "task": factors.task,
+            "strategy": factors.strategy,
             "ratio": "" if strategy.percent is None else f"{float(strategy.ratio):g}",
-            "seed": str(cell.seed),
+            "seed": str(factors.seed),
         }
         self._last = 0.0
 
     def step(self, step: Step) -> None:
-        """At most once a second, so that watching costs nothing."""
+        """Set the gauges at most once a second, so that monitoring costs nothing measurable."""
         if time.monotonic() - self._last < _SECONDS:
             return
         self._last = time.monotonic()
+        import torch
+
         values = {"step": step.step, "loss": step.loss, "step_seconds": step.seconds}
         if torch.cuda.is_available():
             values["memory_bytes"] = torch.cuda.memory_allocated()
         self._set(values)
 
-    def end(self, row: Mapping[str, Any]) -> None:
-        if row["status"] == "ok":
-            peak = row["static_bytes"] + row["training_bytes"]
-            self._set({"validation_accuracy": row["validation_accuracy"], "memory_bytes": peak})
+    def end(self, row: TrialRow) -> None:
+        accuracy, peak = row.validation_accuracy, row.peak_allocated_bytes
+        if row.status == "ok" and accuracy is not None and peak is not None:
+            self._set({"validation_accuracy": accuracy, "memory_bytes": peak})
 
     def _set(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -71,7 +72,7 @@ class TrialGauges:
 
 
 class SweepGauge:
-    """The driver's count of trials by state."""
+    """The driver's number of trials, by state."""
 
     def __init__(self) -> None:
         self._gauge = Gauge(SWEEP_GAUGE, "trials of the sweep, by state", tag_keys=("state",))

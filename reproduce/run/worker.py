@@ -1,4 +1,4 @@
-"""One trial after another in one process: the warm worker that ``reproduce trial`` and Ray share."""
+"""Runs one trial after another in one process; used by ``reproduce trial`` and by Ray's workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,15 +25,16 @@ from lfreeze.training.loop import train
 from lfreeze.training.record import Step, TrainingRecord
 from reproduce.plan.spec import TrialSpec
 from reproduce.store.parquet import TrialResult
-from reproduce.store.provenance import hardware, software
-from reproduce.store.trial_row import complete, failure_row, identity_row, outcome_row
+from reproduce.store.provenance import hardware
+from reproduce.store.row_values import failed_row, started_row, trained_row
+from reproduce.store.trial_row import TrialRow
 
 _KEPT_ENCODINGS = 5
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a trial shares its device: its part of a GPU (None on the CPU), and whether it is alone."""
+    """How a trial shares its device: its share of a GPU (None on the CPU), and whether it runs there alone."""
 
     gpu_share: float | None = None
     exclusive: bool = True
@@ -42,15 +43,15 @@ class Placement:
 class TrialWorker:
     """Runs trials one after another; a trial's numbers do not depend on those before it.
 
-    The base model and the encoded tasks are kept between trials; everything else is made anew.
+    The base model and the encoded tasks are kept between trials; everything else is created for each trial.
 
     Attributes:
-        broken: the GPU no longer answers this process; it is to run no other trial.
+        broken: the GPU no longer responds to this process, which must run no further trial.
     """
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # A trial's numbers are to be the same to the last digit whenever it is run again.
+        # A repeated trial must give bitwise equal numbers.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.broken = False
@@ -70,38 +71,52 @@ class TrialWorker:
         placement: Placement | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> TrialResult:
-        """Run one trial; whatever goes wrong in it becomes a row with its status and message."""
+        """Run one trial; any error in it becomes a row with its status and message.
+
+        Args:
+            find_checkpoint: finds the model's files; its errors are errors of the trial.
+            attempt: the number of this attempt, from 1.
+            placement: how the trial shares its device; alone on it by default.
+            on_step: called after each optimiser step.
+        """
         placement = placement or Placement()
         started, start = datetime.now(UTC), time.perf_counter()
-        row = {**identity_row(spec, attempt), **software()}
-        row["worker_trial_index"] = self._count
-        row["gap_seconds"] = start - self._last_end if self._last_end is not None else None
+        row = replace(
+            started_row(spec, attempt),
+            started_at=started,
+            worker_trial_index=self._count,
+            gap_seconds=start - self._last_end if self._last_end is not None else None,
+        )
         record: TrainingRecord | None = None
         try:
             self._prepare_process(spec, placement)
-            row |= hardware(self.device.type)
-            row |= {"gpu_share": placement.gpu_share, "exclusive": placement.exclusive}
-            row["attention_implementation"] = ATTENTION
+            row = replace(
+                row,
+                gpu_share=placement.gpu_share,
+                exclusive=placement.exclusive,
+                attention_implementation=ATTENTION,
+                **hardware(self.device.type),
+            )
             checkpoint = find_checkpoint()
             record = self._train(spec, checkpoint, data, on_step)
-            row |= outcome_row(spec, record, checkpoint, data)
+            row = trained_row(row, spec, record, checkpoint, data)
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
-            row |= failure_row(status, type(error).__name__, _describe(error))
-            # Nothing that a failed trial may have left half-done is used again.
+            row = failed_row(row, status, type(error).__name__, _describe(error))
+            # A failed trial may have left the model in any state, so it is not reused.
             self._base, record = None, None
         try:
             self._clean()
         except Exception as error:
             self.broken, record = True, None
-            row |= failure_row("error", type(error).__name__, _describe(error))
+            row = failed_row(row, "error", type(error).__name__, _describe(error))
         total = time.perf_counter() - start
-        row |= {"started_at": started, "finished_at": datetime.now(UTC), "total_seconds": total}
+        row = replace(row, finished_at=datetime.now(UTC), total_seconds=total)
         if record is not None:
-            row["setup_seconds"] = total - record.train_seconds - record.eval_seconds
+            row = replace(row, setup_seconds=total - record.train_seconds - record.eval_seconds)
         self._count += 1
         self._last_end = time.perf_counter()
-        return _result(complete(row), record, data)
+        return _result(row, record, data)
 
     def _train(
         self,
@@ -110,9 +125,9 @@ class TrialWorker:
         data: TaskData,
         on_step: Callable[[Step], None] | None,
     ) -> TrainingRecord:
-        recipe, seed = spec.recipe, spec.cell.seed
+        recipe, seed = spec.recipe, spec.factors.seed
         _require_inputs(spec, checkpoint, data)
-        strategy = Strategy.parse(spec.cell.strategy)
+        strategy = Strategy.parse(spec.factors.strategy)
         base = self._base_model(spec, checkpoint, len(data.task.labels))
         encoded = self._encode(spec, checkpoint, data)
         model = base.reset(seed)
@@ -123,15 +138,15 @@ class TrialWorker:
 
     def _base_model(self, spec: TrialSpec, checkpoint: Checkpoint, n_labels: int) -> BaseModel:
         base = self._base
-        wanted = (checkpoint, n_labels, spec.recipe.precision)
-        if base is None or self._base_key != wanted:
+        key = (checkpoint, n_labels, spec.recipe.precision)
+        if base is None or self._base_key != key:
             self._base = None
             gc.unfreeze()
             self._clean()
             base = BaseModel(checkpoint, n_labels, spec.recipe, self.device)
-            # What stays for many trials need not be walked by the collector after each of them.
+            # Objects that stay for many trials need not be scanned by the garbage collector after each.
             gc.freeze()
-            self._base, self._base_key = base, wanted
+            self._base, self._base_key = base, key
         return base
 
     def _encode(self, spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> EncodedTask:
@@ -152,24 +167,26 @@ class TrialWorker:
     def _clean(self) -> None:
         gc.collect()
         if self.device.type == "cuda":
-            # Errors of the GPU may show themselves only here.
+            # Errors of asynchronous GPU work can surface only here.
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
 
 def _require_inputs(spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> None:
-    """Refuse files that are not those that the trial was asked for, such as another node's."""
-    for what, wanted, found in (
+    """Refuse files that differ from those that the trial specifies, such as a node's own copy."""
+    for what, specified, actual in (
         ("weights", spec.inputs.weights_hash, checkpoint.weights_hash),
         ("tokenizer", spec.inputs.tokenizer_hash, checkpoint.tokenizer_hash),
         ("data", spec.inputs.dataset_fingerprint, data.fingerprint),
     ):
-        if wanted != found:
-            raise InputError(f"the {what} here have the hash {found:.12}, the trial asks for {wanted:.12}")
+        if specified != actual:
+            raise InputError(
+                f"the {what} here have the hash {actual:.12}, but the trial needs {specified:.12}"
+            )
 
 
-def _result(row: dict[str, Any], record: TrainingRecord | None, data: TaskData) -> TrialResult:
+def _result(row: TrialRow, record: TrainingRecord | None, data: TaskData) -> TrialResult:
     if record is None:
         return TrialResult(row)
     names = ("step", "phase", "loss", "learning_rate", "grad_norm", "seconds", "tokens", "timed")
@@ -184,11 +201,11 @@ def _result(row: dict[str, Any], record: TrainingRecord | None, data: TaskData) 
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch has a type for it on CUDA; the CPU allocator raises a RuntimeError with this text.
+    # On CUDA torch raises a type of its own; the CPU allocator raises a RuntimeError with this text.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _describe(error: Exception) -> str:
-    """The message, and where it was raised, in file names without folders."""
+    """The message and where it was raised, with file names without folders."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{error} ({os.path.basename(last.filename)}, line {last.lineno}, in {last.name})"

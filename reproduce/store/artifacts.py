@@ -1,7 +1,7 @@
-"""An artifact folder: who may write to it, what it is asked to hold, what it holds.
+"""An artifact folder: who may write to it, which trials it lists, which results it holds.
 
-``sweep.json`` lists the trials that were ever asked for, with the one recipe and the inputs that
-they share; a folder never mixes two recipes or two versions of a model or task.
+``sweep.json``, the manifest, lists every trial that a run of the folder included, with the one recipe and the
+inputs that they share; a folder never mixes two recipes or two versions of a model or task.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from lfreeze.atomic import write_atomically
 from lfreeze.errors import InputError
-from reproduce.plan.spec import Cell, TrialSpec
-from reproduce.store.parquet import PUBLISHED, TrialTable, read_trials, relative_path
+from reproduce.plan.spec import Factors, TrialSpec, introduced_values
+from reproduce.store.manifest import Manifest, ManifestTrial, Running, load_json
+from reproduce.store.parquet import PUBLISHED, Damaged, TrialTable, read_trials, relative_path, row_status
 from reproduce.store.schema import TABLES
 
 _MANIFEST = "sweep.json"
@@ -28,8 +30,6 @@ _RUNNING = "running.json"
 _LOCK = ".lock"
 LOCK_FILE = "inputs.lock.toml"
 _SUPERSEDED = "superseded"
-# A trial in the manifest.
-_ENTRY = {"model": str, "task": str, "strategy": str, "seed": int, "run_id": str}
 
 
 class ArtifactError(InputError):
@@ -37,31 +37,31 @@ class ArtifactError(InputError):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One trial that the folder is asked to hold."""
+class ListedTrial:
+    """A trial that the folder lists, with or without a result."""
 
-    cell: Cell
+    factors: Factors
     run_id: str
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What an artifact folder holds of what it is asked to hold.
+class FolderState:
+    """The trials that an artifact folder lists, and the results that it holds.
 
     Attributes:
         live: whether a sweep is writing to the folder at this moment.
-        running: cells that the live sweep is training now.
+        running: the trials that the live sweep is training now.
     """
 
-    wanted: tuple[Wanted, ...]
+    listed: tuple[ListedTrial, ...]
     table: TrialTable
     live: bool
     running: tuple[str, ...]
 
     @property
     def rows(self) -> pl.DataFrame:
-        """The rows of trials that are wanted."""
-        return self.table.frame.filter(pl.col("run_id").is_in([w.run_id for w in self.wanted]))
+        """The rows of the listed trials."""
+        return self.table.frame.filter(pl.col("run_id").is_in([trial.run_id for trial in self.listed]))
 
     @property
     def done(self) -> int:
@@ -72,14 +72,40 @@ class Progress:
         return self.rows.filter(pl.col("status") != "ok")
 
     @property
-    def missing(self) -> list[Wanted]:
-        """Trials without a readable row, those that are running included."""
-        found = set(self.rows["run_id"])
-        return [w for w in self.wanted if w.run_id not in found]
+    def missing(self) -> list[ListedTrial]:
+        """The listed trials without a readable row, running ones included."""
+        present = set(self.rows["run_id"])
+        return [trial for trial in self.listed if trial.run_id not in present]
+
+    def has_result(self, spec: TrialSpec) -> bool:
+        """Whether the trial has succeeded, under the id of any schema version.
+
+        Raises:
+            ArtifactError: a later version of this program wrote the trial's row.
+        """
+        for run_id in spec.all_run_ids:
+            if run_id in self._newer:
+                entry = self._newer[run_id]
+                raise ArtifactError(f"{entry.path} {entry.reason}")
+        return any(self._attempts.get(run_id, ("", 0))[0] == "ok" for run_id in spec.all_run_ids)
+
+    def attempts(self, spec: TrialSpec) -> int:
+        """How many times the trial has run, under the id of any schema version."""
+        return max(self._attempts.get(run_id, ("", 0))[1] for run_id in spec.all_run_ids)
+
+    @cached_property
+    def _attempts(self) -> dict[str, tuple[str, int]]:
+        rows = self.table.frame.select("run_id", "status", "attempt").iter_rows()
+        return {run_id: (status, attempt) for run_id, status, attempt in rows}
+
+    @cached_property
+    def _newer(self) -> dict[str, Damaged]:
+        """By run id, the rows that a later version of this program wrote."""
+        return {entry.path.stem.rsplit("-", 1)[-1]: entry for entry in self.table.damaged if entry.newer}
 
 
 def check_folder(root: Path) -> None:
-    """Make the folder, or see that it is a sweep's.
+    """Create the folder, or check that it is an artifact folder.
 
     Raises:
         ArtifactError: it holds something else, or is not writable.
@@ -98,34 +124,38 @@ def check_folder(root: Path) -> None:
 def prepare_folder(
     root: Path, specs: Iterable[TrialSpec], recipe: Mapping[str, Any], *, accept_inputs: bool = False
 ) -> None:
-    """Check that the folder fits, and add the trials to its list; the folder must be held for writing.
+    """Check that the folder fits the trials and list them; the caller holds the folder for writing.
+
+    A trial that has succeeded under the id of an earlier schema version keeps it. Without a result it is listed
+    under its present id, and the earlier files are moved to the folder ``superseded``.
 
     Args:
-        accept_inputs: where a model or data is another than before, set that one's earlier trials
-            aside, in the folder ``superseded``, and go on.
+        accept_inputs: where a model or data has changed, move its earlier trials to the folder ``superseded``
+            and continue.
 
     Raises:
-        ArtifactError: it belongs to another recipe, model or data.
+        ArtifactError: the folder belongs to another recipe, model or data, or its manifest is damaged.
     """
     specs = list(specs)
-    inputs = {f"{s.cell.model}/{s.cell.task}": s.inputs.identity() for s in specs}
-    manifest: dict[str, Any] = {"space": specs[0].space, "recipe": dict(recipe), "inputs": {}, "trials": []}
+    inputs = {f"{s.factors.model}/{s.factors.task}": s.inputs.identity() for s in specs}
     if (root / _MANIFEST).is_file():
         manifest = _load_manifest(root)
-        _require_same_recipe(root, manifest["recipe"], recipe)
+        _require_same_recipe(root, manifest.recipe, recipe)
         if accept_inputs:
-            _set_aside(root, manifest, inputs)
-        _require_same_inputs(root, manifest["inputs"], inputs)
-    known = {entry["run_id"] for entry in manifest["trials"]}
-    manifest["inputs"] |= inputs
-    manifest["trials"] += [{**asdict(s.cell), "run_id": s.run_id} for s in specs if s.run_id not in known]
+            _set_changed_aside(root, manifest, inputs)
+        _require_same_inputs(root, manifest.inputs, inputs)
+    else:
+        manifest = Manifest(space=specs[0].space, recipe={}, inputs={}, trials=[])
+    manifest.recipe = dict(recipe)
+    manifest.inputs |= inputs
+    _list_trials(root, manifest, specs)
     (root / "trials").mkdir(exist_ok=True)
-    _replace(root / _MANIFEST, manifest)
+    _write_json(root / _MANIFEST, manifest.model_dump())
 
 
 @contextlib.contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Hold the folder for one sweep; the hold ends with the process, however that ends.
+def exclusive_writer(root: Path) -> Iterator[None]:
+    """Hold the folder lock for one sweep; it is released when the process ends, however it ends.
 
     Raises:
         ArtifactError: another sweep holds it.
@@ -137,42 +167,46 @@ def writing(root: Path) -> Iterator[None]:
             raise ArtifactError(
                 f"another sweep is writing to {root}: wait for it, or name another folder"
             ) from None
-        # What a killed sweep had begun to write; no other can be writing now.
+        # Temporary files of a killed sweep; with the lock held, no process is writing one.
         for leftover in root.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         yield
 
 
-def note_running(root: Path, cells: Iterable[str]) -> None:
-    """Tell readers which cells are training now."""
-    _replace(root / _RUNNING, {"running": list(cells)})
+def note_running(root: Path, trials: Iterable[str]) -> None:
+    """Record for readers which trials are training now."""
+    _write_json(root / _RUNNING, {"running": list(trials)})
 
 
-def read_progress(root: Path) -> Progress:
-    """What the folder holds of what it is asked to hold; of published results, all that is there.
+def read_folder(root: Path) -> FolderState:
+    """The trials that the folder lists and their results; a folder of published results lists all of them.
 
     Raises:
-        ArtifactError: it is not there, or was not made by a sweep.
+        ArtifactError: the folder does not exist, is not an artifact folder, or its manifest is damaged.
     """
     if not root.is_dir():
         raise ArtifactError(f"there is no folder {root}")
     if not (root / _MANIFEST).is_file() and (root / PUBLISHED).is_file():
         table = read_trials([root])
-        cells = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()
-        return Progress(tuple(Wanted(Cell(*cell), run_id) for *cell, run_id in cells), table, False, ())
+        rows = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()
+        listed = tuple(ListedTrial(Factors(*factors), run_id) for *factors, run_id in rows)
+        return FolderState(listed, table, False, ())
     if not (root / _MANIFEST).is_file():
         raise ArtifactError(f"{root} is not an artifact folder: it has no file {_MANIFEST}")
     manifest = _load_manifest(root)
-    wanted = []
-    for entry in manifest["trials"]:
-        cell = Cell(entry["model"], entry["task"], entry["strategy"], entry["seed"])
-        wanted.append(Wanted(cell, entry["run_id"]))
+    listed = tuple(
+        ListedTrial(Factors(entry.model, entry.task, entry.strategy, entry.seed), entry.run_id)
+        for entry in manifest.trials
+    )
     live = _is_locked(root)
-    running = _load(root / _RUNNING)["running"] if live and (root / _RUNNING).is_file() else []
-    return Progress(tuple(wanted), read_trials([root]), live, tuple(running))
+    running: list[str] = []
+    if live and (root / _RUNNING).is_file():
+        running = load_json(root / _RUNNING, Running, ArtifactError).running
+    return FolderState(listed, read_trials([root]), live, tuple(running))
 
 
 def _require_same_recipe(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    old, new = {**introduced_values(), **old}, {**introduced_values(), **new}
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             raise ArtifactError(
@@ -181,34 +215,52 @@ def _require_same_recipe(root: Path, old: Mapping[str, Any], new: Mapping[str, A
             )
 
 
-def _set_aside(root: Path, manifest: dict[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Move the files of trials whose inputs are no longer these, and take them off the list."""
-    changed = {pair for pair in inputs if manifest["inputs"].get(pair, inputs[pair]) != inputs[pair]}
-    kept = []
-    for entry in manifest["trials"]:
-        if f"{entry['model']}/{entry['task']}" not in changed:
-            kept.append(entry)
-            continue
-        path = relative_path(**entry)
-        for table in TABLES:
-            if (root / table / path).is_file():
-                target = root / _SUPERSEDED / table / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                (root / table / path).replace(target)
-    manifest["trials"] = kept
-    manifest["inputs"] = {k: v for k, v in manifest["inputs"].items() if k not in changed}
-    _replace(root / _MANIFEST, manifest)
-
-
 def _require_same_inputs(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for pair in sorted(set(old) & set(new)):
         for name in old[pair]:
-            if old[pair][name] != new[pair][name]:
+            if old[pair][name] != new[pair].get(name):
                 raise ArtifactError(
                     f"{root} holds trials of {pair} with another {name} ({old[pair][name]:.12} there, "
-                    f"{new[pair][name]:.12} now): name another folder with --artifacts, or take the new one "
+                    f"{new[pair].get(name)!s:.12} now): name another folder with --artifacts, or accept the new one "
                     "with --accept-inputs"
                 )
+
+
+def _list_trials(root: Path, manifest: Manifest, specs: Iterable[TrialSpec]) -> None:
+    entries = {entry.run_id: entry for entry in manifest.trials}
+    for spec in specs:
+        entry = next((entries[run_id] for run_id in spec.all_run_ids if run_id in entries), None)
+        if entry is None:
+            manifest.trials.append(ManifestTrial(**asdict(spec.factors), run_id=spec.run_id))
+        elif entry.run_id != spec.run_id and row_status(root, _path(entry)) != "ok":
+            _move_aside(root, entry)
+            entry.run_id = spec.run_id
+
+
+def _set_changed_aside(root: Path, manifest: Manifest, inputs: Mapping[str, Any]) -> None:
+    """Move the files of trials whose inputs have changed aside, and remove the trials from the manifest."""
+    changed = {pair for pair in inputs if manifest.inputs.get(pair, inputs[pair]) != inputs[pair]}
+    kept = []
+    for entry in manifest.trials:
+        if f"{entry.model}/{entry.task}" in changed:
+            _move_aside(root, entry)
+        else:
+            kept.append(entry)
+    manifest.trials = kept
+    manifest.inputs = {pair: values for pair, values in manifest.inputs.items() if pair not in changed}
+    _write_json(root / _MANIFEST, manifest.model_dump())
+
+
+def _move_aside(root: Path, entry: ManifestTrial) -> None:
+    for table in TABLES:
+        if (root / table / _path(entry)).is_file():
+            target = root / _SUPERSEDED / table / _path(entry)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (root / table / _path(entry)).replace(target)
+
+
+def _path(entry: ManifestTrial) -> Path:
+    return relative_path(entry.model, entry.task, entry.strategy, entry.seed, entry.run_id)
 
 
 def _require_writable(root: Path) -> None:
@@ -223,27 +275,12 @@ def _require_writable(root: Path) -> None:
         ) from None
 
 
-def _load_manifest(root: Path) -> dict[str, Any]:
-    manifest = _load(root / _MANIFEST)
-    if not isinstance(manifest, dict) or not {"space", "recipe", "inputs", "trials"} <= set(manifest):
-        raise ArtifactError(f"{root / _MANIFEST} is damaged: it lacks the sweep's recipe, inputs or trials")
-    for entry in manifest["trials"]:
-        if not isinstance(entry, dict) or {k: type(v) for k, v in entry.items()} != _ENTRY:
-            raise ArtifactError(f"{root / _MANIFEST} is damaged: {entry!r} is not a trial")
-    return manifest
+def _load_manifest(root: Path) -> Manifest:
+    return load_json(root / _MANIFEST, Manifest, ArtifactError)
 
 
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ArtifactError(f"{path} is damaged: it is not JSON") from None
-
-
-def _replace(path: Path, content: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1), "utf-8")
-    temporary.replace(path)
+def _write_json(path: Path, content: Any) -> None:
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
 
 
 def _is_locked(root: Path) -> bool:

@@ -1,81 +1,129 @@
-"""``inputs.lock.toml``: what the models and data of an artifact folder are, to the last byte.
+"""``inputs.lock.toml``, the input lock: the exact models and data of an artifact folder.
 
-It stands beside the artifacts. What identifies an input is its content; revision, file hashes and
-row counts say where that came from.
+It is in the artifact folder. The hashes of the content identify an input; revision, file hashes and row counts
+document its source.
 """
 
 from __future__ import annotations
 
-import os
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import tomli_w
+from pydantic import BaseModel, ConfigDict, Field
 
+from lfreeze.atomic import write_atomically
 from lfreeze.data.tasks import TaskData
 from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.files import file_hash
 from reproduce.plan.inputs import SpaceInputs
 from reproduce.store.artifacts import LOCK_FILE, ArtifactError
+from reproduce.store.manifest import validated
 
-_VERSION = 1
-# By kind of input: what must agree.
-_IDENTITY = {"models": ("weights_hash", "tokenizer_hash"), "tasks": ("content_hash",)}
+_VERSION: Literal[1] = 1
+
+
+class _Entry(BaseModel):
+    """A model or task; values that a later version added are kept."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    revision: str | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def origin(self) -> str:
+        return f"revision {self.revision:.12}" if self.revision else "not from the hub"
+
+
+class LockedModel(_Entry):
+    """A model in the input lock."""
+
+    model_id: str
+    weights_hash: str
+    tokenizer_hash: str
+
+
+class LockedTask(_Entry):
+    """A task's data in the input lock; ``n_train`` and ``n_validation`` count all available examples."""
+
+    dataset_id: str
+    content_hash: str
+    n_train: int
+    n_validation: int
+
+
+class InputLock(BaseModel):
+    """``inputs.lock.toml``: models and tasks by name."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    version: Literal[1] = _VERSION
+    models: dict[str, LockedModel] = Field(default_factory=dict)
+    tasks: dict[str, LockedTask] = Field(default_factory=dict)
 
 
 def check_lock(root: Path, inputs: SpaceInputs) -> None:
-    """See that what was found is what the folder's lock says.
+    """Check that models and data are those in the folder's input lock.
 
     Raises:
-        ArtifactError: it is not, or the lock cannot be read.
+        ArtifactError: one of them has changed, or the input lock cannot be read.
     """
-    locked = _read(root)
-    for kind, entries in _entries(inputs).items():
-        for name, entry in entries.items():
-            old = locked.get(kind, {}).get(name, entry)
-            for field in _IDENTITY[kind]:
-                if old.get(field) != entry[field]:
-                    raise ArtifactError(
-                        f"the {kind[:-1]} {name} is not what {root / LOCK_FILE} says: its {field} is "
-                        f"{entry[field]:.12} now ({_origin(entry)}), {old.get(field)!s:.12} there "
-                        f"({_origin(old)}); name another folder with --artifacts, or take the new one with "
-                        "--accept-inputs"
-                    )
+    old, new = _read(root), _lock_of(inputs)
+    for name, model in new.models.items():
+        _require_same(root, f"model {name}", old.models.get(name), model, ("weights_hash", "tokenizer_hash"))
+    for name, task in new.tasks.items():
+        _require_same(root, f"task {name}", old.tasks.get(name), task, ("content_hash",))
 
 
 def write_lock(root: Path, inputs: SpaceInputs) -> None:
-    """Write what was found into the folder's lock; other inputs that it lists stay."""
-    locked = _read(root)
-    for kind, entries in _entries(inputs).items():
-        locked[kind] = {**locked.get(kind, {}), **entries}
-    temporary = root / f".{LOCK_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(tomli_w.dumps({"version": _VERSION, **locked}), "utf-8")
-    temporary.replace(root / LOCK_FILE)
+    """Write the models and data into the folder's input lock; its other entries stay.
+
+    Raises:
+        ArtifactError: the present input lock cannot be read.
+    """
+    lock, new = _read(root), _lock_of(inputs)
+    lock.models |= new.models
+    lock.tasks |= new.tasks
+    # TOML has no null.
+    content = lock.model_dump(exclude_none=True)
+    write_atomically(root / LOCK_FILE, lambda file: file.write(tomli_w.dumps(content).encode()))
 
 
-def _read(root: Path) -> dict[str, Any]:
+def _read(root: Path) -> InputLock:
+    path = root / LOCK_FILE
     try:
-        locked = tomllib.loads((root / LOCK_FILE).read_text("utf-8"))
+        content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        return {}
+        return InputLock()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{root / LOCK_FILE} is damaged: {error}") from None
-    if locked.pop("version", None) != _VERSION or any(not isinstance(v, dict) for v in locked.values()):
-        raise ArtifactError(f"{root / LOCK_FILE} is not a lock of version {_VERSION}")
-    return locked
+        raise ArtifactError(f"{path} is damaged: {error}") from None
+    if content.get("version") != _VERSION:
+        raise ArtifactError(f"{path} is not an input lock of version {_VERSION}")
+    return validated(path, content, InputLock, ArtifactError)
 
 
-def _entries(inputs: SpaceInputs) -> dict[str, dict[str, dict[str, Any]]]:
-    return {
-        "models": {name: _model(checkpoint) for name, checkpoint in inputs.checkpoints.items()},
-        "tasks": {name: _task(data) for name, data in inputs.data.items()},
-    }
+def _require_same(root: Path, what: str, old: _Entry | None, new: _Entry, fields: tuple[str, ...]) -> None:
+    for field in fields:
+        before, now = getattr(old or new, field), getattr(new, field)
+        if before != now:
+            raise ArtifactError(
+                f"the {what} differs from {root / LOCK_FILE}: its {field} is {now:.12} now ({new.origin}), "
+                f"{before:.12} there ({(old or new).origin}); name another folder with --artifacts, or accept the "
+                "new one with --accept-inputs"
+            )
 
 
-def _model(checkpoint: Checkpoint) -> dict[str, Any]:
-    return _known(
+def _lock_of(inputs: SpaceInputs) -> InputLock:
+    return InputLock(
+        models={name: _model(checkpoint) for name, checkpoint in inputs.checkpoints.items()},
+        tasks={name: _task(data) for name, data in inputs.data.items()},
+    )
+
+
+def _model(checkpoint: Checkpoint) -> LockedModel:
+    return LockedModel(
         model_id=checkpoint.model_id,
         revision=checkpoint.revision,
         weights_hash=checkpoint.weights_hash,
@@ -84,8 +132,8 @@ def _model(checkpoint: Checkpoint) -> dict[str, Any]:
     )
 
 
-def _task(data: TaskData) -> dict[str, Any]:
-    return _known(
+def _task(data: TaskData) -> LockedTask:
+    return LockedTask(
         dataset_id=data.task.dataset_id,
         revision=data.revision,
         n_train=data.n_available,
@@ -93,12 +141,3 @@ def _task(data: TaskData) -> dict[str, Any]:
         content_hash=data.content_hash,
         files={name: file_hash(path) for name, path in data.files},
     )
-
-
-def _known(**values: Any) -> dict[str, Any]:
-    """TOML has no null."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _origin(entry: Mapping[str, Any]) -> str:
-    return f"revision {entry['revision']:.12}" if "revision" in entry else "not from the hub"

@@ -1,6 +1,6 @@
-"""Where a trial's numbers come from: code, software and hardware, as columns of its row.
+"""The code, software and hardware that produce a trial's numbers, as columns of its row.
 
-No host name, user name, token or absolute path is among them.
+They contain no host name, user name, token or absolute path.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 _PACKAGES = (
     "accelerate",
@@ -29,9 +29,38 @@ _PACKAGES = (
 )
 
 
+class Software(TypedDict):
+    """Versions of the code and of the packages that it uses."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    image_digest: str | None
+    lfreeze_version: str
+    python_version: str
+    torch_version: str | None
+    transformers_version: str | None
+    peft_version: str | None
+    ray_version: str | None
+    package_versions_json: str
+    platform: str
+
+
+class Hardware(TypedDict):
+    """The processor, and the GPU of a trial that runs on one."""
+
+    device: str
+    cpu_model: str
+    cuda_version: str | None
+    cudnn_version: str | None
+    driver_version: str | None
+    gpu_name: str | None
+    gpu_memory_bytes: int | None
+    deterministic_algorithms: bool
+
+
 @functools.cache
-def software() -> dict[str, Any]:
-    """Versions of the code and of what it runs on."""
+def software() -> Software:
+    """Versions of the code and of the packages that it uses."""
     versions = {name: _version(name) for name in _PACKAGES}
     commit, dirty = _git()
     return {
@@ -49,11 +78,11 @@ def software() -> dict[str, Any]:
     }
 
 
-def hardware(device_type: str) -> dict[str, Any]:
-    """The processor, and the GPU if the trial runs on one."""
+def hardware(device_type: str) -> Hardware:
+    """The processor, and the current GPU if ``device_type`` is ``cuda``."""
     import torch
 
-    columns: dict[str, Any] = {
+    values: Hardware = {
         "device": device_type,
         "cpu_model": _cpu_model(),
         "cuda_version": None,
@@ -65,14 +94,12 @@ def hardware(device_type: str) -> dict[str, Any]:
     }
     if device_type == "cuda":
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-        columns |= {
-            "cuda_version": torch.version.cuda,
-            "cudnn_version": str(torch.backends.cudnn.version()),
-            "driver_version": _driver_version(),
-            "gpu_name": properties.name,
-            "gpu_memory_bytes": properties.total_memory,
-        }
-    return columns
+        values["cuda_version"] = torch.version.cuda
+        values["cudnn_version"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        values["driver_version"] = driver_version()
+        values["gpu_name"] = properties.name
+        values["gpu_memory_bytes"] = properties.total_memory
+    return values
 
 
 def _version(package: str) -> str | None:
@@ -83,9 +110,9 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> tuple[str | None, bool | None]:
-    """The commit that this code is of, and whether its files differ from it.
+    """The commit of this code, and whether its files differ from it.
 
-    A wheel carries the commit that it was built from; a checkout is asked.
+    A wheel contains the commit that it was built from; in a checkout, git knows it.
     """
     built = Path(__file__).parents[1] / "commit.json"
     if built.is_file():
@@ -102,9 +129,20 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 @functools.cache
-def _driver_version() -> str | None:
-    listed = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return listed.splitlines()[0] if listed else None
+def driver_version() -> str | None:
+    """The NVIDIA driver's version; None without the driver or its Python binding."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            return str(pynvml.nvmlSystemGetDriverVersion())
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
 
 
 @functools.cache
@@ -119,7 +157,7 @@ def _cpu_model() -> str:
 
 def _output(*command: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()

@@ -1,13 +1,14 @@
-"""The trials of an artifact folder as few files, to be archived and reported from anywhere."""
+"""The trials of an artifact folder as a few files, for an archive or a report elsewhere."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import polars as pl
 
-from reproduce.store.artifacts import LOCK_FILE, ArtifactError, Progress
+from lfreeze.atomic import write_atomically
+from lfreeze.errors import first_line
+from reproduce.store.artifacts import LOCK_FILE, ArtifactError, FolderState
 from reproduce.store.parquet import PUBLISHED, scan_table, write_table
 from reproduce.store.schema import SCHEMAS, TRIAL_SCHEMA
 
@@ -15,54 +16,53 @@ _ORDER = ["model", "task", "strategy", "seed", "run_id"]
 
 
 def publish(
-    folder: Path, progress: Progress, out: Path, *, tables: tuple[str, ...] = (), incomplete: bool = False
+    folder: Path, state: FolderState, out: Path, *, tables: tuple[str, ...] = (), incomplete: bool = False
 ) -> list[Path]:
-    """Write every trial's row into one file, and with ``tables`` the steps and predictions into one each.
+    """Write every trial's row into one file, and each of ``tables`` (steps, predictions) into one file.
 
-    The same trials give the same files. Failed trials are rows like others.
+    Equal trials give equal files. Failed trials have their rows, too.
 
     Raises:
-        ArtifactError: a trial that was asked for has no result, and ``incomplete`` is not set; a sweep is
-            writing to the folder; ``out`` is not empty, or cannot be written; a table was not kept.
+        ArtifactError: a listed trial has no result, and ``incomplete`` is not set; a sweep is writing to the
+            folder; ``out`` is not empty or cannot be written; the folder does not hold one of ``tables``.
     """
-    absent = len(progress.missing) + progress.failed.height
-    if progress.live:
-        raise ArtifactError(f"a sweep is writing to {folder}: publish it when the sweep has ended")
-    if (absent or progress.table.damaged) and not incomplete:
+    absent = len(state.missing) + state.failed.height
+    if state.live:
+        raise ArtifactError(f"a sweep is writing to {folder}: publish it after the sweep has ended")
+    if (absent or state.table.damaged) and not incomplete:
         raise ArtifactError(
-            f"{folder} is not complete: {absent} of {len(progress.wanted)} trials have no result; run them, or publish "
-            "what there is with --incomplete"
+            f"{folder} is not complete: {absent} of {len(state.listed)} trials have no result; run them, or publish "
+            "the finished ones with --incomplete"
         )
-    if not progress.table.frame.height:
+    if not state.table.frame.height:
         raise ArtifactError(f"{folder} holds no trial to publish")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ArtifactError(f"{out} is there already and is not an empty folder: name another one")
+        raise ArtifactError(f"{out} exists and is not an empty folder: name another one")
     written = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         for table in tables:
-            written.append(_write_whole(folder, progress, table, out))
+            written.append(_write_whole(folder, state, table, out))
         if (folder / LOCK_FILE).is_file():
-            shutil.copyfile(folder / LOCK_FILE, out / LOCK_FILE)
+            lock = (folder / LOCK_FILE).read_bytes()
+            write_atomically(out / LOCK_FILE, lambda file: file.write(lock))
             written.append(out / LOCK_FILE)
-        # The rows come last: without them the folder is not taken for a published one.
-        write_table(progress.table.frame.select(list(TRIAL_SCHEMA)).sort(_ORDER), out / PUBLISHED)
+        # The rows come last: a folder without them does not count as published.
+        write_table(state.table.frame.select(list(TRIAL_SCHEMA)).sort(_ORDER), out / PUBLISHED)
     except OSError as error:
         raise ArtifactError(f"{out} cannot be written ({error.strerror or error})") from None
     return [out / PUBLISHED, *written]
 
 
-def _write_whole(folder: Path, progress: Progress, table: str, out: Path) -> Path:
-    rows = scan_table([progress.table], table)
+def _write_whole(folder: Path, state: FolderState, table: str, out: Path) -> Path:
+    rows = scan_table([state.table], table)
     if rows is None:
         raise ArtifactError(f"{folder} holds no {table}")
     second = "step" if table == "steps" else "example_id"
     try:
         frame = rows.select(list(SCHEMAS[table])).sort("run_id", second).collect(engine="streaming")
     except pl.exceptions.PolarsError as error:
-        raise ArtifactError(
-            f"a file of the {table} in {folder} is damaged: {str(error).splitlines()[0]}"
-        ) from None
+        raise ArtifactError(f"a file of the {table} in {folder} is damaged: {first_line(error)}") from None
     path = out / f"{table}.parquet"
     write_table(frame, path)
     return path

@@ -1,170 +1,244 @@
-"""A trial's outcome as the rows of the Parquet contract, every null with its reason."""
+"""A trial's row, whose fields are the table of the contract's columns.
+
+No other place describes a column. To add one, add a field to ``TrialRow`` (``since``: the schema version that
+introduces it) and the expression of its value to ``reproduce.store.row_values``.
+
+Times are in seconds, memory in bytes, accuracies and shares are fractions of 1, layers count from 0.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any
 
-from lfreeze.data.tasks import TaskData
-from lfreeze.model_shape import ModelShape, ShapeError
-from lfreeze.models.catalog import Checkpoint
-from lfreeze.strategy import Strategy
-from lfreeze.training.record import TrainingRecord
-from reproduce.plan.spec import TrialSpec
-from reproduce.store.parquet import SCHEMA_VERSION, TRIAL_SCHEMA
+import polars as pl
 
+from lfreeze.recipe import Recipe
+from reproduce.store.columns import RECIPE_GROUP, Column, StoreError, columns_of
+
+_SUCCEEDED = "the trial succeeded"
 _NOT_ADAPTIVE = "the strategy is not adaptive"
 _NO_GPU = "no GPU was used"
 _LOCAL = "not read from the hub; identified by its hash"
 _NO_CLOSED_FORM = "no closed form of this architecture's memory"
-# Why a column of a trial with status ok may be null.
-_REASONS = {
-    "ratio": "the strategy has no ratio",
-    "error_type": "the trial succeeded",
-    "error_message": "the trial succeeded",
-    "probe_step_seconds_median": _NOT_ADAPTIVE,
-    "gap_seconds": "the first trial of its worker",
-    "peak_reserved_bytes": "the CPU has no caching allocator",
-    "probe_peak_bytes": _NOT_ADAPTIVE,
-    "probe_training_bytes": _NOT_ADAPTIVE,
-    "layer_changes": _NOT_ADAPTIVE,
-    "switch_step": _NOT_ADAPTIVE,
-    "model_revision": _LOCAL,
-    "dataset_revision": _LOCAL,
-    **{name: _NO_CLOSED_FORM for name in TRIAL_SCHEMA if name.startswith("predicted_")},
-    "git_commit": "neither a git checkout nor a wheel built from one",
-    "git_dirty": "neither a git checkout nor a wheel built from one",
-    "image_digest": "LFREEZE_IMAGE_DIGEST is not set",
-    "ray_version": "Ray is not installed",
-    "cuda_version": _NO_GPU,
-    "cudnn_version": _NO_GPU,
-    "driver_version": _NO_GPU,
-    "gpu_name": _NO_GPU,
-    "gpu_memory_bytes": _NO_GPU,
-    "gpu_share": _NO_GPU,
-}
+_NO_COMMIT = "neither a git checkout nor a wheel built from one"
+_REASONS = pl.List(pl.Struct({"column": pl.String(), "reason": pl.String()}))
 
 
-def identity_row(spec: TrialSpec, attempt: int) -> dict[str, Any]:
-    """The columns that are known before a trial starts."""
-    strategy = Strategy.parse(spec.cell.strategy)
-    inputs = spec.inputs
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": spec.run_id,
-        "space": spec.space,
-        "attempt": attempt,
-        "strategy": strategy.name,
-        "kind": strategy.kind,
-        "ratio": float(strategy.ratio) if strategy.percent else None,
-        "model": spec.cell.model,
-        "task": spec.cell.task,
-        "seed": spec.cell.seed,
-        "weights": inputs.weights,
-        "model_id": inputs.model_id,
-        "model_revision": inputs.model_revision,
-        "weights_hash": inputs.weights_hash,
-        "tokenizer_hash": inputs.tokenizer_hash,
-        "dataset_id": inputs.dataset_id,
-        "dataset_revision": inputs.dataset_revision,
-        "dataset_fingerprint": inputs.dataset_fingerprint,
-        **{f"recipe_{name}": value for name, value in dataclasses.asdict(spec.recipe).items()},
-    }
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """One trial: what ran, where, and what came of it. A null has its reason in ``null_reasons``."""
 
-
-def outcome_row(
-    spec: TrialSpec, record: TrainingRecord, checkpoint: Checkpoint, data: TaskData
-) -> dict[str, Any]:
-    """The columns of a finished training run."""
-    low, middle, high = record.step_quartiles()
-    probe = record.probe_memory
-    plan, proof, memory = record.plan, record.proof, record.memory
-    return {
-        "status": "ok",
-        "validation_accuracy": record.predictions.accuracy,
-        "n_validation": len(data.validation),
-        "majority_accuracy": data.majority_accuracy,
-        "label_names": list(data.task.labels),
-        "n_train": len(data.train),
-        "n_train_available": data.n_available,
-        "n_validation_available": data.n_validation_available,
-        "step_seconds_median": middle,
-        "step_seconds_q25": low,
-        "step_seconds_q75": high,
-        "seconds_per_10_steps": 10 * middle,
-        "n_timed_steps": sum(s.timed and s.phase == "train" for s in record.steps),
-        "probe_step_seconds_median": record.step_quartiles("probe")[1] if record.switch_step else None,
-        "selection_seconds": record.selection_seconds,
-        "train_seconds": record.train_seconds,
-        "eval_seconds": record.eval_seconds,
-        "tokens": sum(s.tokens for s in record.steps),
-        "memory_method": record.memory_method,
-        "static_bytes": record.static_bytes,
-        "peak_allocated_bytes": memory.peak_allocated,
-        "peak_reserved_bytes": memory.peak_reserved,
-        "training_bytes": memory.training,
-        "probe_peak_bytes": probe.peak_allocated if probe else None,
-        "probe_training_bytes": probe.training if probe else None,
-        "weights_bytes": record.static_bytes,
-        "gradient_bytes": memory.gradient,
-        "optimiser_bytes": memory.optimiser,
-        "activation_bytes": memory.activation,
-        "n_layers": plan.n_layers,
-        "frozen_layers": list(plan.frozen_layers),
-        "embeddings_frozen": plan.embeddings_frozen,
-        "trainable_parameters": plan.trainable_parameters,
-        "total_parameters": plan.total_parameters,
-        "backward_depth": proof.backward_depth,
-        "planned_backward_depth": plan.backward_depth,
-        "frozen_unchanged": proof.frozen_unchanged,
-        "every_trainable_got_gradient": proof.every_trainable_got_gradient,
-        "optimiser_holds_trainable": proof.optimiser_holds_trainable,
-        "layer_changes": list(plan.layer_changes) if plan.layer_changes else None,
-        "switch_step": record.switch_step,
-        **_predicted(spec, record, checkpoint, data),
-    }
-
-
-def failure_row(status: str, error_type: str, message: str) -> dict[str, Any]:
-    """The columns of a trial that did not finish; of the message, its first lines."""
-    return {"status": status, "error_type": error_type, "error_message": message.strip()[:2000]}
-
-
-def complete(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with every column, each null explained."""
-    nulls = [name for name in TRIAL_SCHEMA if row.get(name) is None and name != "null_reasons"]
-    failed = f"the trial ended with status {row['status']}"
-    reasons = [
-        {
-            "column": name,
-            "reason": _REASONS.get(name) if row["status"] == "ok" else _REASONS.get(name, failed),
-        }
-        for name in nulls
-    ]
-    return {**row, "null_reasons": [entry for entry in reasons if entry["reason"]]}
-
-
-def _predicted(
-    spec: TrialSpec, record: TrainingRecord, checkpoint: Checkpoint, data: TaskData
-) -> dict[str, Any]:
-    """The same memory in closed form, at the mean length of the batches that were trained on."""
-    try:
-        shape = ModelShape.from_config(checkpoint.config)
-    except ShapeError:
-        return {}
-    per_step = sum(s.tokens for s in record.steps) / len(record.steps)
-    cost = Strategy.parse(spec.cell.strategy).cost(
-        shape,
-        spec.recipe,
-        n_labels=len(data.task.labels),
-        length=round(per_step / spec.recipe.batch_size),
+    # identity
+    schema_version: Annotated[int, Column("Identity", dtype=pl.Int32())]
+    run_id: Annotated[str, Column("Identity")]
+    space: Annotated[str, Column("Identity")]
+    attempt: Annotated[int, Column("Identity", dtype=pl.Int32())]
+    started_at: Annotated[datetime | None, Column("Identity")] = None
+    finished_at: Annotated[datetime | None, Column("Identity")] = None
+    # factors; ratio is the frozen fraction of the layers in the strategy's name
+    strategy: Annotated[str, Column("Factors")]
+    kind: Annotated[str, Column("Factors")]
+    ratio: Annotated[float | None, Column("Factors", unit="1", reason="the strategy has no ratio")] = None
+    model: Annotated[str, Column("Factors")]
+    task: Annotated[str, Column("Factors")]
+    seed: Annotated[int, Column("Factors")]
+    # outcome: status is ok, oom, error or timeout
+    status: Annotated[str | None, Column("Outcome")] = None
+    error_type: Annotated[str | None, Column("Outcome", reason=_SUCCEEDED)] = None
+    error_message: Annotated[str | None, Column("Outcome", reason=_SUCCEEDED)] = None
+    # accuracy, as fractions of 1
+    validation_accuracy: Annotated[float | None, Column("Accuracy", unit="1", verify="result")] = None
+    n_validation: Annotated[int | None, Column("Accuracy")] = None
+    majority_accuracy: Annotated[float | None, Column("Accuracy", unit="1")] = None
+    label_names: Annotated[tuple[str, ...] | None, Column("Accuracy")] = None
+    # speed: over the timed steps of the final phase
+    step_seconds_median: Annotated[float | None, Column("Speed", unit="s")] = None
+    step_seconds_q25: Annotated[float | None, Column("Speed", unit="s")] = None
+    step_seconds_q75: Annotated[float | None, Column("Speed", unit="s")] = None
+    seconds_per_10_steps: Annotated[float | None, Column("Speed", unit="s")] = None
+    n_timed_steps: Annotated[int | None, Column("Speed")] = None
+    probe_step_seconds_median: Annotated[float | None, Column("Speed", unit="s", reason=_NOT_ADAPTIVE)] = None
+    selection_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
+    setup_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
+    train_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
+    eval_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
+    total_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
+    gap_seconds: Annotated[
+        float | None, Column("Speed", unit="s", reason="the first trial of its worker")
+    ] = None
+    worker_trial_index: Annotated[int | None, Column("Speed")] = None
+    tokens: Annotated[int | None, Column("Speed")] = None
+    exclusive: Annotated[bool | None, Column("Speed", origin=("Measuring", "device to itself"))] = None
+    # memory
+    memory_method: Annotated[str | None, Column("Memory", origin=("Measuring", "memory measured by"))] = None
+    static_bytes: Annotated[int | None, Column("Memory", unit="B", verify="memory", tolerance=0.01)] = None
+    peak_allocated_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
+    peak_reserved_bytes: Annotated[
+        int | None, Column("Memory", unit="B", reason="the CPU has no caching allocator")
+    ] = None
+    training_bytes: Annotated[int | None, Column("Memory", unit="B", verify="memory", tolerance=0.05)] = None
+    probe_peak_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NOT_ADAPTIVE)] = None
+    probe_training_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NOT_ADAPTIVE)] = None
+    weights_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
+    gradient_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
+    optimiser_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
+    activation_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
+    predicted_weights_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NO_CLOSED_FORM)] = None
+    predicted_gradient_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NO_CLOSED_FORM)] = None
+    predicted_optimiser_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NO_CLOSED_FORM)] = (
+        None
     )
-    return {
-        "predicted_weights_bytes": cost.weights_bytes,
-        "predicted_gradient_bytes": cost.gradient_bytes,
-        "predicted_optimiser_bytes": cost.optimiser_bytes,
-        "predicted_activation_bytes": cost.activation_bytes,
-        "predicted_training_bytes": cost.training_bytes,
-        "predicted_step_flops": cost.forward_flops + cost.backward_flops,
-    }
+    predicted_activation_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NO_CLOSED_FORM)] = (
+        None
+    )
+    predicted_training_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NO_CLOSED_FORM)] = None
+    # forward and backward pass of one optimiser step
+    predicted_step_flops: Annotated[
+        int | None, Column("Memory", unit="FLOP", reason=_NO_CLOSED_FORM, since=2)
+    ] = None
+    # freezing; layers count from 0
+    n_layers: Annotated[int | None, Column("Freezing")] = None
+    frozen_layers: Annotated[tuple[int, ...] | None, Column("Freezing", verify="result")] = None
+    embeddings_frozen: Annotated[bool | None, Column("Freezing")] = None
+    trainable_parameters: Annotated[int | None, Column("Freezing")] = None
+    total_parameters: Annotated[int | None, Column("Freezing")] = None
+    backward_depth: Annotated[int | None, Column("Freezing")] = None
+    planned_backward_depth: Annotated[int | None, Column("Freezing")] = None
+    frozen_unchanged: Annotated[bool | None, Column("Freezing")] = None
+    every_trainable_got_gradient: Annotated[bool | None, Column("Freezing")] = None
+    optimiser_holds_trainable: Annotated[bool | None, Column("Freezing")] = None
+    layer_changes: Annotated[
+        tuple[float, ...] | None, Column("Freezing", reason=_NOT_ADAPTIVE, verify="result")
+    ] = None
+    switch_step: Annotated[int | None, Column("Freezing", reason=_NOT_ADAPTIVE)] = None
+    # one column recipe_<name> for each value of the recipe
+    recipe: Annotated[Recipe, Column(RECIPE_GROUP)]
+    # inputs
+    # pretrained, or random weights of the true sizes
+    weights: Annotated[str, Column("Inputs", verify="inputs", since=2, older="pretrained")]
+    model_id: Annotated[str, Column("Inputs")]
+    model_revision: Annotated[str | None, Column("Inputs", reason=_LOCAL)] = None
+    weights_hash: Annotated[str, Column("Inputs", verify="inputs")]
+    tokenizer_hash: Annotated[str, Column("Inputs", verify="inputs")]
+    dataset_id: Annotated[str, Column("Inputs")]
+    dataset_revision: Annotated[str | None, Column("Inputs", reason=_LOCAL)] = None
+    dataset_fingerprint: Annotated[str, Column("Inputs", verify="inputs")]
+    n_train: Annotated[int | None, Column("Inputs")] = None
+    n_train_available: Annotated[int | None, Column("Inputs", since=2)] = None
+    n_validation_available: Annotated[int | None, Column("Inputs", since=2)] = None
+    # provenance
+    git_commit: Annotated[
+        str | None, Column("Provenance", reason=_NO_COMMIT, origin=("Software", "git commit"), verify="code")
+    ] = None
+    git_dirty: Annotated[
+        bool | None,
+        Column("Provenance", reason=_NO_COMMIT, origin=("Software", "uncommitted changes"), verify="code"),
+    ] = None
+    image_digest: Annotated[
+        str | None,
+        Column(
+            "Provenance",
+            reason="LFREEZE_IMAGE_DIGEST is not set",
+            origin=("Software", "container image"),
+            verify="code",
+        ),
+    ] = None
+    lfreeze_version: Annotated[
+        str | None, Column("Provenance", origin=("Software", "lfreeze"), verify="code")
+    ] = None
+    python_version: Annotated[
+        str | None, Column("Provenance", origin=("Software", "Python"), verify="versions")
+    ] = None
+    torch_version: Annotated[str | None, Column("Provenance", origin=("Software", "PyTorch"))] = None
+    transformers_version: Annotated[str | None, Column("Provenance", origin=("Software", "Transformers"))] = (
+        None
+    )
+    peft_version: Annotated[str | None, Column("Provenance", origin=("Software", "PEFT"))] = None
+    ray_version: Annotated[
+        str | None, Column("Provenance", reason="Ray is not installed", origin=("Software", "Ray"))
+    ] = None
+    package_versions_json: Annotated[str | None, Column("Provenance", verify="versions")] = None
+    platform: Annotated[
+        str | None, Column("Provenance", origin=("Hardware", "platform"), verify="hardware")
+    ] = None
+    device: Annotated[str | None, Column("Provenance", origin=("Hardware", "device"), verify="hardware")] = (
+        None
+    )
+    cuda_version: Annotated[
+        str | None, Column("Provenance", reason=_NO_GPU, origin=("Hardware", "CUDA"), verify="versions")
+    ] = None
+    cudnn_version: Annotated[
+        str | None, Column("Provenance", reason=_NO_GPU, origin=("Hardware", "cuDNN"), verify="versions")
+    ] = None
+    driver_version: Annotated[
+        str | None, Column("Provenance", reason=_NO_GPU, origin=("Hardware", "driver"), verify="versions")
+    ] = None
+    gpu_name: Annotated[
+        str | None, Column("Provenance", reason=_NO_GPU, origin=("Hardware", "GPU"), verify="hardware")
+    ] = None
+    gpu_memory_bytes: Annotated[
+        int | None, Column("Provenance", unit="B", reason=_NO_GPU, origin=("Hardware", "GPU memory"))
+    ] = None
+    gpu_share: Annotated[
+        float | None,
+        Column("Provenance", unit="1", reason=_NO_GPU, origin=("Hardware", "share of a GPU per trial")),
+    ] = None
+    cpu_model: Annotated[str | None, Column("Provenance", origin=("Hardware", "CPU"), verify="hardware")] = (
+        None
+    )
+    attention_implementation: Annotated[
+        str | None, Column("Provenance", origin=("Measuring", "attention"), verify="hardware")
+    ] = None
+    deterministic_algorithms: Annotated[
+        bool | None, Column("Provenance", origin=("Measuring", "deterministic algorithms"))
+    ] = None
+    # by column: why it is null, where the table's own reason does not apply
+    null_reasons: Annotated[Mapping[str, str], Column("", dtype=_REASONS)] = field(default_factory=dict)
+
+    @classmethod
+    def from_columns(cls, values: Mapping[str, Any]) -> TrialRow:
+        """The row whose ``columns`` these are.
+
+        Raises:
+            StoreError: a column is unknown.
+        """
+        unknown = sorted(set(values) - set(TRIAL_COLUMNS))
+        if unknown:
+            raise StoreError(f"a trial row has no column {', '.join(unknown)}")
+        recipe = {name.removeprefix("recipe_"): value for name, value in values.items() if _is_recipe(name)}
+        rest = {name: _frozen(value) for name, value in values.items() if not _is_recipe(name)}
+        rest["null_reasons"] = {entry["column"]: entry["reason"] for entry in values["null_reasons"]}
+        return cls(recipe=Recipe.from_mapping(recipe), **rest)
+
+    def columns(self) -> dict[str, Any]:
+        """Every column's value by name, in order, with the reason of each null as far as there is one."""
+        values: dict[str, Any] = {}
+        for each in dataclasses.fields(self):
+            if each.name == "recipe":
+                values |= {f"recipe_{name}": value for name, value in dataclasses.asdict(self.recipe).items()}
+            else:
+                values[each.name] = getattr(self, each.name)
+        reasons = {name: self._reason(name) for name, value in values.items() if value is None}
+        values["null_reasons"] = [{"column": name, "reason": why} for name, why in reasons.items() if why]
+        return values
+
+    def _reason(self, name: str) -> str | None:
+        failed = None if self.status in (None, "ok") else f"the trial ended with status {self.status}"
+        return self.null_reasons.get(name) or TRIAL_COLUMNS[name].reason or failed
+
+
+TRIAL_COLUMNS: dict[str, Column] = columns_of(TrialRow)
+# A program reads the files of this version and of every lower one.
+SCHEMA_VERSION = max(column.since for column in TRIAL_COLUMNS.values())
+
+
+def _is_recipe(name: str) -> bool:
+    return name.startswith("recipe_")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

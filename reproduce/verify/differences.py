@@ -1,4 +1,4 @@
-"""What differs between trials, and what may be the reason, in words."""
+"""How trials differ, and the likely reasons, in words."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
+from reproduce.store.schema import TRIAL_COLUMNS
+
 CELL = ["model", "task", "strategy", "seed"]
-LISTED = 10  # trials that a check names
+LISTED = 10  # the number of trials that a check names
 
-# Columns that a number depends on beside the recipe, in the order in which they explain a difference.
-INPUTS = ("weights", "weights_hash", "tokenizer_hash", "dataset_fingerprint")
-CODE = ("lfreeze_version", "git_commit", "git_dirty", "image_digest")
-VERSIONS = ("python_version", "package_versions_json", "cuda_version", "cudnn_version", "driver_version")
-HARDWARE = ("device", "gpu_name", "cpu_model", "platform", "attention_implementation")
+
+def columns_with_role(role: str) -> tuple[str, ...]:
+    """The columns whose role in this command (``Column.verify``) is ``role``, in the order of the files."""
+    return tuple(column.name for column in TRIAL_COLUMNS.values() if column.verify == role)
+
+
+# Columns that a number depends on, in the order in which they explain a difference.
+RECIPE = columns_with_role("recipe")
+INPUTS = columns_with_role("inputs")
+CODE = columns_with_role("code")
+VERSIONS = columns_with_role("versions")
+HARDWARE = columns_with_role("hardware")
 ORIGIN = (*CODE, *VERSIONS)
-
-
-def recipe_columns(frame: pl.DataFrame) -> list[str]:
-    """Those of this side, in a frame of pairs."""
-    return [name for name in frame.columns if name.startswith("recipe_") and not name.endswith("_there")]
 
 
 def names(
     cells: Sequence[Sequence[object]], before: str = "", after: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """The first cells as texts, and how many more there are."""
+    """The first trials as texts, and the number of further ones."""
     after = after or [""] * len(cells)
     texts = [f"{before}{'/'.join(map(str, c))}{end}" for c, end in zip(cells[:LISTED], after, strict=False)]
     rest = len(cells) - LISTED
@@ -34,45 +38,45 @@ def names(
 
 
 def shown(column: str, value: object) -> str:
-    """A value in a sentence; of hashes and commits the beginning."""
+    """A value as shown in a sentence; hashes and commits are shortened."""
     short = column.endswith(("_hash", "_fingerprint", "_commit", "_digest"))
     return "unknown" if value is None else str(value)[:12] if short else str(value)
 
 
 def reason(pairs: pl.DataFrame) -> str:
-    """What most likely made these trials differ: what comes first of what is recorded and not the same."""
+    """The likely reason why these trials differ: the first group of recorded columns that is not the same."""
     groups: dict[str, Iterable[str]] = {
-        "the recipe": recipe_columns(pairs),
+        "the recipe": RECIPE,
         "the models or data": INPUTS,
         "the code": CODE,
         "the versions": VERSIONS,
         "the hardware": HARDWARE,
     }
-    found = {name: differences(pairs, columns) for name, columns in groups.items()}
-    found = {name: texts for name, texts in found.items() if texts}
-    if not found:
+    by_group = {name: differences(pairs, columns) for name, columns in groups.items()}
+    by_group = {name: texts for name, texts in by_group.items() if texts}
+    if not by_group:
         same = "nothing recorded explains it: recipe, inputs, code, versions and hardware are the same"
         cpu = (pairs["device"] == "cpu").all()
         return f"likely reason: {same}" + (" (processors of one name can still differ)" if cpu else "")
-    first, *rest = found
+    first, *rest = by_group
     also = f"; also other: {', '.join(name.removeprefix('the ') for name in rest)}" if rest else ""
-    return f"likely reason: {first} ({'; '.join(found[first][:5])}){also}"
+    return f"likely reason: {first} ({'; '.join(by_group[first][:5])}){also}"
 
 
 def differences(pairs: pl.DataFrame, columns: Iterable[str]) -> list[str]:
-    """The columns that are not the same, as ``name: here, there``."""
-    found = []
+    """One text for each column that differs, with its first pair of values."""
+    texts = []
     for column in columns:
         other = pairs.filter(~pl.col(column).eq_missing(pl.col(f"{column}_there")))
         if other.height:
             values = [shown(column, other[name][0]) for name in (column, f"{column}_there")]
             if column == "package_versions_json":
-                found.append(_packages(*(other[name][0] for name in (column, f"{column}_there"))))
+                texts.append(_packages(*(other[name][0] for name in (column, f"{column}_there"))))
             else:
                 name = column.removeprefix("recipe_")
                 where = "" if other.height == pairs.height else f" in {other.height:,} trials"
-                found.append(f"{name} is {values[0]} here, {values[1]} in the reference{where}")
-    return found
+                texts.append(f"{name} is {values[0]} here, {values[1]} in the reference{where}")
+    return texts
 
 
 def _packages(here: str | None, there: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The trials of an artifact folder against the same trials of a reference."""
+"""Compares the trials of an artifact folder with the same trials of a reference."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from typing import Any
 import polars as pl
 
 from reproduce.store.parquet import TrialTable, scan_table
+from reproduce.store.schema import TRIAL_COLUMNS
 from reproduce.verify.differences import (
     CELL,
     HARDWARE,
     INPUTS,
     LISTED,
+    RECIPE,
     VERSIONS,
+    columns_with_role,
     differences,
     names,
     reason,
-    recipe_columns,
 )
 
-# Without equal hardware and versions: as far as trials may lie apart.
+# Tolerances for trials on other hardware or versions.
 _POINTS = 0.02  # of one trial's accuracy, at least
 _MEAN_POINTS = 0.005  # of a strategy's mean accuracy, at least
-_CHANCE = 0.01  # that chance alone puts any trial, or any strategy's mean, outside
-_MEMORY = {"training_bytes": 0.05, "static_bytes": 0.01}
+_CHANCE = 0.01  # the probability that chance alone puts any trial, or any strategy's mean, outside
+_MEMORY = {c.name: c.tolerance for c in TRIAL_COLUMNS.values() if c.verify == "memory" and c.tolerance}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        passed: None where there is nothing to judge, only something to know.
-        details: single trials or values, the first few.
+        passed: None for information that is not judged.
+        details: the first trials or values that the sentence is about.
     """
 
     name: str
@@ -45,23 +47,23 @@ class Check:
 
 @dataclass(frozen=True)
 class Side:
-    """A folder or its reference.
+    """The folder or its reference, as far as the checks need it.
 
     Attributes:
-        ok: the successful trials.
-        prints: of ``steps`` and ``predictions``, for each run_id a ``print`` that is equal where all losses
-            or logits are, bit by bit; None without such files.
-        problems: files that could not be read.
+        ok: the rows of the successful trials.
+        fingerprints: for ``steps`` and ``predictions``, a ``fingerprint`` by run_id, equal for trials whose
+            losses or logits are equal bit by bit; None without such files.
+        problems: one text for each file that could not be read.
     """
 
     ok: pl.DataFrame
     table: TrialTable
-    prints: Mapping[str, pl.DataFrame | None]
+    fingerprints: Mapping[str, pl.DataFrame | None]
     problems: tuple[str, ...]
 
 
 def compare(here: Side, there: Side) -> list[Check]:
-    """What both hold, trial by trial."""
+    """Compare the trials that both sides hold."""
     pairs = here.ok.unique(CELL, keep="first").join(
         there.ok.unique(CELL, keep="first"), on=CELL, suffix="_there", maintain_order="left"
     )
@@ -70,7 +72,7 @@ def compare(here: Side, there: Side) -> list[Check]:
     only = here.ok.height - pairs.height
     for table in ("steps", "predictions"):
         pairs = pairs.with_columns(_same_bits(pairs, here, there, table).alias(f"same_{table}"))
-    settings = [*recipe_columns(here.ok), *INPUTS, *VERSIONS, *HARDWARE]
+    settings = [*RECIPE, *INPUTS, *VERSIONS, *HARDWARE]
     alike = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in settings)
     exact = alike & pl.col("deterministic_algorithms") & pl.col("deterministic_algorithms_there")
     pairs = pairs.with_columns(exact=exact.fill_null(False))
@@ -82,36 +84,38 @@ def compare(here: Side, there: Side) -> list[Check]:
     checks += [_memory(pairs), _speed(pairs)]
     if only:
         checks.append(
-            Check("beyond", None, f"{only:,} trials are not in the reference, and were not compared")
+            Check("beyond", None, f"{only:,} trials are not in the reference and were not compared")
         )
     return [check for check in checks if check]
 
 
 def _same_bits(pairs: pl.DataFrame, here: Side, there: Side, table: str) -> pl.Series:
-    """Whether losses or logits are the same; null where one of the two has none."""
-    empty = pl.DataFrame(schema={"run_id": pl.String, "print": pl.UInt64})
-    found = pairs.select("run_id", "run_id_there")
+    """Whether losses or logits are equal bit by bit; null where one of the two sides has none."""
+    empty = pl.DataFrame(schema={"run_id": pl.String, "fingerprint": pl.UInt64})
+    joined = pairs.select("run_id", "run_id_there")
     for side, run_id, suffix in ((here, "run_id", ""), (there, "run_id_there", "_there")):
-        prints = side.prints[table]
-        prints = empty if prints is None else prints
-        prints = prints.rename({"run_id": run_id, "print": f"print{suffix}"})
-        found = found.join(prints, on=run_id, how="left", maintain_order="left")
-    return found.select(pl.col("print") == pl.col("print_there")).to_series()
+        fingerprints = side.fingerprints[table]
+        fingerprints = empty if fingerprints is None else fingerprints
+        fingerprints = fingerprints.rename({"run_id": run_id, "fingerprint": f"fingerprint{suffix}"})
+        joined = joined.join(fingerprints, on=run_id, how="left", maintain_order="left")
+    return joined.select(pl.col("fingerprint") == pl.col("fingerprint_there")).to_series()
 
 
 def _inputs(pairs: pl.DataFrame) -> Check:
-    """Recipe, models and data are the reference's."""
-    columns = [*recipe_columns(pairs), *INPUTS]
-    found = differences(pairs, columns)
-    sentence = "recipe, models and data are " + ("not those of the reference" if found else "the reference's")
-    return Check("inputs", not found, sentence, tuple(found[:LISTED]))
+    """Recipe, models and data are those of the reference."""
+    columns = [*RECIPE, *INPUTS]
+    differing = differences(pairs, columns)
+    sentence = "recipe, models and data are " + (
+        "not those of the reference" if differing else "those of the reference"
+    )
+    return Check("inputs", not differing, sentence, tuple(differing[:LISTED]))
 
 
 def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
-    """On equal hardware and versions every number is the same, bit by bit."""
+    """On equal hardware and versions every number is equal bit by bit."""
     if pairs.is_empty():
         return None
-    columns = ["validation_accuracy", "frozen_layers", "layer_changes"]
+    columns = columns_with_role("result")
     same = pl.all_horizontal(
         *(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in columns),
         *(pl.col(f"same_{table}").fill_null(True) for table in ("steps", "predictions")),
@@ -122,7 +126,7 @@ def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
         if count := pairs[f"same_{table}"].count():
             compared.append(f"{what} of {count:,}")
     sentence = (
-        f"of {pairs.height:,} trials on equal hardware and versions, {pairs.height - other.height:,} are the same "
+        f"of {pairs.height:,} trials on equal hardware and versions, {pairs.height - other.height:,} are equal "
         f"bit by bit (compared: {', '.join(compared)})"
     )
     if other.is_empty():
@@ -134,7 +138,7 @@ def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
 
 
 def _apart(row: Mapping[str, Any], here: Side, there: Side) -> str:
-    """What of a trial differs, and by how much."""
+    """Which results of a trial differ, and by how much."""
     parts = []
     if row["validation_accuracy"] != row["validation_accuracy_there"]:
         parts.append(
@@ -165,12 +169,12 @@ def _rows(side: Side, table: str, run_id: str) -> pl.DataFrame:
 
 
 def _close(pairs: pl.DataFrame) -> list[Check]:
-    """On other hardware, versions or settings, accuracies lie no further apart than chance puts them."""
+    """On other hardware, versions or settings, accuracies differ by no more than chance explains."""
     if pairs.is_empty():
         return []
-    from scipy import stats  # a second in loading, and rarely needed
+    from scipy import stats  # importing it needs a second, and it is rarely used
 
-    # Two-sided, for all trials together (Bonferroni); both accuracies have the error of n examples.
+    # Two-sided, Bonferroni-corrected for the number of trials; both accuracies have the error of n examples.
     z = float(stats.norm.isf(_CHANCE / 2 / pairs.height))
     mean = (pl.col("validation_accuracy") + pl.col("validation_accuracy_there")) / 2
     error = (2 * mean * (1 - mean) / pl.col("n_validation")).sqrt()
@@ -181,7 +185,7 @@ def _close(pairs: pl.DataFrame) -> list[Check]:
     far = pairs.filter(pl.col("apart").abs() > pl.col("allowed")).sort(CELL)
     sentence = (
         f"of {pairs.height:,} trials on other hardware, versions or settings, {pairs.height - far.height:,} have an accuracy "
-        f"within {100 * _POINTS:g} points of the reference's, or within {z:.1f} standard errors of the difference; "
+        f"within {100 * _POINTS:g} points of the reference, or within {z:.1f} standard errors of the difference; "
         f"largest difference {100 * max(pairs['apart'].abs()):.1f} points"
     )
     after = [
@@ -200,13 +204,13 @@ def _apart_points(row: Mapping[str, Any]) -> str:
 
 
 def _means(pairs: pl.DataFrame) -> Check:
-    """No strategy is better or worse than the reference's on the whole."""
+    """No strategy's mean accuracy differs from the reference by more than chance explains."""
     from scipy import stats
 
     means = pairs.group_by("strategy").agg(
         pl.col("apart").mean(), error=pl.col("apart").std() / pl.len().sqrt(), n=pl.len()
     )
-    # One trial has no standard error; it was looked at by itself.
+    # A single trial has no standard error; the check of single trials covers it.
     means = means.filter(pl.col("n") > 1).sort("strategy")
     quantiles = stats.t.isf(_CHANCE / 2 / max(means.height, 1), means["n"].to_numpy() - 1)
     means = means.with_columns(
@@ -217,7 +221,7 @@ def _means(pairs: pl.DataFrame) -> Check:
     far = means.filter(pl.col("apart").abs() > pl.col("allowed"))
     sentence = (
         f"of {means.height} strategies, {means.height - far.height} have a mean accuracy within "
-        f"{100 * _MEAN_POINTS:g} points of the reference's, or within what chance allows"
+        f"{100 * _MEAN_POINTS:g} points of the reference, or within what chance allows"
     )
     details = [
         f"{row['strategy']}: {100 * row['apart']:+.2f} points, allowed ± {100 * row['allowed']:.2f}, n = {row['n']}"
@@ -227,28 +231,30 @@ def _means(pairs: pl.DataFrame) -> Check:
 
 
 def _same_layers(pairs: pl.DataFrame) -> Check:
-    """Strategies that do not choose froze the same layers; those that do may choose others."""
+    """Strategies with fixed layers froze the same layers; adaptive ones may have selected others."""
     pairs = pairs.with_columns(same=pl.col("frozen_layers").eq_missing(pl.col("frozen_layers_there")))
     adaptive = pairs.filter(pl.col("layer_changes").is_not_null())
     other = pairs.filter(pl.col("layer_changes").is_null() & ~pl.col("same")).sort(CELL)
-    sentence = "every strategy that does not choose its layers froze the reference's"
+    sentence = "every strategy with fixed layers froze the same layers as in the reference"
     if other.height:
-        sentence = (
-            f"{other.height:,} trials that do not choose their layers froze others than the reference's"
-        )
+        sentence = f"{other.height:,} trials of strategies with fixed layers froze other layers than in the reference"
     if adaptive.height:
-        sentence += f"; of {adaptive.height:,} that choose, {adaptive['same'].sum():,} chose the same"
+        sentence += (
+            f"; of {adaptive.height:,} adaptive trials, {adaptive['same'].sum():,} selected the same layers"
+        )
     return Check("layers", other.is_empty(), sentence, names(other.select(CELL).rows()))
 
 
 def _memory(pairs: pl.DataFrame) -> Check:
-    """Memory is about the reference's where it was measured in the same way."""
+    """Memory that was measured by the same method is close to the reference."""
     alike = pairs.filter(
         pl.col("memory_method") == pl.col("memory_method_there"), pl.col("device") == pl.col("device_there")
     )
     if alike.is_empty():
         return Check(
-            "memory", None, "memory was measured in another way than the reference's, and not compared"
+            "memory",
+            None,
+            "memory was measured by another method than in the reference, so it is not compared",
         )
     apart = {
         name: pl.when(pl.col(f"{name}_there") > 0).then(pl.col(name) / pl.col(f"{name}_there") - 1)
@@ -259,7 +265,7 @@ def _memory(pairs: pl.DataFrame) -> Check:
     far = ratios.filter(outside.fill_null(False)).sort(CELL)
     largest = max((abs(value) for name in _MEMORY for value in ratios[name].drop_nulls()), default=0.0)
     sentence = (
-        f"of {alike.height:,} trials, {alike.height - far.height:,} need the reference's memory "
+        f"of {alike.height:,} trials, {alike.height - far.height:,} need as much memory as in the reference "
         f"(training within {100 * _MEMORY['training_bytes']:g} %, static within {100 * _MEMORY['static_bytes']:g} %; "
         f"largest difference {100 * largest:.1f} %)"
     )
@@ -280,4 +286,6 @@ def _speed(pairs: pl.DataFrame) -> Check:
         return Check("speed", None, "there are no step times to compare")
     ratio = timed.select(pl.col("seconds_per_10_steps") / pl.col("seconds_per_10_steps_there")).median()
     sentence = f"a step took {ratio.item():.2f} times as long as in the reference (median of {timed.height:,} trials)"
-    return Check("speed", None, f"{sentence}; not judged, as it depends on the device and what shares it")
+    return Check(
+        "speed", None, f"{sentence}; not judged, because it depends on the device and its other load"
+    )

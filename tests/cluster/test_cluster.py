@@ -15,7 +15,10 @@ from reproduce.store.parquet import read_trials
 from tests.cluster.network import TOKEN, Network, environment_with, missing
 from tests.reproduce.run.test_sweep import SMALL
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
 GRID = ("--tasks", "tiny-cb", "--strategies", "ALL,BOT50,TOP50,INT50", "--set", "steps=60", *SMALL[2:])
 
 
@@ -106,9 +109,12 @@ def test_without_the_token_nobody_gets_in(network: Network, tmp_path: Path) -> N
     for environment, expected in (
         (
             {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)},
-            "wants its token: set RAY_AUTH_MODE=token",
+            "requires a token: set RAY_AUTH_MODE=token",
         ),
-        ({"RAY_AUTH_TOKEN": "another-token-" + "7" * 32}, "wants another token than that in RAY_AUTH_TOKEN"),
+        (
+            {"RAY_AUTH_TOKEN": "another-token-" + "7" * 32},
+            "requires a token other than the one in RAY_AUTH_TOKEN",
+        ),
     ):
         done = network.head.run(
             "reproduce", "run", "--address", network.address, "--artifacts", str(tmp_path / "a"),
@@ -215,6 +221,6 @@ def test_a_head_that_ends_is_told(network: Network, home: Path) -> None:
     network.head.kill(b"gcs_server")
     output, _ = driver.communicate(timeout=120)
     assert driver.returncode == 1, output
-    told = f"error: the Ray head at {network.address} has ended: what is finished is kept, and the same command goes on"
-    assert told in output
+    sentence = f"error: the Ray head at {network.address} has ended: finished trials are kept, and the same command continues"
+    assert sentence in output
     assert read_trials([home / "headless"]).frame.height >= 2

@@ -19,7 +19,10 @@ from reproduce.run.telemetry import TAGS
 from tests.cluster.network import TOKEN, Machine, Network, environment_with, missing
 from tests.cluster.test_recipes import CLUSTER, DASHBOARD
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
 _GPU = re.compile(r"ray_node_(gpus|gram)_")
 
 

@@ -14,7 +14,10 @@ from tests.cluster.network import SUBNET, TOKEN, Network, environment_with, miss
 from tests.cluster.test_cluster import check
 from tests.reproduce.run.test_sweep import SMALL
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
 
 READER = "hf_planted" + "8" * 24
 HUB = (f"{SUBNET}.1", 8090)
@@ -84,7 +87,8 @@ def test_every_nodes_cache_is_filled_and_then_no_hub_is_needed(
     empty = reproduce(network, homes[0], "run", tmp_path / "a")
     assert empty.returncode == 2, empty.stdout + empty.stderr
     assert (
-        "its cache has no model org/gated: `reproduce fetch` with the same --address fills it" in empty.stderr
+        "its cache has no model org/gated: `reproduce fetch` with the same --address downloads it"
+        in empty.stderr
     )
     assert not list(tmp_path.glob("a/trials/**/*.parquet"))
 

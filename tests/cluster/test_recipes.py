@@ -17,7 +17,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from ray.scripts.scripts import start as ray_start
 
 from reproduce.cli.app import main
-from reproduce.plan.search_space import space_names
+from reproduce.plan.space_file import space_names
 from reproduce.run.telemetry import STATES, SWEEP_GAUGE, TAGS, TRIAL_GAUGES
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,10 @@ from tests.cluster.network import Network, missing
 from tests.cluster.test_cluster import check, start, worker_logs
 from tests.reproduce.run.test_sweep import SMALL
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
 
 # By the closed form, ALL and TOP50 need 521 and 524 MiB with the CUDA context, BOT50 and BOT75 less than 519.
 SMALL_GPU, LARGE_GPU = ("Small GPU", 519, 1), ("Large GPU", 2048, 3)
@@ -165,15 +168,15 @@ def test_gpus_that_torch_cannot_use_or_two_nodes_give_out(network: Network, home
     network.wait_for_nodes(3)
     done = network.head.run(*sweep(network, home / "twice", "1")[6:])
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "both give out the GPU GPU of Large GPU: start one Ray node on a machine" in done.stderr
+    assert "both offer the GPU GPU of Large GPU: start one Ray node on a machine" in done.stderr
     worker.kill()
     network.wait_for_nodes(2)
     network.start_worker(worker, None, ("--num-cpus", "1", "--num-gpus", "1"))
     network.wait_for_nodes(3)
     done = network.head.run(*sweep(network, home / "none", "1")[6:])
     assert done.returncode == 2, done.stdout + done.stderr
-    assert f"node {worker.address}: Ray gives out 1 GPUs there, but torch can use 0" in done.stderr
+    assert f"node {worker.address}: Ray offers 1 GPUs there, but torch can use 0" in done.stderr
     wide = sweep(network, home / "wide", "1", "--set", "cpu_threads=64", "--gpus-per-trial", "0")
     done = network.head.run(*wide[6:])
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "no node of this cluster has the 64 CPUs that a trial asks for" in done.stderr
+    assert "no node of this cluster has the 64 CPUs that a trial needs" in done.stderr

@@ -20,6 +20,7 @@ _TOOLS = ("buildah", "podman", "runc", "debootstrap")
 _LACKING = [tool for tool in _TOOLS if shutil.which(tool) is None]
 _WHY = f"{', '.join(_LACKING)} not installed" if _LACKING else "building an image needs root"
 pytestmark = [
+    pytest.mark.container,
     pytest.mark.skipif(bool(_LACKING) or os.geteuid() != 0, reason=_WHY),
     pytest.mark.timeout(1500),
 ]
@@ -164,7 +165,7 @@ def test_secrets_stay_out_of_layers_logs_artifacts_and_process_lists(
 @pytest.mark.parametrize(
     ("options", "arguments", "expected"),
     [
-        (["--shm-size=32m"], [], "/dev/shm has 32 MiB free, Ray's object store needs 384: start the container with --shm-size=1g"),
+        (["--shm-size=32m"], [], "/dev/shm has 32 MiB free, but Ray's object store needs 384: start the container with --shm-size=1g"),
         ([], ["run", "paper", "--weights", "random", "--tasks", "tiny-cb"], "the space paper needs a GPU"),
         ([], ["run", "--address", "127.0.0.1:6379"], "no Ray cluster answers at '127.0.0.1:6379'"),
         ([], ["run", "--dashboard", "--dashboard-host", "0.0.0.0"], "RAY_AUTH_MODE is disabled"),

@@ -97,14 +97,14 @@ def test_survivors_keep_their_moments_through_the_switch() -> None:
     assert len(optimizer.state) == len(moments) - 6
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_unsuitable_models_and_strategies_are_refused() -> None:
     with pytest.raises(StrategyError, match="BOT34 is not adaptive: use freeze"):
         AdaptiveFreezing(ThreeLayers(), "BOT34")
     with pytest.raises(StrategyError, match="freezes no layer"):
         AdaptiveFreezing(ThreeLayers(), "ADT-L25")
 
 
-def test_a_probe_in_which_nothing_was_trained_is_refused() -> None:
+def test_a_probe_that_changes_no_weight_is_refused() -> None:
     model = ThreeLayers()
     adaptive = AdaptiveFreezing(model, "ADT-L34", probe_steps=2)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -116,8 +116,8 @@ def test_a_probe_in_which_nothing_was_trained_is_refused() -> None:
 
 
 def test_arguments_of_another_type_are_refused() -> None:
-    with pytest.raises(StrategyError, match=r"AdaptiveFreezing takes a model .*, not None"):
+    with pytest.raises(StrategyError, match=r"AdaptiveFreezing expects a model .*, not None"):
         AdaptiveFreezing(None, "ADT-L34")  # type: ignore[arg-type]
     adaptive = AdaptiveFreezing(ThreeLayers(), "ADT-L34")
-    with pytest.raises(StrategyError, match=r"step takes the optimiser .*, not 'x'"):
+    with pytest.raises(StrategyError, match=r"step expects the optimiser .*, not 'x'"):
         adaptive.step("x")  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from lfreeze.blocks import model_parts
 from lfreeze.callback import PROBE_FILE, FreezeCallback
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import FreezeProof, fingerprint
+from lfreeze.kinds.adaptive import AdaptiveLow
 from lfreeze.training.meter import optimiser_bytes
 from tests.support.architectures import LAYERS, build
 
@@ -72,7 +73,7 @@ def make(
 
 
 class Recorder(TrainerCallback):
-    """What it is told to look at, after each optimiser step and before the gradients are gone."""
+    """Records something after each optimiser step, before the gradients are dropped."""
 
     def __init__(self, look: Callable[[nn.Module, torch.optim.Optimizer], Any], event: str = "on_step_end"):
         self.seen: list[Any] = []
@@ -141,7 +142,9 @@ def hand_written(model: PreTrainedModel, strategy: str, steps: int, accumulate: 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("strategy", ["BOT50", "ADT-L50", "ADT-H25"])
-def test_the_trainer_ends_where_a_loop_by_hand_ends(tmp_path: Path, strategy: str, accumulate: int) -> None:
+def test_the_trainer_and_a_handwritten_loop_give_the_same_weights(
+    tmp_path: Path, strategy: str, accumulate: int
+) -> None:
     model, twin = tiny(), tiny()
     callback = FreezeCallback(strategy, probe_steps=2)
     make(
@@ -163,7 +166,7 @@ def test_the_trainer_ends_where_a_loop_by_hand_ends(tmp_path: Path, strategy: st
 @pytest.mark.parametrize(
     "optim", ["adamw_torch", "adamw_torch_fused", "adafactor", "rmsprop", "adagrad", "sgd"]
 )
-def test_after_the_switch_frozen_layers_rest_and_their_state_is_gone(tmp_path: Path, optim: str) -> None:
+def test_after_the_switch_frozen_layers_do_not_change_and_have_no_state(tmp_path: Path, optim: str) -> None:
     model, callback = tiny(), FreezeCallback("ADT-L50", probe_steps=3, freeze_embeddings="yes")
     marks = Recorder(lambda model, _: (trainable(model), prints(model)))
     sizes = Recorder(lambda _, optimizer: optimiser_bytes(optimizer.optimizer))
@@ -218,10 +221,10 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     ("strategy", "steps"),
     [("BOT50", [2]), ("LoRA", [2]), ("ADT-L50", [2, 3, 4]), ("ADT-H25", [1, 5])],
 )
-def test_resumed_training_ends_where_uninterrupted_training_ends(
+def test_resumed_and_uninterrupted_training_give_the_same_weights(
     tmp_path: Path, strategy: str, steps: list[int]
 ) -> None:
-    straight, whole = trained(tmp_path, strategy)
+    trainer, uninterrupted = trained(tmp_path, strategy)
     for step in steps:
         checkpoint = tmp_path / f"checkpoint-{step}"
         assert (checkpoint / PROBE_FILE).exists() is (strategy.startswith("ADT") and step < 3)
@@ -233,28 +236,28 @@ def test_resumed_training_ends_where_uninterrupted_training_ends(
                 save_strategy="no",
                 restore_callback_states_from_checkpoint=restore,
             )
-            assert same(straight.model, resumed.model), (step, restore)
+            assert same(trainer.model, resumed.model), (step, restore)
             current = next(c for c in resumed.callback_handler.callbacks if isinstance(c, FreezeCallback))
             assert (current is part) is not restore
-            assert current.plan == whole.plan
-            assert optimiser_bytes(resumed.optimizer) == optimiser_bytes(straight.optimizer)
+            assert current.plan == uninterrupted.plan
+            assert optimiser_bytes(resumed.optimizer) == optimiser_bytes(trainer.optimizer)
             assert len(resumed.optimizer.state) == sum(p.requires_grad for p in resumed.model.parameters())
     different, _ = trained(tmp_path / "other", strategy, max_steps=5, save_strategy="no")
-    assert not same(straight.model, different.model)
+    assert not same(trainer.model, different.model)
 
 
-def test_the_probes_snapshot_is_found_by_its_contents(tmp_path: Path) -> None:
-    straight, _ = trained(tmp_path / "run", "ADT-L50")
+def test_the_probes_snapshot_is_recognised_by_its_content(tmp_path: Path) -> None:
+    trainer, _ = trained(tmp_path / "run", "ADT-L50")
     moved_to = tmp_path / "kept" / "checkpoint-2"
     # A folder of the right name, but of another training.
     trained(tmp_path / "new", "ADT-L50", seed=1)
     shutil.copytree(tmp_path / "run" / "checkpoint-2", moved_to)
     resumed, _ = trained(tmp_path / "new", "ADT-L50", str(moved_to))
-    assert same(straight.model, resumed.model)
+    assert same(trainer.model, resumed.model)
 
 
-def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
-    straight, _ = trained(tmp_path, "ADT-L50")
+def test_unusable_checkpoints_are_refused(tmp_path: Path) -> None:
+    trainer, _ = trained(tmp_path, "ADT-L50")
     checkpoint = tmp_path / "checkpoint-2"
     with pytest.raises(StrategyError, match=r"was trained with FreezeCallback .*ADT-L50"):
         trained(tmp_path, "ADT-H50", str(checkpoint))
@@ -265,7 +268,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StrategyError, match=f"during its probe: this checkpoint's {PROBE_FILE}"):
         trained(tmp_path, "ADT-L50", str(moved_to))
     resumed, _ = trained(tmp_path, "ADT-L50", str(moved_to), resume_from_checkpoint=str(moved_to))
-    assert same(straight.model, resumed.model)
+    assert same(trainer.model, resumed.model)
     (moved_to / PROBE_FILE).unlink()
     with pytest.raises(StrategyError, match=f"during its probe: this checkpoint's {PROBE_FILE}"):
         trained(tmp_path, "ADT-L50", str(moved_to), resume_from_checkpoint=str(moved_to))
@@ -277,7 +280,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("strategy", "depth"), [("BOT50", 6), ("LoRA", 12), ("TOP50", 12), ("ADT-H50", None)]
 )
-def test_gradient_checkpointing_crosses_only_what_it_must(
+def test_gradient_checkpointing_does_not_deepen_the_backward_pass(
     tmp_path: Path, strategy: str, depth: int | None
 ) -> None:
     model, twin = tiny("gemma"), tiny("gemma")
@@ -321,13 +324,11 @@ def test_reentrant_checkpointing_is_refused_where_it_would_lose_gradients(tmp_pa
     assert all(seen == trainable(model) for seen in grads.seen)
 
 
-def test_a_callback_that_comes_too_late_is_refused(tmp_path: Path) -> None:
+def test_a_callback_added_after_the_optimiser_is_refused(tmp_path: Path) -> None:
     for strategy in ("BOT50", "ADT-L50", "LoRA"):
         trainer = make(tmp_path, tiny())
         trainer.add_callback(FreezeCallback(strategy))
-        with pytest.raises(
-            StrategyError, match=r"pass FreezeCallback in callbacks=\[...\] when making the Trainer"
-        ):
+        with pytest.raises(StrategyError, match=r"pass it in callbacks=\[...\] to the Trainer's constructor"):
             trainer.train()
     trainer = Trainer(
         model_init=lambda: tiny(),
@@ -342,9 +343,7 @@ def test_a_callback_that_comes_too_late_is_refused(tmp_path: Path) -> None:
 def test_an_optimiser_with_other_parameters_is_refused(tmp_path: Path) -> None:
     model = tiny()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    with pytest.raises(
-        StrategyError, match="the optimiser holds other parameters than those that BOT50 trains"
-    ):
+    with pytest.raises(StrategyError, match="the optimiser's parameters are not those that BOT50 trains"):
         make(tmp_path, model, FreezeCallback("BOT50"), optimizers=(optimizer, None))
     model = tiny()
     freeze(model, "BOT50")
@@ -352,7 +351,7 @@ def test_an_optimiser_with_other_parameters_is_refused(tmp_path: Path) -> None:
     make(tmp_path, model, FreezeCallback("BOT50"), optimizers=(optimizer, None)).train()
     trainer = make(tmp_path, tiny(), FreezeCallback("BOT50"))
     trainer.model.requires_grad_(True)
-    with pytest.raises(StrategyError, match="something changed what trains"):
+    with pytest.raises(StrategyError, match="requires_grad flags have changed since BOT50 set them"):
         trainer.train()
 
 
@@ -374,7 +373,7 @@ def test_trainings_that_cannot_freeze_are_refused(tmp_path: Path, monkeypatch: p
         FreezeCallback("BOT50", freeze_embeddings="maybe")
 
 
-def test_evaluation_early_stopping_and_the_best_model_go_on_working(tmp_path: Path) -> None:
+def test_evaluation_early_stopping_and_the_best_model_work(tmp_path: Path) -> None:
     callback = FreezeCallback("ADT-L50", probe_steps=2)
     model = tiny()
     trainer = make(
@@ -418,7 +417,7 @@ def test_a_second_training_probes_again(tmp_path: Path) -> None:
     assert moved(before, trainer.model) == trainable(trainer.model)
 
 
-def test_frozen_weights_of_another_type_resume_alike(tmp_path: Path) -> None:
+def test_frozen_weights_of_another_type_resume_equally(tmp_path: Path) -> None:
     runs = []
     for resume in (None, str(tmp_path / "checkpoint-3")):
         callback = FreezeCallback("ADT-L50", probe_steps=2, frozen_dtype=torch.bfloat16)
@@ -429,7 +428,7 @@ def test_frozen_weights_of_another_type_resume_alike(tmp_path: Path) -> None:
     assert same(runs[0].model, runs[1].model)
     saved = json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())
     assert saved["stateful_callbacks"]["FreezeCallback"]["args"]["frozen_dtype"] == "torch.bfloat16"
-    with pytest.raises(StrategyError, match="load the model anew"):
+    with pytest.raises(StrategyError, match="reload the model"):
         runs[0].train()
 
 
@@ -445,3 +444,16 @@ def test_sharded_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(StrategyError, match=f"does not support {sharding}"):
         FreezeCallback("BOT50").on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
     assert all(p.requires_grad for p in trainer.model.parameters())
+
+
+def test_a_controller_that_a_checkpoint_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Plain:
+        def step(self, optimizer: torch.optim.Optimizer) -> None:
+            return None
+
+    monkeypatch.setattr(AdaptiveLow, "controller", lambda *_: Plain())
+    trainer = make(tmp_path, tiny(), FreezeCallback("ADT-L50"))
+    with pytest.raises(StrategyError, match="cannot resume ADT-L50 from a checkpoint"):
+        trainer.train()

@@ -129,7 +129,7 @@ def measure(model: Any) -> MemoryUse:
 
 @pytest.mark.parametrize("kind", TINY)
 @pytest.mark.parametrize(("name", "embeddings"), CASES)
-def test_bytes_are_near_what_is_measured(kind: str, name: str, embeddings: str) -> None:
+def test_predicted_bytes_are_near_measured_ones(kind: str, name: str, embeddings: str) -> None:
     """Gradients to the byte, moments but for the step counts, activations and peak within 12 %."""
     model, _, predicted = frozen_model(kind, name, embeddings, "sdpa")
     used = measure(model)
@@ -191,19 +191,19 @@ def test_sizes_agree_with_transformers_on_the_meta_device(
 def test_gradients_and_moments_saved_by_bot(
     name: str, frozen: tuple[int, int], trainable: tuple[int, int]
 ) -> None:
-    """Percent saved by BOT25 and BOT50 with embeddings frozen and trainable, worked out by hand."""
+    """Percent saved by BOT25 and BOT50 with embeddings frozen and trainable, computed by hand."""
     shape = paper_shape(name)
 
     def of(name: str, embeddings_frozen: bool) -> int:
         layers = Strategy.parse(name).frozen_layers(shape.n_layers) if name != "ALL" else ()
-        found = cost(
+        predicted = cost(
             shape, layers, embeddings_frozen=embeddings_frozen, n_labels=2, batch_size=32, length=128
         )
-        return found.gradient_bytes + found.optimiser_bytes
+        return predicted.gradient_bytes + predicted.optimiser_bytes
 
-    whole = of("ALL", False)
+    full = of("ALL", False)
     for expected, embeddings_frozen in ((frozen, True), (trainable, False)):
-        saved = tuple(round(100 * (1 - of(n, embeddings_frozen) / whole)) for n in ("BOT25", "BOT50"))
+        saved = tuple(round(100 * (1 - of(n, embeddings_frozen) / full)) for n in ("BOT25", "BOT50"))
         assert saved == expected
 
 
@@ -216,23 +216,23 @@ def test_large_layers_approach_the_ideal_times(percent: int) -> None:
         layers = Strategy.parse(name).frozen_layers(40) if name != "ALL" else ()
         return cost(shape, layers, embeddings_frozen=embeddings_frozen, n_labels=2, batch_size=1, length=1)
 
-    whole = at("ALL", False)
-    assert at(f"BOT{percent}", True).step_time_ratio(whole) == pytest.approx(
+    full = at("ALL", False)
+    assert at(f"BOT{percent}", True).step_time_ratio(full) == pytest.approx(
         float((3 - 2 * ratio) / 3), abs=1e-3
     )
     for kind in ("TOP", "INT"):
-        found = at(f"{kind}{percent}", False).step_time_ratio(whole)
-        assert found == pytest.approx(float((3 - ratio) / 3), abs=1e-3)
+        ratio_of_times = at(f"{kind}{percent}", False).step_time_ratio(full)
+        assert ratio_of_times == pytest.approx(float((3 - ratio) / 3), abs=1e-3)
 
 
 def test_freezing_more_never_costs_more() -> None:
     recipe, shape = load_space("paper").recipe, paper_shape("gemma-2b")
-    whole = Strategy.parse("ALL").cost(shape, recipe, n_labels=2, length=128)
+    full = Strategy.parse("ALL").cost(shape, recipe, n_labels=2, length=128)
     for kind in ("BOT", "TOP", "ADT-L"):
         costs = [
             Strategy.parse(f"{kind}{r}").cost(shape, recipe, n_labels=2, length=128) for r in (25, 50, 75)
         ]
-        for more, less in zip([whole, *costs], costs, strict=False):
+        for more, less in zip([full, *costs], costs, strict=False):
             assert less.training_bytes < more.training_bytes
             assert less.backward_flops < more.backward_flops
             assert less.forward_flops == more.forward_flops
@@ -244,11 +244,11 @@ def test_every_paper_strategy_has_a_cost_on_every_paper_model() -> None:
     for model in PAPER_MODELS:
         shape = paper_shape(model)
         for name in paper_strategies():
-            found = Strategy.parse(name).cost(shape, recipe, n_labels=2, length=96)
+            predicted = Strategy.parse(name).cost(shape, recipe, n_labels=2, length=96)
             frozen = Strategy.parse(name).frozen_count(shape.n_layers)
-            assert found.trainable_parameters < found.total_parameters or name == "ALL"
+            assert predicted.trainable_parameters < predicted.total_parameters or name == "ALL"
             if name.startswith(("INT", "TOP", "ADT")):
-                assert found.trainable_parameters == shape.parameters(2) - frozen * shape.layer_parameters
+                assert predicted.trainable_parameters == shape.parameters(2) - frozen * shape.layer_parameters
 
 
 def test_an_unknown_architecture_is_named() -> None:

@@ -24,9 +24,9 @@ def test_equal_bits_have_equal_fingerprints(dtype: torch.dtype) -> None:
     assert fingerprint(torch.zeros(0, dtype=dtype)) == fingerprint(torch.ones(0, dtype=dtype))
 
 
-def test_small_and_patterned_changes_are_found() -> None:
+def test_small_and_patterned_changes_are_detected() -> None:
     tensor = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    whole = fingerprint(tensor)
+    original = fingerprint(tensor)
     bits = tensor.view(torch.int32)
 
     def changed(positions: list[int], by: list[int]) -> int:
@@ -34,18 +34,18 @@ def test_small_and_patterned_changes_are_found() -> None:
         copy[positions] += torch.tensor(by, dtype=torch.int32)
         return fingerprint(copy.view(torch.float32))
 
-    assert all(changed([i], [1]) != whole for i in range(0, 1000, 37))
-    assert changed([10, 11, 12], [1, -2, 1]) != whole
-    assert changed([10, 20], [1, -1]) != whole
+    assert all(changed([i], [1]) != original for i in range(0, 1000, 37))
+    assert changed([10, 11, 12], [1, -2, 1]) != original
+    assert changed([10, 20], [1, -1]) != original
     swapped = tensor.clone()
     swapped[[4, 5]] = tensor[[5, 4]]
-    assert fingerprint(swapped) != whole
-    assert fingerprint(tensor.roll(1)) != whole
+    assert fingerprint(swapped) != original
+    assert fingerprint(tensor.roll(1)) != original
     assert fingerprint(torch.zeros(3)) != fingerprint(-torch.zeros(3))
     assert fingerprint(torch.zeros(3)) != fingerprint(torch.zeros(4))
 
 
-def test_the_fingerprint_sees_beyond_its_first_chunk() -> None:
+def test_the_fingerprint_covers_all_chunks() -> None:
     tensor = torch.zeros((1 << 22) + 5, dtype=torch.uint8)
     before = fingerprint(tensor)
     tensor[-1] = 1
@@ -81,7 +81,7 @@ def observe(lie: str) -> ProofResult:
     return proof.conclude(optimizer)
 
 
-def test_an_honest_run_is_proved() -> None:
+def test_the_proof_holds_for_a_correct_run() -> None:
     result = observe("none")
     assert result == ProofResult(True, True, True, 2)
     assert result.holds
@@ -97,7 +97,7 @@ def test_an_honest_run_is_proved() -> None:
         ("state of a frozen one is kept", "optimiser_holds_trainable"),
     ],
 )
-def test_every_lie_is_found(lie: str, field: str) -> None:
+def test_every_violation_is_detected(lie: str, field: str) -> None:
     result = observe(lie)
     assert not result.holds
     false = [

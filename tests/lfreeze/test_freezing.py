@@ -32,7 +32,7 @@ def frozen_layers(model: nn.Module) -> list[int]:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", ["BOT50", "TOP25", "INT33"])
-def test_gradients_reach_what_trains_and_nothing_else(name: str, strategy: str) -> None:
+def test_only_trainable_parameters_get_gradients(name: str, strategy: str) -> None:
     model = build(name).train()
     plan = freeze(model, strategy)
     assert (
@@ -118,7 +118,7 @@ def test_lora_targets_are_a_list_of_names() -> None:
             freeze(build("llama"), "LoRA", lora_targets=targets)
 
 
-def test_lora_on_an_architecture_without_its_targets_says_so() -> None:
+def test_lora_on_an_architecture_without_its_targets_is_refused() -> None:
     with pytest.raises(StrategyError, match=r"no module named q_proj, v_proj in GPT2.*lora_targets"):
         freeze(build("gpt2"), "LoRA")
     with pytest.raises(StrategyError, match=r"no module named valu in BertForSequenceClassification"):
@@ -130,16 +130,16 @@ def test_models_with_adapters_are_refused() -> None:
     model = make_model()
     freeze(model, "LoRA")
     for strategy in ("BOT50", "LoRA"):
-        with pytest.raises(StrategyError, match="holds adapters already"):
+        with pytest.raises(StrategyError, match="has adapters already"):
             freeze(model, strategy)
 
 
-def test_adaptive_strategies_point_to_adaptive_freezing() -> None:
+def test_freeze_refers_adaptive_strategies_to_adaptive_freezing() -> None:
     with pytest.raises(StrategyError, match=r"use AdaptiveFreezing\(model, 'ADT-L50'\)"):
         freeze(make_model(), "ADT-L50")
 
 
-def test_a_plan_reads_well() -> None:
+def test_a_plan_prints_its_layers_and_parameters() -> None:
     text = str(freeze(make_model(), "BOT50"))
     assert text.startswith("BOT50: 2 of 4 layers frozen")
     assert "■■□□" in text
@@ -162,7 +162,7 @@ def test_sharded_models_are_refused() -> None:
         freeze(model, "BOT50")
 
 
-def test_the_optimiser_keeps_the_moments_of_what_stays() -> None:
+def test_the_optimiser_keeps_the_moments_of_remaining_parameters() -> None:
     model = make_model()
     body = [p for n, p in model.named_parameters() if n != "score.weight"]
     optimizer = torch.optim.AdamW([{"params": body}, {"params": [model.score.weight], "lr": 0.1}])

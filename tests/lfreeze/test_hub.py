@@ -1,4 +1,4 @@
-"""The hub, on loopback: fetch, offline, gated, wrong revision, a cut download, changed content."""
+"""The hub, on loopback: fetch, offline, gated, wrong revision, an interrupted download, changed content."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def pairs(n: int, first: str, second: str, labels: int) -> dict[str, list[Any]]:
 
 def glue() -> dict[str, bytes]:
     """Train in two files, as a large split is; MNLI with its two validation splits."""
-    whole = pairs(40, "sentence1", "sentence2", 2)
-    halves = [{k: v[part] for k, v in whole.items()} for part in (slice(0, 20), slice(20, 40))]
+    examples = pairs(40, "sentence1", "sentence2", 2)
+    halves = [{k: v[part] for k, v in examples.items()} for part in (slice(0, 20), slice(20, 40))]
     files = {f"rte/train-{i:05}-of-00002.parquet": parquet(half) for i, half in enumerate(halves)}
     files["rte/validation-00000-of-00001.parquet"] = parquet(pairs(24, "sentence1", "sentence2", 2))
     files["mnli/train-00000-of-00001.parquet"] = parquet(pairs(30, "premise", "hypothesis", 3))
@@ -62,10 +62,10 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def asked(hub: HubServer, tmp_path: Path) -> Any:
-    """Runs `reproduce` against the hub, with a cache of its own."""
+def reproduce(hub: HubServer, tmp_path: Path) -> Any:
+    """Runs `reproduce` against the hub, with its own cache."""
 
-    def ask(*arguments: str, expect: int = 0, **variables: str) -> str:
+    def run(*arguments: str, expect: int = 0, **variables: str) -> str:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
         environment |= {
             "HF_ENDPOINT": hub.endpoint,
@@ -88,14 +88,16 @@ def asked(hub: HubServer, tmp_path: Path) -> Any:
             assert done.stderr.count("\n") == 1, done.stderr
         return output
 
-    return ask
+    return run
 
 
-def test_fetch_then_run_offline_then_refuse_what_changed(hub: HubServer, asked: Any, tmp_path: Path) -> None:
-    """The whole way: a model and data fetched, locked, used without the hub, and changed on the hub."""
+def test_fetch_then_run_offline_then_refuse_changed_inputs(
+    hub: HubServer, reproduce: Any, tmp_path: Path
+) -> None:
+    """A model and data are fetched, locked, used without the hub, and changed on the hub."""
     first = hub.add_model("someone/small-llama", tmp_path / "files")
     tasks = ["--models", "someone/small-llama", "--tasks", "tiny-cb", *SMALL, "--artifacts", "out"]
-    printed = asked("fetch", *tasks)
+    printed = reproduce("fetch", *tasks)
     assert f"revision {first}" in printed
     lock = tomllib.loads((tmp_path / "out" / "inputs.lock.toml").read_text())
     model = lock["models"]["someone/small-llama"]
@@ -105,7 +107,7 @@ def test_fetch_then_run_offline_then_refuse_what_changed(hub: HubServer, asked: 
         "model.safetensors.index.json",
     }
     hub.requests.clear()
-    asked("run", *tasks, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
+    reproduce("run", *tasks, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert hub.requests == []
     rows = read_trials([tmp_path / "out"]).frame
     assert rows["status"].to_list() == ["ok", "ok"]
@@ -116,18 +118,18 @@ def test_fetch_then_run_offline_then_refuse_what_changed(hub: HubServer, asked: 
     config = json.loads((tmp_path / "files" / "config.json").read_text())
     (tmp_path / "files" / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
     second = hub.add_model("someone/small-llama", tmp_path / "files")
-    message = asked("run", *tasks, expect=2)
+    message = reproduce("run", *tasks, expect=2)
     for expected in ("someone/small-llama", "inputs.lock.toml", first[:12], second[:12], "--accept-inputs"):
         assert expected in message
     old = set((tmp_path / "out" / "trials").rglob("*.parquet"))
-    asked("run", *tasks, "--accept-inputs")
+    reproduce("run", *tasks, "--accept-inputs")
     rows = read_trials([tmp_path / "out"]).frame
     assert rows["model_revision"].to_list() == [second, second]
     moved = {p.name for p in (tmp_path / "out" / "superseded" / "trials").rglob("*.parquet")}
     assert moved == {p.name for p in old}
 
 
-def test_glue_and_super_glue_from_the_hub(hub: HubServer, asked: Any, tmp_path: Path) -> None:
+def test_glue_and_super_glue_from_the_hub(hub: HubServer, reproduce: Any, tmp_path: Path) -> None:
     """SuperGLUE's repository holds a script; its Parquet files are on the hub's own branch."""
     hub.add_dataset("nyu-mll/glue", glue())
     sha = hub.repos["datasets", "nyu-mll/glue"].refs["main"]
@@ -139,7 +141,7 @@ def test_glue_and_super_glue_from_the_hub(hub: HubServer, asked: Any, tmp_path: 
     cb["cb/validation/0000.parquet"] = parquet(pairs(6, "premise", "hypothesis", 3))
     converted = hub.add_dataset("aps/super_glue", cb, ref="refs/convert/parquet")
     tasks = ["--tasks", "rte,mnli,cb", "--artifacts", "out"]
-    asked("fetch", *tasks)
+    reproduce("fetch", *tasks)
     lock = tomllib.loads((tmp_path / "out" / "inputs.lock.toml").read_text())["tasks"]
     assert {name: (t["n_train"], t["n_validation"]) for name, t in lock.items()} == {
         "rte": (40, 24),
@@ -150,60 +152,66 @@ def test_glue_and_super_glue_from_the_hub(hub: HubServer, asked: Any, tmp_path: 
     assert lock["cb"]["revision"] == converted
     assert set(lock["rte"]["files"]) == {name for name in glue() if name.startswith("rte/")}
     hub.requests.clear()
-    asked("trial", "--strategy", "ALL", "--model", "tiny-gemma", "--task", "mnli", *FAST, HF_HUB_OFFLINE="1")
-    # A commit that is wholly cached is read without a question, offline or not.
-    asked("trial", "--strategy", "ALL", "--model", "tiny-gemma", "--task", "rte", *FAST)
+    reproduce(
+        "trial", "--strategy", "ALL", "--model", "tiny-gemma", "--task", "mnli", *FAST, HF_HUB_OFFLINE="1"
+    )
+    # A completely cached commit is read without a request, offline or not.
+    reproduce("trial", "--strategy", "ALL", "--model", "tiny-gemma", "--task", "rte", *FAST)
     assert [path for _, path in hub.requests if "glue" in path] == []
 
 
-def test_a_gated_model(hub: HubServer, asked: Any, tmp_path: Path) -> None:
+def test_a_gated_model(hub: HubServer, reproduce: Any, tmp_path: Path) -> None:
     hub.add_model("someone/gated", tmp_path / "files", gated=True)
     fetch = ["fetch", "--models", "someone/gated", *SMALL]
     for variables in ({}, {"HF_TOKEN": "hf_other"}):
-        message = asked(*fetch, expect=2, **variables)
+        message = reproduce(*fetch, expect=2, **variables)
         assert f"gated: accept its terms at {hub.endpoint}/someone/gated" in message
         assert "HF_TOKEN" in message
-    examined = asked("doctor", "--models", "someone/gated", *SMALL, expect=1)
+    examined = reproduce("doctor", "--models", "someone/gated", *SMALL, expect=1)
     assert "gated" in examined
-    asked("doctor", "--models", "someone/gated", *SMALL, HF_TOKEN=TOKEN)
-    asked(*fetch, HF_TOKEN=TOKEN)
+    reproduce("doctor", "--models", "someone/gated", *SMALL, HF_TOKEN=TOKEN)
+    reproduce(*fetch, HF_TOKEN=TOKEN)
     assert TOKEN not in (tmp_path / "artifacts" / "embedded" / "inputs.lock.toml").read_text()
-    asked("doctor", "--models", "someone/gated", *SMALL)
+    reproduce("doctor", "--models", "someone/gated", *SMALL)
 
 
-def test_what_is_not_there(hub: HubServer, asked: Any) -> None:
+def test_missing_repositories_revisions_and_files(hub: HubServer, reproduce: Any) -> None:
     trial = ["trial", "--strategy", "ALL", "--task", "tiny-cb", *FAST, "--model"]
-    assert "no revision 'v9' on the hub" in asked(*trial, "someone/small-llama@v9", expect=2)
-    assert "there is no model someone/else on the hub" in asked(*trial, "someone/else", expect=2)
-    message = asked(*trial, "someone/small-llama", expect=2, HF_HUB_OFFLINE="1")
+    assert "no revision 'v9' on the hub" in reproduce(*trial, "someone/small-llama@v9", expect=2)
+    assert "there is no model someone/else on the hub" in reproduce(*trial, "someone/else", expect=2)
+    message = reproduce(*trial, "someone/small-llama", expect=2, HF_HUB_OFFLINE="1")
     assert "not in the cache" in message
     assert "reproduce fetch" in message
-    message = asked(*trial, "someone/small-llama", expect=2, HF_ENDPOINT="http://127.0.0.1:9")
-    assert "http://127.0.0.1:9 does not give it" in message
+    message = reproduce(*trial, "someone/small-llama", expect=2, HF_ENDPOINT="http://127.0.0.1:9")
+    assert "cannot be downloaded from http://127.0.0.1:9" in message
     hub.add_dataset("nyu-mll/glue", {"README.md": b""})
-    message = asked("trial", "--strategy", "ALL", "--task", "rte", "--model", "tiny-gemma", expect=2)
+    message = reproduce("trial", "--strategy", "ALL", "--task", "rte", "--model", "tiny-gemma", expect=2)
     assert "task rte" in message
 
 
-def test_a_download_that_is_cut_goes_on_where_it_stopped(hub: HubServer, asked: Any, tmp_path: Path) -> None:
+def test_an_interrupted_download_continues_where_it_stopped(
+    hub: HubServer, reproduce: Any, tmp_path: Path
+) -> None:
     write_causal(tmp_path / "large", hidden_size=512, intermediate_size=512)
     hub.add_model("someone/large", tmp_path / "large")
     stored = (tmp_path / "large" / "model.safetensors").read_bytes()
     fetch = ["fetch", "--models", "someone/large", *SMALL]
     hub.cut("model.safetensors", 12_000_000)
-    asked(*fetch)
-    assert [asked for path, asked in hub.ranges if path.endswith("model.safetensors")] == ["bytes=10485760-"]
+    reproduce(*fetch)
+    assert [requested for path, requested in hub.ranges if path.endswith("model.safetensors")] == [
+        "bytes=10485760-"
+    ]
     (file,) = (tmp_path / "hub").rglob("snapshots/*/model.safetensors")
     assert file.read_bytes() == stored
 
 
-def test_a_download_that_never_ends_leaves_nothing_half_read(
-    hub: HubServer, asked: Any, tmp_path: Path
+def test_a_download_that_never_completes_leaves_no_partial_file(
+    hub: HubServer, reproduce: Any, tmp_path: Path
 ) -> None:
     hub.cut(".safetensors", 1000, times=1000)
     names = ["--models", "someone/small-llama", *SMALL]
-    assert "someone/small-llama is not in the cache" in asked("fetch", *names, expect=2)
+    assert "someone/small-llama is not in the cache" in reproduce("fetch", *names, expect=2)
     assert not list((tmp_path / "hub").rglob("snapshots/*/*.safetensors"))
-    asked("run", *names, expect=2, HF_HUB_OFFLINE="1")
+    reproduce("run", *names, expect=2, HF_HUB_OFFLINE="1")
     hub._cuts.clear()
-    asked("fetch", *names)
+    reproduce("fetch", *names)

@@ -50,7 +50,7 @@ def test_values_that_cannot_be_used(values: dict[str, Any], name: str, value: An
     assert name in str(caught.value)
 
 
-def test_text_becomes_the_values_type(values: dict[str, Any]) -> None:
+def test_text_is_converted_to_the_type_of_the_value(values: dict[str, Any]) -> None:
     assert coerce("steps", "7") == 7
     assert coerce("learning_rate", "1e-4") == 1e-4
     assert coerce("lora_targets", "q_proj,k_proj") == ("q_proj", "k_proj")

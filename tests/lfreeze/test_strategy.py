@@ -1,4 +1,4 @@
-"""Strategies as data: the selections, worked out by hand from the paper's text, and what is refused."""
+"""Strategies as data: the selections, computed by hand from the paper's text, and unusable names."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_selections_by_position(name: str, n_layers: int) -> None:
 
 @pytest.mark.parametrize("kind", ["ADT-L", "ADT-H"])
 @pytest.mark.parametrize("percent", ADAPTIVE_COUNTS)
-def test_adaptive_strategies_fix_the_number_alone(kind: str, percent: str) -> None:
+def test_adaptive_strategies_determine_only_the_number_of_layers(kind: str, percent: str) -> None:
     strategy = Strategy.parse(kind + percent)
     for n_layers, count in ADAPTIVE_COUNTS[percent].items():
         assert strategy.frozen_count(n_layers) == count
@@ -86,7 +86,7 @@ def test_adaptive_strategies_fix_the_number_alone(kind: str, percent: str) -> No
             strategy.frozen_layers(n_layers)
 
 
-def test_the_seventeen() -> None:
+def test_the_papers_17_strategies() -> None:
     assert paper_strategies() == (
         "ALL", "LoRA", "INT25", "INT33", "INT50", "BOT25", "BOT50", "BOT75", "TOP25", "TOP50", "TOP75",
         "ADT-L25", "ADT-L50", "ADT-L75", "ADT-H25", "ADT-H50", "ADT-H75",
@@ -132,7 +132,7 @@ def test_names_are_canonical(text: str, name: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "FOO", "FOO25", "BOT", "BOT2x5", "ALL50", "LoRA8", "BOTTOM25", "25", "BOT1e1"]
 )
-def test_unknown_names_are_refused_with_what_is_accepted(text: str) -> None:
+def test_unknown_names_are_refused_with_the_accepted_ones(text: str) -> None:
     with pytest.raises(StrategyError, match="accepted are ALL, LoRA, INT<ratio>") as caught:
         Strategy.parse(text)
     assert repr(text) in str(caught.value)
@@ -147,14 +147,14 @@ def test_ratios_outside_0_to_100_are_refused(ratio: str) -> None:
 def test_a_ratio_that_freezes_nothing_or_everything_is_refused() -> None:
     with pytest.raises(StrategyError, match="BOT5 freezes no layer of a model with 8 layers"):
         Strategy.parse("BOT5").frozen_layers(8)
-    with pytest.raises(StrategyError, match="a model with 1 layer; that takes at least 2 layers"):
+    with pytest.raises(StrategyError, match="a model with 1 layer; at least 2 layers are needed"):
         Strategy.parse("BOT50").frozen_layers(1)
     with pytest.raises(StrategyError, match="freezes no layer"):
         Strategy.parse("ADT-L10").frozen_count(8)
 
 
-def test_a_new_kind_is_one_file_and_nothing_else(tmp_path: Path) -> None:
-    """Random layers, drawn by the seed: found, parsed, selected and trained with."""
+def test_a_new_kind_is_one_file(tmp_path: Path) -> None:
+    """A kind that draws layers by the seed is registered, parsed, and trained with."""
     (tmp_path / "random_layers.py").write_text(
         "import random\n"
         "from lfreeze.strategy import Kind, register\n\n\n"

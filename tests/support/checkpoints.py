@@ -77,7 +77,7 @@ def tokenizer_files(*, pad: bool = True, eos: bool = True) -> dict[str, bytes]:
 def write_minicpm(
     folder: Path, dtype: torch.dtype = torch.float32, **changes: Any
 ) -> dict[str, torch.Tensor]:
-    """A MiniCPM checkpoint with its remote code beside it; the tensors as stored."""
+    """A MiniCPM checkpoint with its remote code in the same folder; the tensors as stored."""
     config = MINICPM | changes
     hidden, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
     head = hidden // config["num_attention_heads"]

@@ -47,7 +47,7 @@ class _Refused(Exception):
 
 @dataclass
 class Repo:
-    """A repository: its commits, each a whole tree, and the names that point at them."""
+    """A repository: its commits, each with its complete tree, and the names that point to them."""
 
     repo_id: str
     kind: str  # "models" or "datasets"
@@ -120,9 +120,9 @@ def _tree(files: Mapping[str, bytes], folder: str, recursive: bool) -> Iterator[
 class HubServer:
     """The hub, serving while the context is open.
 
-    `tokens` are those with access to every gated repository. `requests` holds what was asked, in order,
+    `tokens` are those with access to every gated repository. `requests` lists the requests, in order,
     as (method, path still quoted and without its query); `ranges` the (path, Range header) of the GETs
-    that had one. A client also asks for /api/agent-harnesses, once per HF_HOME and before anything else.
+    that had one. A client also requests /api/agent-harnesses, once per HF_HOME and before anything else.
     Other machines reach it where `host` is an address of this one.
     """
 
@@ -297,9 +297,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             headers["ETag"] = f'"{_git_oid(content)}"'
         status, start, stop = 200, 0, len(content)
-        if self.command == "GET" and (asked := self.headers.get("Range")):
-            self.hub.ranges.append((path, asked))
-            match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked)
+        if self.command == "GET" and (requested := self.headers.get("Range")):
+            self.hub.ranges.append((path, requested))
+            match = re.fullmatch(r"bytes=(\d*)-(\d*)", requested)
             if match and (match[1] or match[2]):
                 start = int(match[1]) if match[1] else max(0, len(content) - int(match[2]))
                 stop = min(int(match[2]) + 1, len(content)) if match[1] and match[2] else len(content)

@@ -18,7 +18,7 @@ from tests.support.hub_server import HubServer
 
 TOKEN = "hf_reader"
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 1000, "1_Pooling/config.json": b"[]"}
-# Runs what a test asks for, so that an error's kind comes back the same way as a result.
+# Runs what a test sends, so that an error's kind comes back the same way as a result.
 CLIENT = """
 import json, sys
 from huggingface_hub import HfApi, auth_check, hf_hub_download, snapshot_download
@@ -43,7 +43,7 @@ def ask(hub: HubServer, home: Path, code: str, **env: str) -> dict[str, Any]:
     """The answer of some code in a process whose hub is this one, and whose cache is in `home`."""
     own = ("HF_", "HUGGING", "TRANSFORMERS_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    # A proxy would be asked for loopback addresses too.
+    # A proxy would receive requests for loopback addresses too.
     env = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"} | env
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", CLIENT.format(code=textwrap.indent(code, "    "))],
@@ -66,7 +66,9 @@ def downloads(hub: HubServer) -> list[tuple[str, str]]:
     return [request for request in hub.requests if "/resolve/" in request[1]]
 
 
-def test_a_snapshot_is_the_repository_and_asks_nothing_once_cached(hub: HubServer, tmp_path: Path) -> None:
+def test_a_snapshot_equals_the_repository_and_needs_no_request_once_cached(
+    hub: HubServer, tmp_path: Path
+) -> None:
     snapshot = ask(hub, tmp_path, "return snapshot_download('org/model')")["result"]
     assert tree(snapshot) == FILES
     assert Path(snapshot).name == hub.repos["models", "org/model"].refs["main"]
@@ -126,7 +128,7 @@ def test_a_gated_repository_needs_a_token_with_access(hub: HubServer, tmp_path: 
     assert tree(ask(hub, tmp_path, code, HF_TOKEN=TOKEN)["result"]) == FILES
 
 
-def test_tokens_belong_to_somebody_or_to_nobody(hub: HubServer, tmp_path: Path) -> None:
+def test_only_known_tokens_have_an_account(hub: HubServer, tmp_path: Path) -> None:
     known = ask(hub, tmp_path, f"return HfApi().whoami({TOKEN!r})['name']")
     unknown = ask(hub, tmp_path, "return HfApi().whoami('hf_stranger')['name']")
     assert known == {"result": "tester"}
@@ -134,7 +136,7 @@ def test_tokens_belong_to_somebody_or_to_nobody(hub: HubServer, tmp_path: Path) 
     assert "Invalid user token" in unknown["message"]
 
 
-def test_what_is_not_there_is_named(hub: HubServer, tmp_path: Path) -> None:
+def test_missing_repositories_revisions_and_files_are_named(hub: HubServer, tmp_path: Path) -> None:
     errors = {
         "snapshot_download('org/model', revision='nope')": "RevisionNotFoundError",
         f"snapshot_download('org/model', revision={'0' * 40!r})": "RevisionNotFoundError",
@@ -159,25 +161,25 @@ return named
     assert ask(hub, tmp_path, code) == {"result": errors}
 
 
-def test_a_download_cut_off_starts_again_within_the_call(hub: HubServer, tmp_path: Path) -> None:
+def test_an_interrupted_small_download_restarts_within_the_call(hub: HubServer, tmp_path: Path) -> None:
     hub.cut("model.safetensors", after_bytes=1000)
     path = ask(hub, tmp_path, "return hf_hub_download('org/model', 'model.safetensors')")["result"]
     assert Path(path).read_bytes() == FILES["model.safetensors"]
-    # What a file's first 10 MiB brought before the cut is dropped, so it is asked for whole again.
+    # What arrives before a cut within the first 10 MiB is dropped, so the whole file is requested again.
     assert [method for method, _ in downloads(hub)] == ["HEAD", "GET", "GET"]
     assert hub.ranges == []
 
 
-def test_a_large_download_cut_off_resumes_within_the_call(hub: HubServer, tmp_path: Path) -> None:
+def test_an_interrupted_large_download_resumes_within_the_call(hub: HubServer, tmp_path: Path) -> None:
     content = os.urandom(1024) * (12 * 1024)
     hub.add_model("org/large", {"model.safetensors": content})
     hub.cut("model.safetensors", after_bytes=11 * 1024 * 1024)
     path = ask(hub, tmp_path, "return hf_hub_download('org/large', 'model.safetensors')")["result"]
     assert Path(path).read_bytes() == content
-    assert [asked for _, asked in hub.ranges] == [f"bytes={10 * 1024 * 1024}-"]
+    assert [requested for _, requested in hub.ranges] == [f"bytes={10 * 1024 * 1024}-"]
 
 
-def test_a_download_that_keeps_being_cut_off_leaves_nothing_behind(hub: HubServer, tmp_path: Path) -> None:
+def test_a_download_that_is_always_interrupted_leaves_nothing(hub: HubServer, tmp_path: Path) -> None:
     code = "return snapshot_download('org/model')"
     # Five retries follow the first try, so that the next call finds the hub well again.
     hub.cut("model.safetensors", after_bytes=1000, times=6)
@@ -196,7 +198,7 @@ def test_a_download_that_keeps_being_cut_off_leaves_nothing_behind(hub: HubServe
     assert hub.ranges == []
 
 
-def test_a_dataset_has_its_converted_files_on_a_ref_of_their_own(hub: HubServer, tmp_path: Path) -> None:
+def test_a_datasets_converted_files_are_on_their_own_ref(hub: HubServer, tmp_path: Path) -> None:
     main = hub.add_dataset("org/data", {"README.md": b"# Data"})
     converted = hub.add_dataset(
         "org/data", {"default/train/0000.parquet": b"PAR1"}, ref="refs/convert/parquet"
@@ -214,7 +216,7 @@ return path, HfApi().list_repo_files(**data), HfApi().repo_info(**data).sha, HfA
     assert answer[1:] == [["default/train/0000.parquet"], converted, main]
 
 
-def test_a_new_commit_is_main_and_the_old_one_stays(hub: HubServer, tmp_path: Path) -> None:
+def test_a_new_commit_becomes_main_and_the_old_one_stays_available(hub: HubServer, tmp_path: Path) -> None:
     old = hub.repos["models", "org/model"].refs["main"]
     new = hub.add_model("org/model", FILES | {"config.json": b'{"a": 1}'})
     answer = ask(
@@ -234,7 +236,7 @@ def test_a_folder_is_a_repository(hub: HubServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "answered", "part"),
+    ("requested", "answered", "part"),
     [
         ("bytes=2-4", "bytes 2-4/10", b"234"),
         ("bytes=7-", "bytes 7-9/10", b"789"),
@@ -242,9 +244,9 @@ def test_a_folder_is_a_repository(hub: HubServer, tmp_path: Path) -> None:
         ("bytes=5-99", "bytes 5-9/10", b"56789"),
     ],
 )
-def test_a_part_of_a_file_is_served(hub: HubServer, asked: str, answered: str, part: bytes) -> None:
+def test_a_part_of_a_file_is_served(hub: HubServer, requested: str, answered: str, part: bytes) -> None:
     hub.add_model("digits", {"ten.txt": b"0123456789"})
-    request = Request(f"{hub.endpoint}/digits/resolve/main/ten.txt", headers={"Range": asked})
+    request = Request(f"{hub.endpoint}/digits/resolve/main/ten.txt", headers={"Range": requested})
     with urlopen(request) as response:
         assert response.status == 206
         assert response.headers["Content-Range"] == answered

@@ -15,7 +15,7 @@ import polars as pl
 
 from reproduce.report.analysis.aggregates import distinct_trials
 from reproduce.report.text.tables import MOST_ROWS
-from reproduce.store.schema import STEP_SCHEMA
+from reproduce.store.schema import STEP_SCHEMA, TRIAL_COLUMNS
 
 MOST_TRIALS = MOST_ROWS
 MOST_POINTS = 50
@@ -23,20 +23,8 @@ _DIGITS = 9
 _LOSS_DIGITS = 4
 _UNKNOWN = "neither a value nor a reason was recorded"
 
-# A group of columns runs from the named one to the next group's, in the order of ``TRIAL_SCHEMA``.
-_GROUPS = {
-    "schema_version": "Identity",
-    "strategy": "Factors",
-    "status": "Outcome",
-    "validation_accuracy": "Accuracy",
-    "step_seconds_median": "Speed",
-    "memory_method": "Memory",
-    "n_layers": "Freezing",
-    "weights": "Inputs",
-    "git_commit": "Provenance",
-}
-_RECIPE = "recipe_"
-_NOT_SHOWN = "null_reasons"
+# The folder's name, which is no column of the files.
+_OTHER_GROUP = "Provenance"
 
 
 def trial_records(trials: pl.DataFrame, steps: pl.LazyFrame | None = None) -> dict[str, Any]:
@@ -56,11 +44,11 @@ def trial_records(trials: pl.DataFrame, steps: pl.LazyFrame | None = None) -> di
     rows = distinct_trials(trials)
     if rows.height > MOST_TRIALS:
         return {"count": rows.height, "columns": []}
-    reasons = [_reasons(entries) for entries in rows[_NOT_SHOWN].to_list()]
-    columns, group = [], ""
+    reasons = [_reasons(entries) for entries in rows["null_reasons"].to_list()]
+    columns = []
     for name in rows.columns:
-        group = "Recipe" if name.startswith(_RECIPE) else _GROUPS.get(name, group)
-        if name != _NOT_SHOWN:
+        group = TRIAL_COLUMNS[name].group if name in TRIAL_COLUMNS else _OTHER_GROUP
+        if group:
             values = zip(rows[name].to_list(), reasons, strict=True)
             cells = [_cell(value, known.get(name, _UNKNOWN)) for value, known in values]
             columns.append(_packed(name, group, cells))

@@ -9,40 +9,12 @@ import polars as pl
 
 from lfreeze.recipe import field_types
 from reproduce.report.formatting import NONE, memory_unit, number, plural
+from reproduce.store.columns import ORIGINS
+from reproduce.store.schema import TRIAL_COLUMNS
 
 _MOST = 6  # distinct values that are listed
 _HASH_DIGITS = 12
 
-_GROUPS = {
-    "Software": {
-        "git_commit": "git commit",
-        "git_dirty": "uncommitted changes",
-        "image_digest": "container image",
-        "lfreeze_version": "lfreeze",
-        "python_version": "Python",
-        "torch_version": "PyTorch",
-        "transformers_version": "Transformers",
-        "peft_version": "PEFT",
-        "ray_version": "Ray",
-    },
-    "Hardware": {
-        "device": "device",
-        "gpu_name": "GPU",
-        "gpu_memory_bytes": "GPU memory",
-        "gpu_share": "share of a GPU per trial",
-        "cpu_model": "CPU",
-        "platform": "platform",
-        "cuda_version": "CUDA",
-        "cudnn_version": "cuDNN",
-        "driver_version": "driver",
-    },
-    "Measuring": {
-        "memory_method": "memory measured by",
-        "exclusive": "exclusive use of the device",
-        "attention_implementation": "attention",
-        "deterministic_algorithms": "deterministic algorithms",
-    },
-}
 # What the paper does not specify: recipe field -> the question that its value answers.
 _OPEN = {
     "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: only for the kinds that specify it, such as BOT and LoRA",
@@ -73,8 +45,11 @@ def origins(trials: pl.DataFrame, command: str | None) -> dict[str, list[Fact]]:
     if not trials.height:
         return {"Run": [Fact("command", (command,))]} if command else {}
     groups = {"Run": _run(trials, command), "Inputs": _inputs(trials)}
-    for title, columns in _GROUPS.items():
-        groups[title] = [Fact(name, _distinct(trials, column)) for column, name in columns.items()]
+    groups |= {title: [] for title in ORIGINS}
+    for column in TRIAL_COLUMNS.values():
+        if column.origin:
+            title, name = column.origin
+            groups[title].append(Fact(name, _distinct(trials, column.name)))
     groups["Recipe"] = [
         Fact(name, _distinct(trials, f"recipe_{name}")) for name in field_types() if name not in _OPEN
     ]

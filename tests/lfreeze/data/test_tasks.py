@@ -46,7 +46,7 @@ def test_paper_sizes() -> None:
     }
 
 
-def test_a_quote_is_just_a_character(rte: Path) -> None:
+def test_quotes_have_no_special_meaning(rte: Path) -> None:
     data = load_task("rte", 100, 0, rte)
     assert len(data.train) == 9
     assert data.train[4].first == 'She said "go 4.'
@@ -69,7 +69,7 @@ def test_the_fingerprint_changes_with_any_text(rte: Path) -> None:
     assert before != load_task("rte", 100, 0, rte).fingerprint
 
 
-def test_separators_inside_a_text_do_not_cut_it(tmp_path: Path) -> None:
+def test_separators_inside_a_text_do_not_split_it(tmp_path: Path) -> None:
     folder = tmp_path / "WNLI"
     rows = ["index\tsentence1\tsentence2\tlabel\r", "0\ta\u2028b\x0bc\x85\re\td\t1\r"]
     write(folder, "train.tsv", rows)
@@ -105,8 +105,8 @@ def _break(folder: Path, name: str, content: bytes) -> None:
             "unknown label 'maybe'; accepted are entailment",
         ),
         (b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\n", "line 2: 3 cells where the header has 4"),
-        (b"index\tsentence1\tsentence2\tlabel\n", "holds no examples"),
-        (b"", "holds no examples"),
+        (b"index\tsentence1\tsentence2\tlabel\n", "contains no examples"),
+        (b"", "contains no examples"),
         (b"index\tsentence1\tsentence2\tlabel\n0\t\xff\tb\tentailment\n", "is not UTF-8"),
     ],
 )
@@ -122,7 +122,7 @@ def test_missing_files_and_folders_are_named(rte: Path) -> None:
     (rte / "glue" / "RTE" / "dev.tsv").unlink()
     with pytest.raises(TaskError, match=r"lacks the file dev\.tsv"):
         load_task("rte", 10, 0, rte)
-    with pytest.raises(TaskError, match="has no folder CB"):
+    with pytest.raises(TaskError, match="nor a folder in it has a folder CB"):
         load_task("cb", 10, 0, rte)
     with pytest.raises(TaskError, match="does not exist"):
         load_task("cb", 10, 0, rte / "nowhere")
@@ -179,7 +179,7 @@ def test_the_hubs_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"label": [-1, 0]}, "unknown label '-1'; accepted are entailment"),
         ({"label": ["neutral", "so"]}, "unknown label 'so'"),
         ({"premise": ["a", None]}, "must be text"),
-        ({"idx": [0, 1], "premise": [], "hypothesis": [], "label": []}, "holds no examples"),
+        ({"idx": [0, 1], "premise": [], "hypothesis": [], "label": []}, "contains no examples"),
     ):
         changed = rows | change
         if not changed["label"]:
@@ -221,7 +221,7 @@ def test_labels_in_another_order_are_refused(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("place", ["RTE", "rte", "GLUE/RTE", "glue_data/rte"])
-def test_archives_are_found_however_they_are_spelled(place: str, tmp_path: Path) -> None:
+def test_archive_folders_are_matched_regardless_of_case(place: str, tmp_path: Path) -> None:
     for name in ("train.tsv", "dev.tsv"):
         write(tmp_path / place, name, ["index\tsentence1\tsentence2\tlabel", "0\ta\tb\tentailment"])
     assert len(load_task("rte", 10, 0, tmp_path).train) == 1

@@ -50,7 +50,7 @@ def refusal(checkpoint: Checkpoint, recipe: Recipe, strategies: tuple[str, ...] 
 def test_a_minicpm_of_the_hub_computes_minicpms_equations(
     tmp_path: Path, recipe: Recipe, dtype: torch.dtype, changes: dict[str, Any]
 ) -> None:
-    """Its remote code, which would end this process, is beside it; padding on either side changes nothing."""
+    """Its remote code, which would end this process, is in the same folder; the side of the padding changes nothing."""
     stored = write_minicpm(tmp_path / "minicpm", dtype, **changes)
     checkpoint = find_checkpoint(with_folder(MODELS["minicpm-2b-128k"], tmp_path / "minicpm"))
     inspect_model(checkpoint, 3, [Strategy.parse(s) for s in paper_strategies() if s != "INT25"], recipe)
@@ -110,7 +110,7 @@ def test_a_bin_that_would_run_code_is_refused(tmp_path: Path, recipe: Recipe) ->
     assert not (tmp_path / "was-here").exists()
 
 
-def test_a_cut_file_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, recipe: Recipe) -> None:
     write_causal(tmp_path / "m")
     file = tmp_path / "m" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -123,16 +123,16 @@ def test_a_cut_file_is_refused(tmp_path: Path, recipe: Recipe) -> None:
         (lambda t: t.pop("model.layers.2.mlp.up_proj.weight"), "lacks the tensor model.layers.2.mlp.up_proj"),
         (
             lambda t: t.update({"model.layers.0.mlp.more": torch.ones(2)}),
-            "holds the tensor model.layers.0.mlp.more",
+            "has the tensor model.layers.0.mlp.more",
         ),
         (
             lambda t: t.update({"model.layers.4.mlp.up_proj.weight": torch.ones(2)}),
-            "holds the tensor model.layers.4",
+            "has the tensor model.layers.4",
         ),
-        (lambda t: t.update({"visual.weight": torch.ones(2)}), "holds the tensor visual.weight"),
+        (lambda t: t.update({"visual.weight": torch.ones(2)}), "has the tensor visual.weight"),
         (
             lambda t: t.update({"model.norm.weight": torch.ones(3)}),
-            "model.norm.weight has the shape (3,), its configuration asks for (32,)",
+            "model.norm.weight has the shape (3,), its configuration requires (32,)",
         ),
     ],
 )
@@ -188,11 +188,11 @@ def test_architectures_that_cannot_be_used(tmp_path: Path, recipe: Recipe) -> No
 def test_damaged_configurations(tmp_path: Path, recipe: Recipe) -> None:
     write_causal(tmp_path / "m")
     file = tmp_path / "m" / "config.json"
-    whole = json.loads(file.read_text())
+    values = json.loads(file.read_text())
     for content, expected in (
         ("{", "is not JSON"),
         ("[]", "is not a JSON object"),
-        (json.dumps(whole | {"num_hidden_layers": "many"}), "is not valid"),
+        (json.dumps(values | {"num_hidden_layers": "many"}), "is not valid"),
     ):
         file.write_text(content)
         with pytest.raises(ModelError, match=expected) as caught:
@@ -200,7 +200,7 @@ def test_damaged_configurations(tmp_path: Path, recipe: Recipe) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_what_a_strategy_asks_of_a_model(tmp_path: Path, recipe: Recipe) -> None:
+def test_requirements_of_strategies(tmp_path: Path, recipe: Recipe) -> None:
     write_causal(tmp_path / "m")
     assert "freezes no layer of a model with 4 layers" in refusal(of(tmp_path / "m"), recipe, ("BOT20",))
     wrong = with_values(recipe, lora_targets=("query",))
@@ -233,7 +233,7 @@ def test_a_tokenizer_that_is_code_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "m" / "own.py").write_text("raise SystemExit\n")
     assert load_tokenizer(of(tmp_path / "m")).pad_token == "<pad>"
     (tmp_path / "m" / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match="code of its own, which is never run"):
+    with pytest.raises(ModelError, match="custom code, which is never run"):
         load_tokenizer(of(tmp_path / "m"))
 
 
@@ -268,11 +268,13 @@ def test_a_sentencepiece_tokenizer_without_a_json(tmp_path: Path) -> None:
 def test_token_ids_beyond_the_embeddings_are_refused(tmp_path: Path) -> None:
     write_minicpm(tmp_path / "m", vocab_size=100)
     data = load_task("tiny-cb", 50, 0, max_validation_examples=20)
-    with pytest.raises(ModelError, match=r"gives the token id \d+, its embeddings end at 99"):
+    with pytest.raises(ModelError, match=r"produces the token id \d+, but its embeddings end at 99"):
         encoded(data, of(tmp_path / "m"), 64)
 
 
-def test_encoded_texts_are_read_again_and_never_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_encodings_are_reused_and_never_read_partially(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LFREEZE_CACHE", str(tmp_path / "cache"))
     write_causal(tmp_path / "m")
     data = load_task("tiny-cb", 50, 0, max_validation_examples=20)

@@ -24,15 +24,15 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(MODELS["tiny-gemma"].config_file.parent, tmp_path / "model"))
 
 
-def found(folder: Path) -> Checkpoint:
+def checkpoint_in(folder: Path) -> Checkpoint:
     return find_checkpoint(with_folder(MODELS["tiny-gemma"], folder))
 
 
 def load(folder: Path, recipe: Recipe) -> BaseModel:
-    return BaseModel(found(folder), 3, recipe, CPU)
+    return BaseModel(checkpoint_in(folder), 3, recipe, CPU)
 
 
-def test_reset_gives_back_every_bit(copy: Path, recipe: Recipe) -> None:
+def test_reset_restores_every_bit(copy: Path, recipe: Recipe) -> None:
     base = load(copy, recipe)
     model = base.reset(1)
     stored = load_file(copy / "model.safetensors")
@@ -55,7 +55,7 @@ def test_the_head_depends_on_the_seed_alone(copy: Path, recipe: Recipe) -> None:
     assert heads[0].std().item() == pytest.approx(base.model.config.initializer_range, rel=0.3)
 
 
-def test_weights_stored_in_lower_precision_come_back(copy: Path, recipe: Recipe) -> None:
+def test_weights_stored_in_lower_precision_are_restored(copy: Path, recipe: Recipe) -> None:
     base = load(copy, recipe)
     layer = base.reset(1).model.layers[0].mlp.up_proj
     layer.weight.data = layer.weight.data.to(torch.bfloat16)
@@ -79,7 +79,7 @@ def test_a_tensor_of_another_shape_is_refused(copy: Path, recipe: Recipe) -> Non
     tensors["model.norm.weight"] = torch.zeros(3)
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        ModelError, match=r"norm\.weight has the shape \(3,\), its configuration asks for \(64,\)"
+        ModelError, match=r"norm\.weight has the shape \(3,\), its configuration requires \(64,\)"
     ):
         load(copy, recipe)
 
@@ -88,7 +88,7 @@ def test_missing_files_are_named(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
     (copy / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match=r"lacks the file tokenizer\.json"):
-        found(copy)
+        checkpoint_in(copy)
 
 
 def test_a_tokenizer_without_a_pad_token_is_refused(copy: Path) -> None:
@@ -97,4 +97,4 @@ def test_a_tokenizer_without_a_pad_token_is_refused(copy: Path) -> None:
     values.pop("pad_token")
     file.write_text(json.dumps(values))
     with pytest.raises(ModelError, match="has no pad token"):
-        load_tokenizer(found(copy))
+        load_tokenizer(checkpoint_in(copy))

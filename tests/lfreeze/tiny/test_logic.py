@@ -42,7 +42,7 @@ def by_exhaustion(premise: Formula, hypothesis: Formula, largest: int) -> str:
     [(QUANTIFIED, 500, 3), (INSTANCE, 150, 3), (PRONOUN, 120, 3), (ANAPHORA, 150, 3), (ATTITUDE, 60, 3)],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_relations_are_what_holds_in_every_small_world(family: Family, sample: int, largest: int) -> None:
+def test_relations_agree_with_every_small_world(family: Family, sample: int, largest: int) -> None:
     draws, forms = Draws("test", family.name), list(family.forms())
     for _ in range(sample):
         pair = family.build(draws.choice(forms), Words.draw(draws))
@@ -74,7 +74,7 @@ def test_the_relation_depends_on_the_form_alone(family: Family) -> None:
         (Attitude("ann", "hopes", Quantified("no", "dog", "run")), Quantified("no", "dog", "run"), "neutral"),
     ],
 )
-def test_relations_worked_out_by_hand(premise: Formula, hypothesis: Formula, expected: str) -> None:
+def test_relations_computed_by_hand(premise: Formula, hypothesis: Formula, expected: str) -> None:
     assert relation(premise, hypothesis) == expected
 
 

@@ -51,7 +51,7 @@ def test_any_text_survives_the_tokenizer(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_a_pair_is_framed_and_cut_to_the_length_asked_for(tokenizer: Any) -> None:
+def test_a_pair_has_special_tokens_and_is_truncated_to_the_given_length(tokenizer: Any) -> None:
     ids = tokenizer("every dog runs .", "some poodle moves .", truncation=True, max_length=128)["input_ids"]
     words = [BOS, "every", "Ġdog", "Ġruns", "Ġ.", SEP, "some", "Ġpoodle", "Ġmoves", "Ġ.", EOS]
     assert tokenizer.convert_ids_to_tokens(ids) == words
@@ -66,7 +66,7 @@ def test_the_languages_words_are_one_token_each(tokenizer: Any) -> None:
 
 
 @each_model
-def test_special_tokens_are_distinct_and_the_configurations(name: str) -> None:
+def test_special_tokens_are_distinct_and_match_the_configurations(name: str) -> None:
     loaded, config = AutoTokenizer.from_pretrained(pretrain.WEIGHTS / name), read(name, "config.json")
     ids = [loaded.pad_token_id, loaded.bos_token_id, loaded.eos_token_id]
     assert ids == [config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]]
@@ -82,7 +82,7 @@ def test_pairs_of_every_task_are_short(tokenizer: Any) -> None:
 
 
 @each_model
-def test_weights_are_the_recorded_ones_and_small(name: str) -> None:
+def test_weights_match_their_record_and_are_small(name: str) -> None:
     weights, record = pretrain.WEIGHTS / name / "model.safetensors", read(name, "pretraining.json")
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["sha256"]
     assert weights.stat().st_size <= 2_000_000
@@ -94,7 +94,7 @@ def test_weights_are_the_recorded_ones_and_small(name: str) -> None:
 
 
 @each_model
-def test_weights_fill_a_classifier_but_for_its_head(name: str) -> None:
+def test_weights_fill_a_classifier_except_its_head(name: str) -> None:
     folder = pretrain.WEIGHTS / name
     options: dict[str, Any] = {"dtype": torch.float32, "num_labels": 3, "output_loading_info": True}
     if name == "tiny-minicpm":
@@ -111,7 +111,7 @@ def test_weights_fill_a_classifier_but_for_its_head(name: str) -> None:
     assert model(input_ids=torch.tensor([[1, 300, 2]])).logits.shape == (1, 3)
 
 
-def test_documents_are_pure_and_end_in_an_answer() -> None:
+def test_documents_depend_on_their_draws_alone_and_end_in_an_answer() -> None:
     assert [dialogue(Draws("a", 3)), description(Draws("a", 4))] == [
         dialogue(Draws("a", 3)),
         description(Draws("a", 4)),
@@ -121,7 +121,7 @@ def test_documents_are_pure_and_end_in_an_answer() -> None:
 
 
 @each_model
-def test_pretraining_is_deterministic_and_writes_all_it_should(name: str, tmp_path: Path) -> None:
+def test_pretraining_is_deterministic_and_writes_every_file(name: str, tmp_path: Path) -> None:
     settings = pretrain.Settings(steps=3, batch_size=8)
     tokenizer = pretrain.make_tokenizer(settings)
     for run in ("one", "two"):

@@ -111,13 +111,15 @@ def second_words(first: str, second: str) -> list[str]:
 
 
 def overlap(first: str, second: str) -> list[str]:
-    have, asked = set(first.split()), set(second.split())
-    return [f"shared {len(have & asked)}", f"new {len(asked - have)}", f"length {len(first.split())}"]
+    present, needed = set(first.split()), set(second.split())
+    return [f"shared {len(present & needed)}", f"new {len(needed - present)}", f"length {len(first.split())}"]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("features", [first_words, second_words, overlap])
-def test_a_bag_of_words_does_not_tell_the_label(name: str, features: Callable[[str, str], list[str]]) -> None:
+def test_a_bag_of_words_does_not_predict_the_label(
+    name: str, features: Callable[[str, str], list[str]]
+) -> None:
     train, validation = chosen(name), chosen(name, "validation")
     totals, counts = Counter[str](), Counter[tuple[str, str]]()
     for row in train:

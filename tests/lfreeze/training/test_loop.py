@@ -120,7 +120,7 @@ def test_agrees_with_the_trainer(strategy: str, recipe: Recipe, tmp_path: Path) 
     assert moved == sum(p.requires_grad for p in ours.parameters())
 
 
-def test_each_strategy_leaves_a_whole_record(recipe: Recipe) -> None:
+def test_every_strategy_yields_a_complete_record(recipe: Recipe) -> None:
     data = make_data()
     for name in paper_strategies():
         record = train(make_model(), data, recipe, Strategy.parse(name), seed=1, device=CPU)
@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(recipe: Recip
     assert runs[0].predictions.logits == runs[1].predictions.logits
 
 
-def test_a_loss_that_is_not_finite_ends_training(recipe: Recipe) -> None:
+def test_a_loss_that_is_not_finite_stops_training(recipe: Recipe) -> None:
     model = make_model()
     with torch.no_grad():
         model.score.weight.fill_(math.inf)
@@ -198,7 +198,7 @@ def test_lower_precisions_train(precision: str, recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize(("strategy", "layers"), [("BOT50", 2), ("LoRA", 4)])
-def test_storing_frozen_weights_in_the_compute_type_changes_memory_alone(
+def test_storing_frozen_weights_in_the_compute_type_changes_only_memory(
     strategy: str, layers: int, recipe: Recipe
 ) -> None:
     data, records = make_data(), {}

@@ -19,7 +19,7 @@ def test_static_bytes_count_shared_storage_once() -> None:
     assert Meter(model, CPU).static_bytes == 440
 
 
-def test_a_step_is_counted_to_the_byte() -> None:
+def test_memory_of_a_step_is_exact_to_the_byte() -> None:
     """y = Wx for one vector: gradient, moments and activation have known sizes."""
     n = 256
     model = nn.Linear(n, n, bias=False)
@@ -50,7 +50,7 @@ def test_a_step_is_counted_to_the_byte() -> None:
     assert optimiser_bytes(optimizer) == used.optimiser
 
 
-def test_memory_needs_a_metered_step() -> None:
+def test_memory_needs_a_measured_step() -> None:
     meter = Meter(nn.Linear(2, 2), CPU)
-    with pytest.raises(RuntimeError, match="no step was metered"):
+    with pytest.raises(RuntimeError, match="the memory of no step was measured"):
         meter.memory()

@@ -1,4 +1,4 @@
-"""Bad input on the command line: one sentence, exit status 2, nothing started, nothing overwritten."""
+"""Bad input on the command line: one sentence, exit status 2, no trial started, no file overwritten."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_faulty_space_file_is_refused(change: tuple[str, str], expected: str, 
 def test_a_space_extends_the_file_beside_it(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text(SPACE)
     (tmp_path / "mine.toml").write_text('extends = "base.toml"\nseeds = [1, 2]')
-    assert len(load_space(str(tmp_path / "mine.toml")).cells()) == 2
+    assert len(load_space(str(tmp_path / "mine.toml")).factors()) == 2
 
 
 def test_a_recipe_that_is_no_table_is_refused(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_the_papers_space_is_planned_in_full() -> None:
 
 
 def test_embedded_spaces_have_their_sizes() -> None:
-    assert len(load_space("embedded").cells()) == 102
-    assert len(set(load_space("embedded-full").cells())) == 1_275
+    assert len(load_space("embedded").factors()) == 102
+    assert len(set(load_space("embedded-full").factors())) == 1_275
     assert load_space("embedded").recipe == load_space("embedded-full").recipe
     paper = load_space("paper").recipe
     assert (paper.batch_size, paper.max_length, paper.steps, paper.learning_rate) == (32, 128, 100, 5e-5)
@@ -170,7 +170,7 @@ def test_a_plan_is_printed_for_people() -> None:
     result = run("plan", "embedded", "--strategies", "bot25", "--seeds", "42")
     assert result.exit_code == 0
     assert "2 trials" in result.output
-    assert "Nothing was started" in result.output
+    assert "No trial was started" in result.output
 
 
 def test_every_command_has_help_with_an_example() -> None:

@@ -1,15 +1,18 @@
-"""What a space is predicted to cost, and what a person sees of a sweep."""
+"""The predicted cost of a space, and the display of a sweep."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from reproduce.plan.cost import GIB, assumptions, gpu_share, largest_share, plan_space, totals
 from reproduce.plan.search_space import load_space
+from reproduce.plan.spec import Factors, Inputs, TrialSpec
 from reproduce.run.progress import SweepProgress, clock
+from reproduce.store.row_values import started_row
 
 
 @pytest.mark.parametrize(
@@ -43,11 +46,16 @@ def test_times_read_like_a_clock() -> None:
     assert [clock(s) for s in (0, 59.6, 61, 3723)] == ["0:00", "1:00", "1:01", "1:02:03"]
 
 
-def test_a_sweep_that_is_no_terminals_says_its_counts_in_lines() -> None:
+def test_without_a_terminal_a_sweep_prints_its_counts_in_lines() -> None:
     console = Console(file=io.StringIO(), width=200)
     with SweepProgress(total=4, before=2, console=console) as progress:
-        progress.finished("m/t/ALL/seed1", {"status": "ok", "validation_accuracy": 0.5, "total_seconds": 1.0})
-        progress.finished("m/t/BOT50/seed1", {"status": "oom"})
+        factors = Factors("tiny-gemma", "tiny-cb", "ALL", 1)
+        spec = TrialSpec(factors, load_space("embedded").recipe, Inputs("m", "w", "t", "d", "f"), "test")
+        row = started_row(spec, 1)
+        progress.finished(
+            "m/t/ALL/seed1", replace(row, status="ok", validation_accuracy=0.5, total_seconds=1.0)
+        )
+        progress.finished("m/t/BOT50/seed1", replace(row, status="oom"))
         progress.refresh(["m/t/TOP50/seed1"])
         assert progress.counts() == {"total": 6, "done": 3, "failed": 1, "running": 1}
     output = console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The spaces that come with the project, and the models that a space may name."""
+"""The packaged search spaces, and the models that a space may name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.architectures import LAYERS, build
 def test_efficiency_measures_each_trial_alone() -> None:
     space = load_space("efficiency")
     assert space.exclusive
-    assert len(space.cells()) == 20 * 3 * 5
+    assert len(space.factors()) == 20 * 3 * 5
     assert set(space.strategies) == {*paper_strategies(), "BOT-E25", "BOT-E50", "BOT-E75"}
     assert (space.recipe.padding, space.recipe.max_length) == ("max_length", 128)
     assert set(space.models) == set(load_space("paper").models)

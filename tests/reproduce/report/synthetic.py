@@ -13,7 +13,9 @@ from typing import Any
 from lfreeze.recipe import Recipe, field_types
 from lfreeze.strategy import paper_strategies
 from reproduce.report.strategy_order import kind_and_percent
-from reproduce.store.parquet import SCHEMA_VERSION, TRIAL_SCHEMA, TrialResult, write_trial
+from reproduce.store.parquet import TrialResult, write_trial
+from reproduce.store.schema import SCHEMA_VERSION, TRIAL_SCHEMA
+from reproduce.store.trial_row import TrialRow
 
 _LAYERS = 8
 _RECIPE = Recipe(
@@ -138,7 +140,8 @@ def trial_row(
     }
     if changes.get("status", "ok") != "ok":
         identity = {"schema_version", "run_id", "space", "attempt", "started_at", "finished_at", "strategy"}
-        identity |= {"kind", "ratio", "model", "task", "seed", "git_commit", "device", "cpu_model"}
+        identity |= {"kind", "ratio", "model", "task", "seed", "git_commit", "device", "cpu_model", "weights"}
+        identity |= {"model_id", "weights_hash", "tokenizer_hash", "dataset_id", "dataset_fingerprint"}
         row = {k: v for k, v in row.items() if k in identity or k.startswith("recipe_")}
         row |= {"error_type": "RuntimeError", "error_message": "it broke"}
     row |= changes
@@ -151,7 +154,7 @@ def write_rows(root: Path, rows: Iterable[dict[str, Any]]) -> Path:
     """Write rows as finished trials of an artifact folder."""
     (root / "trials").mkdir(parents=True, exist_ok=True)
     for row in rows:
-        write_trial(root, TrialResult(row))
+        write_trial(root, TrialResult(TrialRow.from_columns(row)))
     return root
 
 

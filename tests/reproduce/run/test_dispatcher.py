@@ -1,4 +1,4 @@
-"""The order in which trials are handed out, and what becomes of them when workers and nodes die."""
+"""The order in which trials are assigned, and what happens to them when workers and nodes die."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from ray.tune.search import Searcher
 
 from lfreeze.recipe import Recipe
 from reproduce.plan.search_space import load_space
-from reproduce.plan.spec import Cell, Inputs, TrialSpec
+from reproduce.plan.spec import Factors, Inputs, TrialSpec
 from reproduce.run import dispatcher as dispatch
-from reproduce.run.dispatcher import RESTARTS, Dispatcher, StopWhenDeserted
-from reproduce.run.placement import Place, Resources
+from reproduce.run.dispatcher import RESTARTS, Dispatcher, StopWhenNoNodes
+from reproduce.run.placement import NodeGroup, Resources
+from reproduce.run.tune_compat import Assignment, from_config
 
 RECIPE: Recipe = load_space("embedded").recipe
 INPUTS = Inputs("m", "w", "t", "d", "f")
 
 
 def spec(strategy: str, seed: int) -> TrialSpec:
-    return TrialSpec(Cell("tiny-gemma", "tiny-cb", strategy, seed), RECIPE, INPUTS, "test")
+    return TrialSpec(Factors("tiny-gemma", "tiny-cb", strategy, seed), RECIPE, INPUTS, "test")
+
+
+def assigned(suggestion: dict[str, Any] | str | None) -> Assignment:
+    assert isinstance(suggestion, dict)
+    return from_config(suggestion)
 
 
 class Cluster:
-    """What Ray would say of its nodes, and the time."""
+    """Ray's list of nodes, and the time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **nodes: dict[str, float]) -> None:
         self.nodes, self.dead, self.now = nodes, set[str](), 1000.0
@@ -39,76 +45,76 @@ class Cluster:
         ]
 
 
-def test_alike_nodes_get_the_trials_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_nodes_get_the_trials_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     Cluster(monkeypatch, a={})
     specs = [spec(s, seed) for seed in range(20) for s in ("ALL", "BOT50")]
     dispatcher = Dispatcher(specs, Resources(), alone=False)
-    given = [dispatcher.suggest(str(i)) for i in range(40)]
-    assert [g["trial"]["run_id"] for g in given if isinstance(g, dict)] == [s.run_id for s in specs]
-    first = given[0]
-    assert isinstance(first, dict)
-    assert first["trial"] == {
-        "model": "tiny-gemma", "task": "tiny-cb", "strategy": "ALL", "seed": 0, "run_id": specs[0].run_id,
-        "name": "tiny-gemma/tiny-cb/ALL/seed0", "resources": {"CPU": 1.0}, "gpu_share": None, "exclusive": False,
-    }  # fmt: skip
+    assignments = [assigned(dispatcher.suggest(str(i))) for i in range(40)]
+    assert [a.run_id for a in assignments] == [s.run_id for s in specs]
+    assert assignments[0] == Assignment(specs[0].run_id, {"CPU": 1.0}, gpu_share=None, exclusive=False)
     assert dispatcher.suggest("x") is None
     for i in range(40):
         dispatcher.on_trial_complete(str(i), {"done": True})
     assert dispatcher.suggest("x") == Searcher.FINISHED
 
 
-def test_a_large_node_begins_with_what_fits_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_node_starts_with_what_fits_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     Cluster(monkeypatch, large={"GPU": 1.0}, small={"GPU": 1.0})
     specs = [spec(s, seed) for seed in range(3) for s in ("BOT75", "ALL")]
-    fits = frozenset(s.cell for s in specs if s.cell.strategy == "BOT75")
-    places = (Place(0.5, "large", 2), Place(1.0, "small", 1, fits))
-    dispatcher = Dispatcher(specs, Resources(1, places), alone=False)
-    given = [dispatcher.suggest(str(i)) for i in range(6)]
-    seen = [(g["trial"]["strategy"], g["trial"]["gpu_share"]) for g in given if isinstance(g, dict)]
-    # The emptier of the two each time; the large one takes ALL as long as there is any.
+    fits = frozenset(s.factors for s in specs if s.factors.strategy == "BOT75")
+    groups = (NodeGroup(0.5, "large", 2), NodeGroup(1.0, "small", 1, fits))
+    dispatcher = Dispatcher(specs, Resources(1, groups), alone=False)
+    strategies = {s.run_id: s.factors.strategy for s in specs}
+    assignments = [assigned(dispatcher.suggest(str(i))) for i in range(6)]
+    seen = [(strategies[a.run_id], a.gpu_share) for a in assignments]
+    # The emptier of the two each time; the large one runs ALL while there is any.
     assert seen == [("ALL", 0.5), ("BOT75", 1.0), ("ALL", 0.5), ("ALL", 0.5), ("BOT75", 1.0), ("BOT75", 0.5)]
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_trial_ends_once_whatever_dies(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """A random course of events: trials end, workers and nodes die and come back."""
+    """A random course of events: trials end, workers and nodes die and return."""
     rng = random.Random(seed)
     cluster = Cluster(monkeypatch, a={"GPU": 2.0}, b={"GPU": 1.0}, c={"GPU": 1.0})
     specs = [spec(s, n) for n in range(25) for s in ("ALL", "BOT50", "BOT75")]
-    some = frozenset(s.cell for s in specs if s.cell.strategy != "ALL")
-    few = frozenset(s.cell for s in specs if s.cell.strategy == "BOT75")
-    places = {"a": Place(0.5, "a", 4), "b": Place(1.0, "b", 1, some), "c": Place(1.0, "c", 1, few)}
-    dispatcher = Dispatcher(specs, Resources(1, tuple(places.values())), alone=False)
+    some = frozenset(s.factors for s in specs if s.factors.strategy != "ALL")
+    few = frozenset(s.factors for s in specs if s.factors.strategy == "BOT75")
+    groups = {
+        "a": NodeGroup(0.5, "a", 4),
+        "b": NodeGroup(1.0, "b", 1, some),
+        "c": NodeGroup(1.0, "c", 1, few),
+    }
+    dispatcher = Dispatcher(specs, Resources(1, tuple(groups.values())), alone=False)
     ended, lost, deaths = Counter[str](), Counter[str](), Counter[str]()
-    live: dict[str, dict[str, Any]] = {}
-    cells = {s.run_id: s.cell for s in specs}
+    live: dict[str, tuple[str, str]] = {}
+    factors = {s.run_id: s.factors for s in specs}
     for turn in range(5000):
         cluster.now += rng.expovariate(1 / 3)
         suggested = dispatcher.suggest(str(turn))
         if suggested == Searcher.FINISHED:
             break
         if isinstance(suggested, dict):
-            trial = suggested["trial"]
-            (name,) = (key[5:] for key in trial["resources"] if key.startswith("node:"))
-            assert places[name].takes(cells[trial["run_id"]])
-            live[str(turn)] = trial | {"node": name}
-            at_once = Counter(t["node"] for t in live.values())
-            assert all(at_once[n] <= 2 * place.slots for n, place in places.items())
+            assignment = assigned(suggested)
+            (node,) = (key[5:] for key in assignment.resources if key.startswith("node:"))
+            assert groups[node].accepts(factors[assignment.run_id])
+            live[str(turn)] = (assignment.run_id, node)
+            at_once = Counter(node for _, node in live.values())
+            assert all(at_once[n] <= 2 * group.slots for n, group in groups.items())
         for trial_id in dispatcher.stranded():
             dispatcher.on_trial_complete(trial_id)
-            assert dispatcher.taken_back(trial_id)
+            assert dispatcher.restarts(trial_id)
             del live[trial_id]
         if live and rng.random() < 0.5:
             trial_id = rng.choice(list(live))
-            trial = live.pop(trial_id)
+            run_id, _ = live.pop(trial_id)
             if rng.random() < 0.1:
-                deaths[trial["run_id"]] += 1
+                deaths[run_id] += 1
                 dispatcher.on_trial_complete(trial_id, error=True)
-                assert dispatcher.taken_back(trial_id) == (deaths[trial["run_id"]] <= RESTARTS)
-                lost[trial["run_id"]] += not dispatcher.taken_back(trial_id)
+                assert dispatcher.restarts(trial_id) == (deaths[run_id] <= RESTARTS)
+                lost[run_id] += not dispatcher.restarts(trial_id)
             else:
                 dispatcher.on_trial_complete(trial_id, {"done": True})
-                ended[trial["run_id"]] += 1
+                ended[run_id] += 1
         if rng.random() < 0.03:
             cluster.dead ^= {rng.choice("abc")}
     assert not live
@@ -116,32 +122,29 @@ def test_every_trial_ends_once_whatever_dies(monkeypatch: pytest.MonkeyPatch, se
     assert len(ended + lost) == len(specs)
 
 
-def test_a_sweep_that_all_nodes_left_waits_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_without_nodes_waits_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(monkeypatch, a={"GPU": 1.0}, b={"GPU": 1.0})
-    fits = frozenset({spec("BOT75", 0).cell})
-    places = (Place(1.0, "a", 1), Place(1.0, "b", 1, fits))
-    dispatcher = Dispatcher([spec("ALL", 0), spec("BOT75", 0)], Resources(1, places), alone=False)
-    told: list[str] = []
-    stopper = StopWhenDeserted(dispatcher, told.append)
+    full, bot75 = spec("ALL", 0), spec("BOT75", 0)
+    fits = frozenset({bot75.factors})
+    groups = (NodeGroup(1.0, "a", 1), NodeGroup(1.0, "b", 1, fits))
+    dispatcher = Dispatcher([full, bot75], Resources(1, groups), alone=False)
+    sentences: list[str] = []
+    stopper = StopWhenNoNodes(dispatcher.without_nodes, sentences.append)
     assert not stopper.stop_all()
-    # BOT75 can go on at b; once it is done, nothing that is left can.
+    # BOT75 can still run on b; once it is done, no remaining trial can run.
     cluster.dead = {"a"}
     cluster.now += 500
-    given = dispatcher.suggest("1")
-    assert isinstance(given, dict)
-    assert given["trial"]["strategy"] == "BOT75"
+    assert assigned(dispatcher.suggest("1")).run_id == bot75.run_id
     assert not stopper.stop_all()
     dispatcher.on_trial_complete("1", {"done": True})
-    # Tune stands still, and asks no stopper, while it has nothing at all.
-    waiting = dispatcher.suggest("2")
-    assert isinstance(waiting, dict)
-    assert waiting["trial"]["strategy"] == "ALL"
+    # Tune stalls, and calls no stopper, while it has no trial at all.
+    assert assigned(dispatcher.suggest("2")).run_id == full.run_id
     assert dispatcher.stranded() == set()
     assert not stopper.stop_all()
     cluster.now += 60
     assert not stopper.stop_all()
     assert not stopper.stop_all()
-    assert told == ["no node is left that could run the next trial: waiting 9 minutes for one"]
+    assert sentences == ["no node can run the next trial: waiting 9 minutes for one to join"]
     cluster.dead, cluster.now = set(), cluster.now + 6
     assert not stopper.stop_all()
     cluster.dead, cluster.now = {"a", "b"}, cluster.now + 6
@@ -150,4 +153,4 @@ def test_a_sweep_that_all_nodes_left_waits_and_then_ends(monkeypatch: pytest.Mon
     assert not stopper.stop_all()
     cluster.now += 2
     assert stopper.stop_all()
-    assert len(told) == 2
+    assert len(sentences) == 2

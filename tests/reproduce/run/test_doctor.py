@@ -1,4 +1,4 @@
-"""The doctor: what it looks at, and that a problem says what to do."""
+"""The doctor: what it checks, and that each problem says how to fix it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from reproduce.plan.search_space import load_space
 from reproduce.process import FAILED, OK
 from reproduce.run.doctor import examine
+from reproduce.store.provenance import driver_version
 
 
 def examined(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
@@ -31,7 +32,7 @@ def test_the_embedded_space_needs_nothing(tmp_path: Path, capsys: pytest.Capture
         "task tiny-cb",
     ):
         assert expected in printed
-    assert "nothing here keeps it from running" in printed
+    assert "this machine can run it" in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -62,7 +63,7 @@ def test_problems_say_what_to_do(
 def test_random_weights_need_no_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = load_space("efficiency", {"models": ["phi-2"]}, weights="random")
     _, printed = examined(capsys, space, tmp_path / "out", None)
-    assert "random weights: nothing to read" in printed
+    assert "random weights: nothing to download" in printed
 
 
 def test_a_folder_that_lacks_a_file_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,3 +71,23 @@ def test_a_folder_that_lacks_a_file_is_a_problem(tmp_path: Path, capsys: pytest.
     status, printed = examined(capsys, space, tmp_path / "out", None)
     assert status == FAILED
     assert "lacks the file config.json" in printed
+
+
+def test_the_drivers_version_is_nvmls(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pynvml
+
+    calls: list[str] = []
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: calls.append("init"))
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: calls.append("shutdown"))
+    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "580.65.06")
+    driver_version.cache_clear()
+    assert driver_version() == "580.65.06"
+    assert calls == ["init", "shutdown"]
+
+    def no_driver() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", no_driver)
+    driver_version.cache_clear()
+    assert driver_version() is None
+    driver_version.cache_clear()

@@ -1,4 +1,4 @@
-"""What a sweep asks of a machine before it starts, where it listens, and how it ends when asked to."""
+"""What a sweep requires of a machine, where it listens, and how it ends on a signal."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_the_smallest_gpu_decides_the_share() -> None:
         choose_share(space, None, [80 * GIB, 24 * GIB], "this cluster")
 
 
-def test_a_space_for_gpus_runs_on_a_cpu_only_when_told_to() -> None:
+def test_a_space_for_gpus_runs_on_a_cpu_only_on_request() -> None:
     space = load_space("paper", PHI)
     with pytest.raises(InputError, match="the space paper needs a GPU, but this machine has none"):
         choose_share(space, None, [], "this machine")
     assert choose_share(space, 0.0, [], "this machine") == 0.0
-    with pytest.raises(InputError, match=r"--gpus-per-trial 0\.5 asks for a GPU"):
+    with pytest.raises(InputError, match=r"--gpus-per-trial 0\.5 needs a GPU"):
         choose_share(space, 0.5, [], "this machine")
     assert choose_share(load_space("embedded"), None, [], "this machine") == 0.0
     assert choose_share(load_space("embedded-full"), None, [], "this machine") == 0.0
@@ -61,7 +61,7 @@ def test_room_in_shared_memory(
 def test_room_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(100 * TRIAL_BYTES))
     require_disk(tmp_path, 100)
-    with pytest.raises(InputError, match="20 MB free, 101 trials need about 20"):
+    with pytest.raises(InputError, match="20 MB free, but 101 trials need about 20"):
         require_disk(tmp_path, 101)
 
 
@@ -86,8 +86,8 @@ def test_addresses_where_nothing_listens(address: str) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_start_without_end_is_ended() -> None:
-    """Also where the block sleeps in code that no signal interrupts, as a join does."""
+def test_a_start_that_hangs_is_ended() -> None:
+    """Also if the block waits in code that no signal interrupts, as joining a cluster does."""
     code = (
         "import ctypes, sys\n"
         "from reproduce.run.ray_session import ended_after\n"
@@ -101,7 +101,7 @@ def test_a_start_without_end_is_ended() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert (
         ended.stderr
-        == "error: the cluster cannot be joined: no answer after 0.5 s; the same command tries again\n"
+        == "error: the cluster cannot be joined: no answer after 0.5 s; run the same command to try again\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "50", "10"], capture_output=True, text=True, timeout=40
@@ -109,7 +109,7 @@ def test_a_start_without_end_is_ended() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
-def test_a_dashboard_beyond_this_machine_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dashboard_beyond_this_machine_requires_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     require_guarded("127.0.0.1")
     with pytest.raises(InputError, match="would let anyone who reaches it run code"):
@@ -128,8 +128,9 @@ def test_a_dashboard_whose_port_is_taken() -> None:
         require_free("203.0.113.1", 8265)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_sweep_listens_on_loopback_alone_and_ends_when_asked_to(
+def test_a_sweep_listens_on_loopback_alone_and_ends_on_a_signal(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     folder = tmp_path / "a"
@@ -158,13 +159,14 @@ def test_a_sweep_listens_on_loopback_alone_and_ends_when_asked_to(
     assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert "Dashboard: http://127.0.0.1:" in output
-    assert f"interrupted ({number.name}): what is finished is kept" in output
+    assert f"interrupted ({number.name}): finished trials are kept, and the same command continues" in output
     assert "Traceback" not in output
     assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_signal_while_ray_starts_is_told_too(tmp_path: Path) -> None:
-    """Ray has a handler of its own in place for that time."""
+@pytest.mark.sweep
+def test_a_signal_while_ray_starts_is_reported_too(tmp_path: Path) -> None:
+    """Ray has a handler of its own installed during that time."""
     arguments = command(
         "run", "--tasks", "tiny-cb", "--seeds", "1", *SMALL, "--artifacts", str(tmp_path / "a")
     )
@@ -178,7 +180,7 @@ def test_a_signal_while_ray_starts_is_told_too(tmp_path: Path) -> None:
         sweep.terminate()
         output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 143, output
-    assert "interrupted (SIGTERM): what is finished is kept" in output
+    assert "interrupted (SIGTERM): finished trials are kept, and the same command continues" in output
     assert "Traceback" not in output
 
 

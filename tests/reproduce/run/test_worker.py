@@ -15,7 +15,7 @@ from reproduce.plan.spec import TrialSpec
 from reproduce.run.worker import TrialWorker
 from reproduce.store.parquet import TRIAL_SCHEMA, TrialResult, trial_frame
 
-# What may differ between two runs of one trial: when, how long, and after what it ran.
+# What may differ between two runs of one trial: times, and its position in its worker.
 INCIDENTAL = {
     name
     for name in TRIAL_SCHEMA
@@ -26,7 +26,7 @@ INCIDENTAL = {
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
-    """All that a trial computed."""
+    """Everything that a trial computed."""
     row = {k: v for k, v in trial_frame(result.row).to_dicts()[0].items() if k not in INCIDENTAL}
     steps = {k: v for k, v in result.steps.items() if k != "seconds"}
     return {"row": row, "steps": steps, "predictions": dict(result.predictions)}
@@ -40,8 +40,8 @@ def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[Sear
 
 
 def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResult:
-    checkpoint = inputs.checkpoints[spec.cell.model]
-    return worker.run(spec, lambda: checkpoint, inputs.data[spec.cell.task])
+    checkpoint = inputs.checkpoints[spec.factors.model]
+    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task])
 
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
@@ -51,16 +51,16 @@ def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
     veteran = TrialWorker()
     late = [run(veteran, spec, inputs) for spec in specs]
     assert len(late) == 102
-    assert late[99].row["worker_trial_index"] == 99
+    assert late[99].row.worker_trial_index == 99
     for index in (*range(0, 102, 20), 98, 99, 100, 101):
-        assert numbers(run(TrialWorker(), specs[index], inputs)) == numbers(late[index]), specs[index].cell
+        assert numbers(run(TrialWorker(), specs[index], inputs)) == numbers(late[index]), specs[index].factors
     for result in late:
         row = result.row
-        assert row["status"] == "ok"
-        assert row["frozen_unchanged"]
-        assert row["every_trainable_got_gradient"]
-        assert row["optimiser_holds_trainable"]
-        assert row["backward_depth"] == row["planned_backward_depth"]
+        assert row.status == "ok"
+        assert row.frozen_unchanged
+        assert row.every_trainable_got_gradient
+        assert row.optimiser_holds_trainable
+        assert row.backward_depth == row.planned_backward_depth
 
 
 def test_a_change_of_task_and_model_leaves_nothing_behind() -> None:
@@ -86,12 +86,12 @@ def test_every_null_has_a_reason() -> None:
         reasons = {entry["column"]: entry["reason"] for entry in row["null_reasons"]}
         assert set(reasons) == {name for name, value in row.items() if value is None}
         assert all(reasons.values())
-        assert (row["layer_changes"] is not None) == (spec.cell.strategy == "ADT-H50")
+        assert (row["layer_changes"] is not None) == (spec.factors.strategy == "ADT-H50")
     assert row["frozen_layers"] == sorted(row["frozen_layers"])
     assert len(row["frozen_layers"]) == 4
 
 
-def test_a_loss_that_is_not_finite_is_a_row_and_the_worker_goes_on() -> None:
+def test_a_loss_that_is_not_finite_is_a_row_and_the_worker_continues() -> None:
     space, inputs = small_space("ALL", learning_rate="1e30")
     (spec,) = trial_specs(space, inputs)
     worker = TrialWorker()
@@ -112,14 +112,14 @@ import resource
 from tests.reproduce.run.test_worker import *
 worker = TrialWorker()
 small, inputs = small_space("ALL")
-assert run(worker, *trial_specs(small, inputs), inputs).row["status"] == "ok"
+assert run(worker, *trial_specs(small, inputs), inputs).row.status == "ok"
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, resource.RLIM_INFINITY))
 large, inputs = small_space("ALL", batch_size="4096", padding="max_length")
 row = run(worker, *trial_specs(large, inputs), inputs).row
-print(row["status"], row["error_type"])
+print(row.status, row.error_type)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(run(worker, *trial_specs(small, inputs), inputs).row["status"])
+print(run(worker, *trial_specs(small, inputs), inputs).row.status)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split()[:1] == ["oom"], done.stdout + done.stderr
@@ -143,7 +143,7 @@ def test_the_run_id_changes_with_what_can_change_the_numbers(change: dict[str, A
 
     space, inputs = small_space("ALL")
     (spec,) = trial_specs(space, inputs)
-    parts = {"cell": spec.cell, "recipe": spec.recipe, "inputs": spec.inputs}
+    parts = {"factors": spec.factors, "recipe": spec.recipe, "inputs": spec.inputs}
     changed = dict(parts, space=change.get("space", spec.space))
     for part, value in parts.items():
         mine = {k: v for k, v in change.items() if k in {f.name for f in dataclasses.fields(value)}}

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from reproduce.store.artifacts import read_progress
+from reproduce.store.artifacts import read_folder
 from reproduce.store.parquet import (
     TRIAL_SCHEMA,
     StoreError,
@@ -19,14 +19,14 @@ from reproduce.store.parquet import (
     read_trials,
     relative_path,
     scan_table,
-    trial_frame,
     write_trial,
 )
+from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report import synthetic
 
 
 def row(**values: Any) -> dict[str, Any]:
-    """A row in which everything but the identity is null, with a reason."""
+    """The columns of a row in which everything but identity, recipe and inputs is null, with a reason."""
     identity = {
         "run_id": "a1",
         "model": "m",
@@ -35,6 +35,10 @@ def row(**values: Any) -> dict[str, Any]:
         "seed": 42,
         "schema_version": 1,
     }
+    inputs = ("weights", "model_id", "weights_hash", "tokenizer_hash", "dataset_id", "dataset_fingerprint")
+    example = synthetic.trial_row("BOT25")
+    identity |= {name: example[name] for name in example if name in inputs or name.startswith("recipe_")}
+    identity |= {"space": "test", "attempt": 1, "kind": "BOT"}
     known = identity | {"status": "ok", "frozen_layers": [0, 1], "validation_accuracy": 0.5} | values
     nulls = [name for name in TRIAL_SCHEMA if name not in known and name != "null_reasons"]
     return known | {"null_reasons": [{"column": name, "reason": "a test"} for name in nulls]}
@@ -43,7 +47,7 @@ def row(**values: Any) -> dict[str, Any]:
 def result(**values: Any) -> TrialResult:
     steps = {"step": [1, 2], "phase": ["train"] * 2, "loss": [0.5, 0.4], "learning_rate": [0.1, 0.0]}
     predictions = {"example_id": ["x"], "label": [1], "prediction": [0], "logits": [[0.25, -1.5]]}
-    return TrialResult(row(**values), steps, predictions)
+    return TrialResult(TrialRow.from_columns(row(**values)), steps, predictions)
 
 
 def files(root: Path) -> list[str]:
@@ -74,9 +78,9 @@ def test_silent_nulls_and_unknown_columns_are_refused(tmp_path: Path) -> None:
     silent = row()
     silent["null_reasons"] = silent["null_reasons"][1:]
     with pytest.raises(StoreError, match="null without a reason in column"):
-        write_trial(tmp_path, TrialResult(silent))
+        write_trial(tmp_path, TrialResult(TrialRow.from_columns(silent)))
     with pytest.raises(StoreError, match="no column accuracy"):
-        trial_frame(row() | {"accuracy": 1.0})
+        TrialRow.from_columns(row() | {"accuracy": 1.0})
     assert not files(tmp_path)
 
 
@@ -92,9 +96,9 @@ def test_a_trial_is_finished_only_with_all_its_files(tmp_path: Path, table: str)
     write_trial(tmp_path, result())
     write_trial(tmp_path, result(run_id="b2", seed=43))
     (tmp_path / table / relative_path("m", "t", "BOT25", 42, "a1")).unlink()
-    found = read_trials([tmp_path])
-    assert found.frame["run_id"].to_list() == ["b2"]
-    assert [(d.path.parts[-5], d.reason) for d in found.damaged] == [(table, "the file is missing")]
+    trials = read_trials([tmp_path])
+    assert trials.frame["run_id"].to_list() == ["b2"]
+    assert [(d.path.parts[-5], d.reason) for d in trials.damaged] == [(table, "the file is missing")]
     assert set(scan_table([read_trials([tmp_path])], "steps").collect()["run_id"]) == {"b2"}
 
 
@@ -112,7 +116,7 @@ def _other_version(path: Path) -> None:
         (_truncate, "cut short"),
         (lambda path: path.write_bytes(b""), "cut short"),
         (lambda path: path.write_bytes(b"PAR1 nonsense PAR1"), ""),
-        (_other_version, "schema version is 99, this program reads 2"),
+        (_other_version, "has schema version 99; this program reads versions up to 2"),
     ],
 )
 def test_a_damaged_file_is_named_and_the_others_read(tmp_path: Path, damage: Any, reason: str) -> None:
@@ -120,14 +124,14 @@ def test_a_damaged_file_is_named_and_the_others_read(tmp_path: Path, damage: Any
     write_trial(tmp_path, result(run_id="b2", seed=43))
     victim = tmp_path / "trials" / relative_path("m", "t", "BOT25", 42, "a1")
     damage(victim)
-    found = read_trials([tmp_path])
-    assert found.frame["run_id"].to_list() == ["b2"]
-    assert [d.path for d in found.damaged] == [victim]
-    assert reason in found.damaged[0].reason
+    table = read_trials([tmp_path])
+    assert table.frame["run_id"].to_list() == ["b2"]
+    assert [d.path for d in table.damaged] == [victim]
+    assert reason in table.damaged[0].reason
 
 
 def test_a_write_that_fails_leaves_nothing_half_written(tmp_path: Path) -> None:
-    bad = TrialResult(row(), {"step": [1], "loss": ["not a number"]}, {})
+    bad = TrialResult(TrialRow.from_columns(row()), {"step": [1], "loss": ["not a number"]}, {})
     with pytest.raises((TypeError, pl.exceptions.PolarsError)):
         write_trial(tmp_path, bad)
     assert not files(tmp_path)
@@ -145,9 +149,9 @@ def test_two_writers_of_one_trial_leave_one_whole_trial(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    found = read_trials([tmp_path])
-    assert not found.damaged
-    assert found.frame["validation_accuracy"].to_list() in ([0.1], [0.2])
+    table = read_trials([tmp_path])
+    assert not table.damaged
+    assert table.frame["validation_accuracy"].to_list() in ([0.1], [0.2])
     assert len(files(tmp_path)) == 3
 
 
@@ -168,9 +172,9 @@ def test_published_rows_are_read_without_steps_and_predictions(tmp_path: Path) -
     published = tmp_path / "published"
     published.mkdir()
     read_trials([source]).frame.drop("artifacts").write_parquet(published / "trials.parquet")
-    progress = read_progress(published)
-    assert (progress.done, len(progress.wanted), progress.missing) == (2, 2, [])
+    progress = read_folder(published)
+    assert (progress.done, len(progress.listed), progress.missing) == (2, 2, [])
     assert set(progress.rows["strategy"]) == {"ALL", "BOT25"}
     assert scan_table([read_trials([published])], "steps") is None
     (published / "trials.parquet").write_bytes(b"PAR1")
-    assert "trials.parquet" in str(read_progress(published).table.damaged[0].path)
+    assert "trials.parquet" in str(read_folder(published).table.damaged[0].path)

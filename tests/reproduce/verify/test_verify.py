@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from reproduce.cli.app import main
-from reproduce.store.artifacts import ArtifactError, read_progress
+from reproduce.store.artifacts import ArtifactError, read_folder
 from reproduce.store.parquet import TrialResult, read_trials, write_trial
 from reproduce.store.publish import publish
 from reproduce.store.schema import PREDICTION_SCHEMA, STEP_SCHEMA, TRIAL_SCHEMA
+from reproduce.store.trial_row import TrialRow
 from reproduce.verify import Check, verify
 from reproduce.verify.differences import CELL
 from tests.reproduce.report.synthetic import grid, trial_row
@@ -44,12 +45,12 @@ def folder(root: Path, trials: Rows, losses: dict[str, list[float]] | None = Non
 
 
 def check(here: Path, there: Path | None = None, **options: Any) -> dict[str, Check]:
-    reference = read_progress(there) if there else None
-    return {found.name: found for found in verify(read_progress(here), reference, **options)}
+    reference = read_folder(there) if there else None
+    return {each.name: each for each in verify(read_folder(here), reference, **options)}
 
 
 def failed(checks: dict[str, Check]) -> list[str]:
-    return [name for name, found in checks.items() if found.passed is False]
+    return [name for name, each in checks.items() if each.passed is False]
 
 
 def altered(trials: Rows, strategy: str, **changes: Any) -> Rows:
@@ -73,7 +74,7 @@ def folder_of_a_sweep(tmp_path: Path) -> Path:
             "prediction": [0, 1],
             "logits": [[0.5, place / 9], [0.1, 0.2]],
         }
-        write_trial(root, TrialResult(row, steps, predictions))
+        write_trial(root, TrialResult(TrialRow.from_columns(row), steps, predictions))
     cells = [{name: row[name] for name in (*CELL, "run_id")} for row in trials]
     content = {"space": "synthetic", "recipe": {}, "inputs": {}, "trials": cells}
     (root / "sweep.json").write_text(json.dumps(content), "utf-8")
@@ -84,7 +85,7 @@ def test_a_folder_agrees_with_itself(reference: Path) -> None:
     checks = check(reference, reference)
     assert failed(checks) == []
     assert "18 of the 18 trials" in checks["complete"].sentence
-    assert "18 are the same bit by bit" in checks["exact"].sentence
+    assert "18 are equal bit by bit" in checks["exact"].sentence
     assert "accuracy" not in checks
     assert "1.00 times" in checks["speed"].sentence
 
@@ -130,17 +131,17 @@ def test_a_seed_run_twice_and_two_recipes_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "sentence"),
     [
         ({"git_commit": "f" * 40}, "git_commit: 0123456789ab or ffffffffffff"),
         ({"package_versions_json": json.dumps({"torch": "2.11.0"})}, "torch: 2.10.0 or 2.11.0"),
         ({"image_digest": "sha256:1234"}, "image_digest: sha256:1234 or unknown"),
     ],
 )
-def test_several_images_are_found(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_several_images_are_found(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     checks = check(folder(tmp_path / "here", altered(rows(), "BOT25", **changes)))
     assert failed(checks) == ["image"]
-    assert checks["image"].details == (said,)
+    assert checks["image"].details == (sentence,)
 
 
 def test_code_that_no_commit_holds_is_found(tmp_path: Path) -> None:
@@ -236,8 +237,8 @@ def test_layers_and_memory_are_compared(reference: Path, tmp_path: Path) -> None
     here = [{**row, "cpu_model": "Another"} for row in grown]
     checks = check(folder(tmp_path / "here", here), reference)
     assert failed(checks) == ["layers", "memory"]
-    assert "12 trials that do not choose" in checks["layers"].sentence
-    assert "of 6 that choose, 0 chose the same" in checks["layers"].sentence
+    assert "12 trials of strategies with fixed layers" in checks["layers"].sentence
+    assert "of 6 adaptive trials, 0 selected the same layers" in checks["layers"].sentence
     assert "static +2.0 %" in checks["memory"].details[0]
     otherwise = check(folder(tmp_path / "other", rows(memory_method="another way")), reference)
     assert otherwise["memory"].passed is None
@@ -255,8 +256,8 @@ def test_the_command_says_what_it_found(reference: Path, tmp_path: Path) -> None
     assert status == 1
     assert "FAILED  complete: 17 of the 18 trials" in text
     status, text = run("verify", here, "--against", reference, "--json", "--partial")
-    found = json.loads(text)
-    assert (status, found["passed"], found["checks"][0]["name"]) == (0, True, "complete")
+    printed = json.loads(text)
+    assert (status, printed["passed"], printed["checks"][0]["name"]) == (0, True, "complete")
     status, text = run("verify", here, "--against", tmp_path)
     assert (status, text.count("\n")) == (2, 1)
     assert f"{tmp_path} is not an artifact folder" in text
@@ -290,17 +291,17 @@ def test_publish_refuses(why: str, tmp_path: Path) -> None:
         (out / "mine.txt").touch()
     if why == "read-only":
         out.write_text("a file")
-    said = {
+    sentence = {
         "incomplete": "is not complete: 1 of 19 trials have no result; .* --incomplete",
-        "taken": "is there already and is not an empty folder",
+        "taken": "exists and is not an empty folder",
         "no steps": "holds no steps",
-        "read-only": "is there already and is not an empty folder",
+        "read-only": "exists and is not an empty folder",
     }
-    with pytest.raises(ArtifactError, match=said[why]):
-        publish(here, read_progress(here), out, tables=tables)
+    with pytest.raises(ArtifactError, match=sentence[why]):
+        publish(here, read_folder(here), out, tables=tables)
     assert not (out / "trials.parquet").exists()
     if why == "incomplete":
-        publish(here, read_progress(here), out, incomplete=True)
+        publish(here, read_folder(here), out, incomplete=True)
         assert read_trials([out]).frame.height == 19
 
 

@@ -14,6 +14,7 @@ from reproduce.report.figures.registry import FIGURES, start_rendering
 from reproduce.report.figures.render_pool import RenderPool
 from reproduce.report.figures.spec import FigureSpec
 from reproduce.store.parquet import TrialResult, write_trial
+from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.figures.test_paper import inside, texts
 from tests.reproduce.report.synthetic import grid, trial_row
@@ -98,7 +99,7 @@ def test_names_are_unique_and_stale_files_go(tmp_path: Path) -> None:
 
 def test_published_rows_have_no_loss_curves(tmp_path: Path) -> None:
     row = trial_row("ALL")
-    write_trial(tmp_path / "a", TrialResult(row, {"step": [1], "loss": [0.5]}))
+    write_trial(tmp_path / "a", TrialResult(TrialRow.from_columns(row), {"step": [1], "loss": [0.5]}))
     (loss,) = (plot for plot in FIGURES if plot.name == "loss")
     assert loss.compute(collect_data([tmp_path / "a"], [])).height == 1
     (tmp_path / "b").mkdir()

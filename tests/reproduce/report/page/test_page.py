@@ -19,6 +19,7 @@ from reproduce.report.page.html import render_page
 from reproduce.report.page.trial_details import MOST_POINTS, trial_records
 from reproduce.report.text.claims import ClaimCard, ClaimLine
 from reproduce.store.parquet import TrialResult, write_trial
+from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.conftest import STRATEGIES
 from tests.reproduce.report.synthetic import grid, trial_row
 
@@ -40,7 +41,12 @@ def write_report(root: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
     (root / "trials").mkdir(parents=True)
     for row in rows:
         steps = list(range(1, 121)) if row["status"] == "ok" else []
-        write_trial(root, TrialResult(row, {"step": steps, "loss": [0.4 + 1 / step for step in steps]}))
+        write_trial(
+            root,
+            TrialResult(
+                TrialRow.from_columns(row), {"step": steps, "loss": [0.4 + 1 / step for step in steps]}
+            ),
+        )
     data = collect_data([root], [])
     with RenderPool(parallel=False) as pool:
         composed = compose(data, root / "out", None, pool)

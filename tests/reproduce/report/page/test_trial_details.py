@@ -19,6 +19,7 @@ from reproduce.report.page.trial_details import MOST_POINTS, trial_records
 from reproduce.report.text.tables import trials_layout
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import TRIAL_SCHEMA
+from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.synthetic import trial_row
 
 
@@ -47,7 +48,7 @@ def test_records_are_small_and_complete() -> None:
 
 
 def test_a_damaged_file_of_steps_does_not_stop_the_page(tmp_path: Path) -> None:
-    write_trial(tmp_path, TrialResult(trial_row("ALL"), {"step": [1], "loss": [0.5]}))
+    write_trial(tmp_path, TrialResult(TrialRow.from_columns(trial_row("ALL")), {"step": [1], "loss": [0.5]}))
     (steps,) = (tmp_path / "steps").rglob("*.parquet")
     collected = collect_data([tmp_path], [])
     steps.write_bytes(b"PAR1 neither cut nor whole PAR1")

@@ -15,6 +15,7 @@ from reproduce.report.analysis.report_data import ReportData, collect_data
 from reproduce.report.text.mcnemar import prediction_differences
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import PREDICTION_SCHEMA
+from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.synthetic import trial_row
 
@@ -84,7 +85,9 @@ def test_damaged_predictions_are_said_and_leave_the_rest(tmp_path: Path) -> None
     rows = [trial_row(strategy, n_validation=1) for strategy in ("ALL", "LoRA")]
     for row in rows:
         columns = {"example_id": ["a"], "label": [1], "prediction": [1], "logits": [[0.0, 1.0]]}
-        write_trial(tmp_path / "whole", TrialResult(row, {"step": [1], "loss": [0.5]}, columns))
+        write_trial(
+            tmp_path / "whole", TrialResult(TrialRow.from_columns(row), {"step": [1], "loss": [0.5]}, columns)
+        )
     assert prediction_differences(collect_data([tmp_path / "whole"], [])) is not None
     for table in ("predictions", "steps"):
         path = next((tmp_path / "whole" / table).rglob("*.parquet"))

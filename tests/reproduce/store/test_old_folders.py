@@ -1,0 +1,343 @@
+"""Folders that earlier versions wrote are read, reported, verified, published and continued.
+
+``tests/data/schema-<n>`` was written by the code that had schema version n, with the command::
+
+    reproduce run embedded --strategies ALL,LoRA,INT25,BOT50,TOP25,ADT-L50 --seeds 42 --set steps=12 \
+--artifacts DIR
+
+The same holds for a program with another recipe value, column and kind: a copy of this one with three edits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import lfreeze
+from lfreeze.recipe import Recipe
+from reproduce.plan.inputs import find_inputs, trial_specs
+from reproduce.plan.search_space import load_space
+from reproduce.plan.spec import TrialSpec, introduced_values
+from reproduce.store.artifacts import ArtifactError, prepare_folder, read_folder
+from reproduce.store.parquet import read_trials, relative_path
+from reproduce.store.schema import SCHEMA_VERSION, TRIAL_COLUMNS, TRIAL_SCHEMA
+
+CODE = Path(lfreeze.__file__).parents[1]
+DATA = Path(__file__).parents[2] / "data"
+FOLDERS = ("schema-1", "schema-2", "schema-2-published")
+SWEPT = ("schema-1", "schema-2")
+STRATEGIES = "ALL,LoRA,INT25,BOT50,TOP25,ADT-L50"
+# What schema version 2 introduced.
+SINCE_2 = {
+    "weights": "pretrained",
+    "recipe_max_validation_examples": 0,
+    "n_train_available": None,
+    "n_validation_available": None,
+    "predicted_step_flops": None,
+}
+RUN_IDS = {
+    ("tiny-rte", "ALL"): "b10386c96c8a4cfc",
+    ("tiny-rte", "LoRA"): "a409651c923f36b5",
+    ("tiny-rte", "ADT-L50"): "30311094bf7ea484",
+    ("tiny-cb", "INT25"): "07f6ccb4f881baa4",
+    ("tiny-cb", "BOT50"): "6cc8456f906d3c45",
+    ("tiny-cb", "TOP25"): "614a893cc24a08aa",
+}
+EARLIER_RUN_IDS = {
+    ("tiny-rte", "ALL"): "28dd1195a33a25de",
+    ("tiny-cb", "BOT50"): "53c75059dbe1f619",
+    ("tiny-cb", "ADT-L50"): "60efa9e5dd476eff",
+}
+# File, the line that is replaced, and its replacement.
+EDITS = (
+    (
+        "lfreeze/recipe.py",
+        "    cpu_threads: int = 1\n",
+        "    cpu_threads: int = 1\n"
+        "    label_noise: float = dataclasses.field("
+        'default=0.0, metadata={"introduced": 0.0, "since": 3})\n',
+    ),
+    (
+        "reproduce/store/trial_row.py",
+        "    # by column: why it is null",
+        '    energy_joules: Annotated[float | None, Column("Speed", unit="J", since=3)] = None\n'
+        "    # by column: why it is null",
+    ),
+    (
+        "reproduce/store/row_values.py",
+        '        status="ok",\n',
+        '        status="ok",\n        energy_joules=1.5,\n',
+    ),
+)
+KIND = '''"""FIRST: freezes the layers nearest to the input, for a test."""
+
+from lfreeze.kinds.bottom import Bottom
+from lfreeze.strategy import register
+
+
+@register
+class First(Bottom):
+    """Freezes what BOT freezes."""
+
+    label = "FIRST"
+    order = 900
+'''
+
+
+def copied(name: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(DATA / name, tmp_path / name))
+
+
+def reproduce(*arguments: str | Path, code: Path = CODE, expect: int = 0) -> str:
+    """What a command of the program in ``code`` prints."""
+    environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "reproduce", *map(str, arguments)]
+    completed = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, check=False, env=environment, cwd=code
+    )
+    assert completed.returncode == expect, completed.stdout + completed.stderr
+    assert "Traceback" not in completed.stderr
+    return completed.stdout + completed.stderr
+
+
+def run(
+    folder: Path, *arguments: str, strategies: str = STRATEGIES, seeds: str = "42", code: Path = CODE
+) -> str:
+    return reproduce(
+        "run", "embedded", "--strategies", strategies, "--seeds", seeds, "--set", "steps=12", *arguments,
+        "--artifacts", folder, code=code,
+    )  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The trials' files by path."""
+    paths = [
+        path for table in ("trials", "steps", "predictions") for path in (folder / table).rglob("*.parquet")
+    ]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def specs(strategies: str = STRATEGIES, **recipe: str) -> list[TrialSpec]:
+    space = load_space(
+        "embedded", {"strategies": strategies.split(","), "seeds": ["42"]}, {"steps": "12"} | recipe
+    )
+    return trial_specs(space, find_inputs(space))
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This program with one more recipe value, column and kind."""
+    code = tmp_path_factory.mktemp("later")
+    for package in ("lfreeze", "reproduce", "search_spaces", "artifacts/reference"):
+        shutil.copytree(CODE / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, old, new in EDITS:
+        text = (code / name).read_text("utf-8")
+        assert text.count(old) == 1, (name, old)
+        (code / name).write_text(text.replace(old, new), "utf-8")
+    (code / "lfreeze" / "kinds" / "first.py").write_text(KIND, "utf-8")
+    return code
+
+
+@pytest.fixture(params=["this", "later"])
+def code(request: pytest.FixtureRequest) -> Path:
+    """The program: this one, and a later one."""
+    return CODE if request.param == "this" else request.getfixturevalue("later")
+
+
+def test_run_ids_are_those_of_the_folder() -> None:
+    ids = {(spec.factors.task, spec.factors.strategy): spec for spec in specs()}
+    assert {key: ids[key].run_id for key in RUN_IDS} == RUN_IDS
+    for key, run_id in EARLIER_RUN_IDS.items():
+        assert ids[key].earlier_run_ids == (run_id,)
+    for name in SWEPT:
+        listed = {trial.run_id for trial in read_folder(DATA / name).listed}
+        assert all(listed & set(spec.all_run_ids) for spec in ids.values())
+
+
+def test_a_value_that_earlier_versions_lacked_is_another_trial() -> None:
+    ids = {spec.run_id for spec in specs()}
+    for spec in specs(max_validation_examples="100"):
+        assert spec.run_id not in ids
+        assert spec.earlier_run_ids == ()
+
+
+def test_every_recipe_value_of_a_later_version_has_its_first_default() -> None:
+    first = json.loads((DATA / "schema-1" / "sweep.json").read_text("utf-8"))["recipe"]
+    assert {field.name for field in dataclasses.fields(Recipe)} == {*first, *introduced_values()}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_rows_are_completed(name: str) -> None:
+    table = read_trials([DATA / name])
+    assert (table.frame.height, table.damaged) == (12, ())
+    assert dict(table.frame.drop("artifacts").schema) == TRIAL_SCHEMA
+    for row in table.frame.to_dicts():
+        reasons = {entry["column"]: entry["reason"] for entry in row["null_reasons"]}
+        assert set(reasons) == {column for column in TRIAL_COLUMNS if row[column] is None}
+        if row["schema_version"] == 1:
+            assert {column: row[column] for column in SINCE_2} == SINCE_2
+            assert reasons["n_train_available"] == "recorded since schema version 2"
+
+
+def test_folders_of_two_versions_are_one_table() -> None:
+    frame = read_trials([DATA / name for name in SWEPT]).frame
+    assert frame.height == 24
+    assert set(frame["schema_version"]) == {1, 2}
+    published = Path("artifacts/reference/embedded-full")
+    assert read_trials([CODE / published]).frame.height == 1275
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_status_report_verify_and_publish(name: str, code: Path, tmp_path: Path) -> None:
+    folder = copied(name, tmp_path)
+    before = contents(folder)
+    assert "12 done, 0 running, 0 failed, 0 missing, of 12" in reproduce("status", folder, code=code)
+    for reference in FOLDERS:
+        text = reproduce("verify", folder, "--against", DATA / reference, code=code)
+        assert "FAILED" not in text
+        assert "12 of the 12 trials" in text
+    reproduce("publish", folder, tmp_path / "out", "--with-steps", "--with-predictions", code=code)
+    assert pl.read_parquet(tmp_path / "out" / "steps.parquet").height == 12 * 12
+    assert "FAILED" not in reproduce("verify", tmp_path / "out", "--against", folder, code=code)
+    text = reproduce("report", folder, "--out", tmp_path / "report", code=code)
+    assert "12 of 12 trials succeeded" in text
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert ("energy_joules" in page) == (code != CODE)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_a_finished_folder_has_nothing_to_run(name: str, code: Path, tmp_path: Path) -> None:
+    folder = copied(name, tmp_path)
+    before = contents(folder)
+    for _ in range(2):
+        assert "All 12 trials are finished already; nothing to run." in run(folder, code=code)
+    assert contents(folder) == before
+    assert len(read_folder(folder).listed) == 12
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", SWEPT)
+def test_a_folder_is_continued(name: str, code: Path, tmp_path: Path) -> None:
+    folder = copied(name, tmp_path)
+    before = contents(folder)
+    more = {"strategies": "ALL,BOT50" if code == CODE else "ALL,FIRST50", "seeds": "42,43"}
+    output = run(folder, code=code, **more)
+    n_new = 4 if code == CODE else 6
+    assert f"8 trials, {8 - n_new} finished already, {n_new} to run" in output
+    after = contents(folder)
+    assert {path: after.get(path) for path in before} == before
+    assert len(after) == len(before) + 3 * n_new
+    assert f"{12 + n_new} done, 0 running, 0 failed, 0 missing" in reproduce("status", folder, code=code)
+    text = reproduce("verify", folder, "--against", DATA / name, code=code, expect=1)
+    # Two versions of the code in one folder are the only fault.
+    assert [line.split(":")[0] for line in text.splitlines() if "FAILED" in line] == ["FAILED  image"]
+    assert "nothing to run" in run(folder, code=code, **more)
+    if code != CODE:
+        _is_refused_by_this_program(folder, n_new)
+
+
+def _is_refused_by_this_program(folder: Path, n_new: int) -> None:
+    """Files of a later schema version are named by its number, and never overwritten."""
+    why = f"has schema version {SCHEMA_VERSION + 1}; this program reads versions up to {SCHEMA_VERSION}"
+    before = contents(folder)
+    status = reproduce("status", folder, expect=1)
+    assert status.count(why) == n_new
+    assert "12 done" in status
+    arguments = ("--strategies", "ALL", "--seeds", "42,43", "--set", "steps=12", "--artifacts", folder)
+    output = reproduce("run", "embedded", *arguments, expect=2)
+    assert why in output
+    assert contents(folder) == before
+
+
+def test_a_newer_file_is_never_run_again(tmp_path: Path) -> None:
+    folder = copied("schema-2", tmp_path)
+    spec = next(spec for spec in specs() if spec.factors.strategy == "BOT50")
+    path = folder / "trials" / relative_path(**vars(spec.factors), run_id=spec.run_id)
+    newer = pl.lit(SCHEMA_VERSION + 1, pl.Int32).alias("schema_version")
+    pl.read_parquet(path, hive_partitioning=False).with_columns(newer).write_parquet(path)
+    with pytest.raises(ArtifactError, match=r"has schema version 3; this program reads versions up to 2$"):
+        read_folder(folder).has_result(spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"extra": pl.lit(1.0)}, None),
+        (
+            {"validation_accuracy": pl.lit("high")},
+            "has a column validation_accuracy of type String, not Float64",
+        ),
+        ({"schema_version": None}, "has no schema version"),
+        ({"run_id": None}, "lacks the column run_id"),
+    ],
+)
+def test_columns_of_others_are_ignored_and_broken_ones_named(
+    change: dict[str, Any], reason: str | None, tmp_path: Path
+) -> None:
+    folder = copied("schema-2", tmp_path)
+    victim = sorted((folder / "trials").rglob("*.parquet"))[3]
+    frame = pl.read_parquet(victim, hive_partitioning=False)
+    for name, value in change.items():
+        frame = frame.drop(name) if value is None else frame.with_columns(value.alias(name))
+    frame.write_parquet(victim)
+    table = read_trials([folder])
+    assert table.frame.height == 12 - (reason is not None)
+    assert [(entry.path, entry.reason) for entry in table.damaged] == ([(victim, reason)] if reason else [])
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_other_recipe_values_are_still_refused(name: str, tmp_path: Path) -> None:
+    folder = copied(name, tmp_path)
+    for key, here, now in (("steps", "12", "13"), ("max_validation_examples", "0", "100")):
+        arguments = ("run", "embedded", "--strategies", "ALL", "--seeds", "42", "--set", "steps=12")
+        output = reproduce(*arguments, "--set", f"{key}={now}", "--artifacts", folder, expect=2)
+        assert f"belongs to another recipe: {key} = {here} there, {now} now" in output
+
+
+def test_a_failed_trial_of_an_earlier_version_is_listed_under_its_present_id(tmp_path: Path) -> None:
+    folder = copied("schema-1", tmp_path)
+    spec = next(s for s in specs() if (s.factors.task, s.factors.strategy) == ("tiny-cb", "BOT50"))
+    (earlier,) = spec.earlier_run_ids
+    path = relative_path(**vars(spec.factors), run_id=earlier)
+    failed = pl.lit("error").alias("status")
+    pl.read_parquet(folder / "trials" / path, hive_partitioning=False).with_columns(failed).write_parquet(
+        folder / "trials" / path
+    )
+    before = read_folder(folder)
+    assert (before.has_result(spec), before.attempts(spec)) == (False, 1)
+    prepare_folder(folder, specs(), json.loads((folder / "sweep.json").read_text("utf-8"))["recipe"])
+    after = read_folder(folder)
+    assert [trial.run_id for trial in after.missing] == [spec.run_id]
+    assert (after.done, len(after.listed), after.failed.height) == (11, 12, 0)
+    assert (folder / "superseded" / "trials" / path).is_file()
+
+
+def test_a_kind_that_is_not_installed_is_read(tmp_path: Path) -> None:
+    folder = copied("schema-2", tmp_path)
+    manifest = json.loads((folder / "sweep.json").read_text("utf-8"))
+    for entry in [entry for entry in manifest["trials"] if entry["strategy"] == "TOP25"]:
+        old = relative_path(**entry)
+        entry["strategy"] = "ODD25"
+        for table in ("trials", "steps", "predictions"):
+            target = folder / table / relative_path(**entry)
+            target.parent.mkdir(parents=True)
+            (folder / table / old).rename(target)
+        unknown = (pl.lit("ODD25").alias("strategy"), pl.lit("ODD").alias("kind"))
+        path = folder / "trials" / relative_path(**entry)
+        pl.read_parquet(path, hive_partitioning=False).with_columns(*unknown).write_parquet(path)
+    (folder / "sweep.json").write_text(json.dumps(manifest), "utf-8")
+    assert "12 done" in reproduce("status", folder)
+    assert "FAILED" not in reproduce("verify", folder)
+    reproduce("publish", folder, tmp_path / "out")
+    assert "12 of 12 trials succeeded" in reproduce("report", folder, "--out", tmp_path / "report")
+    assert "ODD25" in (tmp_path / "report" / "report.html").read_text("utf-8")
