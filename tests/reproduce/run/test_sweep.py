@@ -20,6 +20,8 @@ from lfreeze.models.catalog import MODELS
 from reproduce.store.parquet import TRIAL_SCHEMA, read_trials, scan_table
 from tests.reproduce.run.test_worker import INCIDENTAL
 
+pytestmark = pytest.mark.sweep
+
 SMALL = (
     "--set",
     "steps=8",
