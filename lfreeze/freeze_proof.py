@@ -109,7 +109,8 @@ def fingerprint(tensor: torch.Tensor) -> int:
         return 0
     bits = flat.view(_INTEGER_OF_SIZE[flat.element_size()])
     multipliers = _multipliers(_CHUNK, bits.device)
-    sums = [(chunk.long() * multipliers[: chunk.numel()]).sum() for chunk in bits.split(_CHUNK)]
+    chunks = bits.split(_CHUNK)
+    sums = [(chunk.long() * multipliers[: chunk.numel()]).sum() for chunk in chunks]
     total = int((torch.stack(sums) * _multipliers(len(sums), bits.device)).sum())
     return (total + bits.numel()) % (1 << 64)
 

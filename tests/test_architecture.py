@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from lfreeze.strategy import kinds
 
@@ -109,60 +112,16 @@ def test_no_module_uses_a_private_name_of_another(module: str) -> None:
     assert not private
 
 
-# What the extra "reproduce" installs; the technique must do without.
-EXTRA = (
-    "ray",
-    "polars",
-    "matplotlib",
-    "scipy",
-    "peft",
-    "pydantic",
-    "click",
-    "rich",
-    "pyarrow",
-    "pynvml",
-)
-FREEZE = """
-from transformers import LlamaConfig, LlamaForSequenceClassification
-from lfreeze import AdaptiveFreezing, FreezeCallback, freeze
-sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
-model = LlamaForSequenceClassification(LlamaConfig(vocab_size=100, **sizes))
-assert freeze(model, "BOT50").frozen_layers == (0, 1)
-AdaptiveFreezing(model, "ADT-L50")
-FreezeCallback("TOP25")
-try:
-    freeze(model, "LoRA")
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-
-
-def without_extra(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that cannot import the experiment's packages."""
-    hide = (
-        "import importlib.machinery as machinery\n"
-        "find = machinery.PathFinder.find_spec\n"
-        f"machinery.PathFinder.find_spec = lambda name, *rest: None if name in {EXTRA!r} else find(name, *rest)\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", hide + code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_freezing_needs_none_of_the_experiments_packages() -> None:
-    done = without_extra(FREEZE)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("StrategyError ")
-    assert "pip install 'lfreeze[lora]'" in done.stdout
-
-
-def test_the_command_without_its_packages_says_what_to_install() -> None:
-    done = without_extra("from reproduce.__main__ import main; main()")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert "pip install 'lfreeze[reproduce]'" in done.stderr
+def test_the_lock_holds_every_dependency_within_its_bounds() -> None:
+    """The image installs from the lock with --no-deps, so that a missing entry would show only there."""
+    locked: dict[str, list[str]] = {}
+    for name in ("base", "cuda", "cpu"):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
+        for package, version in re.findall(r"^([\w.-]+)==([^\s;+]+)", text, re.MULTILINE):
+            locked.setdefault(package, []).append(version)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for text in (*project["dependencies"], *project["optional-dependencies"]["reproduce"]):
+        requirement = Requirement(text)
+        assert requirement.name in locked, text
+        for version in locked[requirement.name]:
+            assert requirement.specifier.contains(version), f"{text}: {version} is locked"

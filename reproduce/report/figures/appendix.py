@@ -1,4 +1,4 @@
-"""The paper's appendix, Figures 7 to 11: each task's accuracies and step times, by model."""
+"""The paper's appendix, Figures 7 to 11: accuracies and step times of each task, by model."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from matplotlib.figure import Figure
 
 from reproduce.report.analysis.aggregates import EXPERIMENT, efficiency, speed_trials
 from reproduce.report.analysis.paper_figures import figure_3_data
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.figures.grid import WARNING, bars, legend, name_bars, panels, whiskers
 from reproduce.report.figures.paper import SHARED, accuracy_panel, reference_handles
-from reproduce.report.figures.spec import Plot, of_trials, runs
+from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
 from reproduce.report.figures.style import INK, families_of, family_handles
 from reproduce.report.formatting import change, seconds
-from reproduce.report.strategy_order import experiments, in_order, strategies_in_order
+from reproduce.report.strategy_order import BASELINE, experiments, in_order, strategies_in_order
 
 _SPEED = "s per 10 steps"
 
 
 def task_data(trials: pl.DataFrame, task: str) -> pl.DataFrame:
-    """One task's accuracies and step times, those of its miniature too.
+    """Accuracies and step times of one task and of its miniature.
 
     Columns: those of ``figure_3_data``; seconds (per 10 steps, median over seeds), fastest, slowest,
     time_ratio (to ALL's median), n_speed, exclusive.
@@ -68,7 +68,7 @@ def figure_11(data: pl.DataFrame) -> Figure:
 
 
 def _draw(data: pl.DataFrame, name: str) -> Figure:
-    """For each model a panel of accuracies and under it, or beside it, one of step times."""
+    """For each model a panel of accuracies and one of step times."""
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
     shared = not data["exclusive"].drop_nulls().all()
@@ -91,7 +91,7 @@ def _draw(data: pl.DataFrame, name: str) -> Figure:
 
 
 def _speed_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]) -> None:
-    """Median step times, whiskers from the fastest to the slowest seed, the change against ALL above."""
+    """Median step times with whiskers from the fastest to the slowest seed, and the change against ALL."""
     top = max([row["slowest"] or 0 for row in rows]) or 1.0
     names = [row["strategy"] for row in rows]
     bars(axes, names, [row["seconds"] for row in rows], families)
@@ -102,33 +102,33 @@ def _speed_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]
     )
     for place, row in timed:
         name, median = row["strategy"], row["seconds"]
-        text = change(row["time_ratio"]) if name != "ALL" and row["time_ratio"] else seconds(median)
+        text = change(row["time_ratio"]) if name != BASELINE and row["time_ratio"] else seconds(median)
         axes.text(place, 1.03 * top, text, rotation=90, ha="center", va="bottom", fontsize=6.8)
-        if name == "ALL":
+        if name == BASELINE:
             axes.axhline(median, color=INK, linewidth=1.0, zorder=3)
     axes.set_ylim(0, 1.3 * top)
     axes.set_ylabel(_SPEED + ("" if all(row["exclusive"] is not False for row in rows) else "  (shared)"))
     name_bars(axes, names)
 
 
-def _caption(found: Collected, data: pl.DataFrame) -> str:
+def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
     timed = data.filter(pl.col("n_speed") > 0)["n_speed"]
-    times = f"{runs(timed)} (seeds per time)" if timed.len() else "no time was measured"
+    times = f"{n_range(timed)} (seeds per time)" if timed.len() else "no time was measured"
     return (
-        "Look for bars that are high above and low below: accurate and fast. Accuracy: mean ± standard "
-        f"deviation over seeds, {runs(data['n'])} (seeds per bar). Speed: median seconds per 10 training "
-        "steps, whiskers from the fastest to the slowest seed, above them the change against ALL's "
+        "Look for high accuracy and low step time. Accuracy: mean ± standard "
+        f"deviation over seeds, {n_range(data['n'])} (seeds per bar). Speed: median seconds per 10 training "
+        "steps, whiskers from the fastest to the slowest seed; the labels give the change against ALL's "
         f"median; {times}."
     )
 
 
-def _plot(number: int, name: str, draw: Callable[[pl.DataFrame], Figure]) -> Plot:
+def _plot(number: int, name: str, draw: Callable[[pl.DataFrame], Figure]) -> FigureSpec:
     task = name.lower()
-    compute = of_trials(lambda trials: task_data(trials, task))
-    return Plot(f"figure_{number}", f"{name}: accuracy and speed", compute, draw, _caption)
+    compute = from_trials(lambda trials: task_data(trials, task))
+    return FigureSpec(f"figure_{number}", f"{name}: accuracy and speed", compute, draw, _caption)
 
 
-PLOTS = (
+FIGURES = (
     _plot(7, "RTE", figure_7),
     _plot(8, "QNLI", figure_8),
     _plot(9, "WNLI", figure_9),

@@ -1,4 +1,4 @@
-"""What the report says in words: headlines, notices, the freeze proof. Every number has its n."""
+"""The report's sentences: headline, main findings, notices, freeze proof. Every number has its n."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 import polars as pl
 
 from reproduce.report.analysis.aggregates import DIGITS, efficiency, ranking, timed_devices
+from reproduce.report.analysis.claims import headline_savings
 from reproduce.report.analysis.paper_figures import shared_experiments
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import table_tasks
 from reproduce.report.formatting import listed, n_is, number, plural
 from reproduce.report.strategy_order import BASELINE, experiments, is_tiny, strategies_in_order
 
-_NAMED_SAVINGS = ("BOT25", "BOT50", "LoRA")
 _CHECKS = {
     "frozen tensors stayed bit-identical": pl.col("frozen_unchanged"),
-    "every trainable tensor got a gradient": pl.col("every_trainable_got_gradient"),
+    "every trainable tensor received a gradient": pl.col("every_trainable_got_gradient"),
     "the optimiser held exactly the trainable tensors": pl.col("optimiser_holds_trainable"),
-    "the measured backward depth was the planned one": pl.col("backward_depth")
+    "the measured backward depth equalled the planned one": pl.col("backward_depth")
     == pl.col("planned_backward_depth"),
 }
 
 
 @dataclass(frozen=True)
-class Check:
-    """One part of the freeze proof: in how many of the successful trials it held."""
+class FreezeCheck:
+    """One check of the freeze proof: the number of successful trials for which it held."""
 
     statement: str
     held: int
@@ -46,10 +46,10 @@ class Check:
         return text + (f"; not in {listed(list(self.broken))}" if self.broken else "")
 
 
-def headline(found: Collected) -> str:
+def headline(report_data: ReportData) -> str:
     """What was run, in one sentence."""
-    trials = found.trials
-    text = f"{found.ok:,} of {plural(found.asked, 'trial')} succeeded"
+    trials = report_data.trials
+    text = f"{report_data.ok:,} of {plural(report_data.total, 'trial')} succeeded"
     if not trials.height:
         return text + "."
     strategies = strategies_in_order(trials["strategy"])
@@ -64,19 +64,19 @@ def headline(found: Collected) -> str:
     return f"{text}: {' × '.join(parts)}{where}."
 
 
-def findings(found: Collected) -> list[str]:
-    """The main numbers, one sentence each; none where nothing succeeded."""
+def findings(report_data: ReportData) -> list[str]:
+    """The main numbers, one sentence each; empty if no trial succeeded."""
     sentences = []
-    # Random weights have accuracies too, but none that a ranking could mean.
-    scores = ranking(found.trials.filter(pl.col("weights") == "pretrained")).head(3)
+    # A ranking of accuracies with random weights is meaningless.
+    scores = ranking(report_data.trials.filter(pl.col("weights") == "pretrained")).head(3)
     if scores.height > 1:
         best = [
             f"{row['strategy']} ({number(row['score'], 2)}, {n_is(row['n'])})" for row in scores.to_dicts()
         ]
         sentences.append(f"Highest ranking scores: {listed(best)}.")
     savings = (
-        efficiency(found.trials)
-        .filter(pl.col("strategy").is_in(_NAMED_SAVINGS))
+        efficiency(report_data.trials)
+        .filter(pl.col("strategy").is_in(headline_savings()))
         .group_by("strategy")
         .agg(pl.col("memory_ratio").mean().round(DIGITS), n=pl.col("memory_ratio").count())
         .drop_nulls()
@@ -88,46 +88,49 @@ def findings(found: Collected) -> list[str]:
     ]
     if texts:
         sentences.append(
-            f"Training memory saved against {BASELINE}, mean over n experiments: {listed(texts)}."
+            f"Saving of training memory against {BASELINE}, mean over n experiments: {listed(texts)}."
         )
     return sentences
 
 
-def notices(found: Collected) -> list[str]:
-    """What a reader must know before believing a figure."""
-    trials, texts = found.trials, []
+def notices(report_data: ReportData) -> list[str]:
+    """What limits the validity of the figures, one sentence each."""
+    trials, texts = report_data.trials, []
     models = sorted(set(trials["model"]))
     tiny = [model for model in models if is_tiny(model)]
     if tiny:
         texts.append(
             f"{listed(tiny)} {'is a miniature that comes' if len(tiny) == 1 else 'are miniatures that come'} "
             "with this package: "
-            "numbers from there are evidence that the machinery works, not for or against the paper."
+            "their results show that the program works and are not evidence for or against the paper."
         )
     random = sorted(set(trials.filter(pl.col("weights") == "random")["model"]))
     if random:
         texts.append(
-            f"Random weights ({listed(random)}): speed and memory do not depend on them, but accuracies say "
-            "nothing here, nor do rankings."
+            f"Random weights ({listed(random)}): speed and memory do not depend on the weights, but accuracies and "
+            "rankings are meaningless."
         )
-    if found.failed or found.damaged or found.missing:
-        counts = {"failed": found.failed, "damaged": len(found.damaged), "missing": len(found.missing)}
+    if report_data.failed or report_data.damaged or report_data.missing:
+        counts = {
+            "failed": report_data.failed,
+            "damaged": len(report_data.damaged),
+            "missing": len(report_data.missing),
+        }
         parts = [f"{count:,} {name}" for name, count in counts.items() if count]
         texts.append(
-            f"{found.asked - found.ok:,} of {plural(found.asked, 'trial')} have no result "
+            f"{report_data.total - report_data.ok:,} of {plural(report_data.total, 'trial')} have no result "
             f"({', '.join(parts)}); "
             "each is listed with its reason under “Failed and missing trials”."
         )
-    if found.unreadable:
+    if report_data.unreadable:
         texts.append(
-            f"Files of {listed(sorted(found.unreadable))} are damaged: what would be made from them is left out."
+            f"Files of {listed(sorted(report_data.unreadable))} are damaged; results that need them are omitted."
         )
-    broken = sorted({name for check in freeze_proof(found) for name in check.broken})
+    broken = sorted({name for check in freeze_proof(report_data) for name in check.broken})
     if broken:
         texts.append(
-            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their "
-            "strategy asked "
-            "for is not what was trained."
+            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): "
+            "what was trained is not what the strategy specifies."
         )
     for row in table_tasks(trials).drop_nulls("benchmark_train").to_dicts():
         for split in ("train", "validation"):
@@ -143,42 +146,44 @@ def notices(found: Collected) -> list[str]:
         which = "in every experiment" if len(shared) == len(experiments(trials)) else f"for {pairs}"
         texts.append(
             f"Speed was measured while other trials used the same device (marked ▲, {which}). Memory and "
-            "accuracy do not depend on that; compare step times with care."
+            "accuracy are not affected; compare step times with care."
         )
     devices = timed_devices(trials)
     if devices:
         texts.append(
-            f"Times were taken on {plural(len(devices), 'kind')} of devices ({listed(devices)}): of each experiment "
-            "those of one kind count, and times of different experiments do not compare."
+            f"Times were measured on {plural(len(devices), 'kind')} of devices ({listed(devices)}): each experiment uses "
+            "those of one kind, and times are not comparable between experiments."
         )
     if trials.height and BASELINE not in set(trials.filter(pl.col("status") == "ok")["strategy"]):
-        texts.append(f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be given.")
-    if found.repeated:
         texts.append(
-            f"{plural(found.repeated, 'trial')} repeat{'s' if found.repeated == 1 else ''} a model, task, "
+            f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be computed."
+        )
+    if report_data.repeated:
+        texts.append(
+            f"{plural(report_data.repeated, 'trial')} repeat{'s' if report_data.repeated == 1 else ''} a model, task, "
             "strategy and "
-            "seed of another: the folder that was named first counts, and for speed the one that had its "
-            "device to itself."
+            "seed of another: the folder named first is used and, for speed, the trial with exclusive use of "
+            "its device."
         )
     varying = varying_recipe(trials)
     if varying:
-        texts.append(f"The trials do not share one recipe; they differ in {listed(varying)}.")
+        texts.append(f"The trials do not have the same recipe; they differ in {listed(varying)}.")
     if trials["memory_method"].drop_nulls().n_unique() > 1:
         texts.append(
-            "Memory was measured by more than one method: compare memory only between trials of one device."
+            "Memory was measured by more than one method; compare memory only between trials on the same device."
         )
     return texts
 
 
 def varying_recipe(trials: pl.DataFrame) -> list[str]:
-    """Recipe values that are not the same in all trials."""
+    """The recipe fields that differ between trials."""
     names = [name for name in trials.columns if name.startswith("recipe_")]
     return [name.removeprefix("recipe_") for name in names if trials[name].drop_nulls().n_unique() > 1]
 
 
-def freeze_proof(found: Collected) -> list[Check]:
-    """Whether frozen meant frozen, over all successful trials."""
-    trials = found.trials.filter(pl.col("status") == "ok")
+def freeze_proof(report_data: ReportData) -> list[FreezeCheck]:
+    """The checks that frozen parameters stayed frozen, over all successful trials."""
+    trials = report_data.trials.filter(pl.col("status") == "ok")
     checks = []
     for statement, held in _CHECKS.items():
         known = trials.filter(held.is_not_null())
@@ -188,6 +193,6 @@ def freeze_proof(found: Collected) -> list[Check]:
             for r in broken.iter_rows(named=True)
         ]
         checks.append(
-            Check(statement, known.height - broken.height, known.height, trials.height, tuple(names))
+            FreezeCheck(statement, known.height - broken.height, known.height, trials.height, tuple(names))
         )
     return checks if trials.height else []

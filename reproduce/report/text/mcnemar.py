@@ -1,4 +1,4 @@
-"""Which examples two trials get right: exact tests where they share an evaluation set."""
+"""McNemar's exact tests between trials that share an evaluation set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import polars as pl
 
 from reproduce.report.analysis.aggregates import EXPERIMENT, successful
 from reproduce.report.analysis.inference import holm, mcnemar_p
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.formatting import percent
 from reproduce.report.strategy_order import BASELINE, in_order
 from reproduce.report.text.tables import Column, Table
@@ -21,16 +21,16 @@ _SCHEMA = {
 }
 
 
-def prediction_differences(found: Collected, against: str = BASELINE) -> pl.DataFrame | None:
-    """McNemar's exact test of each trial against that of ``against`` with the same model, task and seed.
+def prediction_differences(report_data: ReportData, against: str = BASELINE) -> pl.DataFrame | None:
+    """McNemar's exact test of each trial against ``against``'s trial with the same model, task and seed.
 
     Returns:
-        None without predictions. By model, task and strategy: n (pairs of trials that predicted the same examples), n_examples
-        (over all pairs), only_baseline_right and only_strategy_right (examples that one of the two got
-        right), difference (of the accuracies over these examples), least_p_holm (the smallest p-value,
+        None without predictions. By model, task and strategy: n (pairs of trials that predicted the same
+        examples), n_examples (over all pairs), only_baseline_right and only_strategy_right (examples that
+        only one of the two predicted correctly), difference (of the accuracies over these examples), least_p_holm (the smallest p-value,
         adjusted over the pairs) and n_significant (pairs whose adjusted p-value is below 0.05).
     """
-    pairs = _pairs(found, against)
+    pairs = _pairs(report_data, against)
     if pairs is None:
         return None
     rows = []
@@ -53,10 +53,10 @@ def prediction_differences(found: Collected, against: str = BASELINE) -> pl.Data
     return in_order(pl.DataFrame(rows, schema=_SCHEMA))
 
 
-def _pairs(found: Collected, against: str) -> pl.DataFrame | None:
-    """Pairs of trials over the same examples, with the numbers of those on which they disagree."""
+def _pairs(report_data: ReportData, against: str) -> pl.DataFrame | None:
+    """Pairs of trials with the same examples, and the numbers of examples on which they disagree."""
     keys = [*EXPERIMENT, "strategy", "seed"]
-    cells = successful(found.trials).select(
+    cells = successful(report_data.trials).select(
         "run_id", *keys, "n_validation", pl.struct(*EXPERIMENT, "seed").rank("dense").alias("cell")
     )
     is_reference = pl.col("strategy") == against
@@ -65,7 +65,7 @@ def _pairs(found: Collected, against: str) -> pl.DataFrame | None:
     def disagreements(predictions: pl.LazyFrame) -> pl.LazyFrame:
         right = predictions.select(
             "run_id",
-            # A fixed width in place of text: joins over millions of examples stay small.
+            # A hash of fixed width keeps joins over millions of examples small.
             example=pl.col("example_id").hash(),
             right=pl.col("label") == pl.col("prediction"),
         ).join(cells.lazy().select("run_id", "cell", is_reference), on="run_id")
@@ -80,7 +80,7 @@ def _pairs(found: Collected, against: str) -> pl.DataFrame | None:
             )
         )
 
-    compared = found.read("predictions", disagreements)
+    compared = report_data.read("predictions", disagreements)
     if compared is None:
         return None
     same = (pl.col("n") == pl.col("n_validation")) & (pl.col("n") == pl.col("expected"))
@@ -98,8 +98,8 @@ def agreement_layout(frame: pl.DataFrame) -> Table:
     columns = (
         *map(word, ("model", "task", "strategy")),
         count("examples", "n_examples"),
-        count(f"only {BASELINE} right", "only_baseline_right"),
-        count("only the strategy right", "only_strategy_right"),
+        count(f"only {BASELINE} correct", "only_baseline_right"),
+        count("only the strategy correct", "only_strategy_right"),
         Column(
             "difference, points", lambda row: percent(row["difference"]), value=lambda row: row["difference"]
         ),
@@ -109,7 +109,7 @@ def agreement_layout(frame: pl.DataFrame) -> Table:
     )
     note = (
         f"McNemar's exact test of each trial against {BASELINE}'s with the same model, task and seed, on the "
-        "examples that only one of the two got right; p-values adjusted by Holm over the pairs of a row. "
-        "Examples are counted once for each pair."
+        "examples that only one of the two predicted correctly; p-values are adjusted by Holm's method over the "
+        "pairs of a row. Each pair contributes all its examples to the counts."
     )
     return Table("predictions_compared", "Example by example", note, frame, columns)

@@ -81,6 +81,7 @@ def test_its_trial_froze_the_layers_that_it_selects(swept: Path) -> None:
     assert (edge["kind"], edge["ratio"]) == ("EDGE", 0.5)
     alternating = [layer for i in range(n_layers) for layer in (i, n_layers - 1 - i)]
     assert sorted(edge["frozen_layers"]) == sorted(alternating[: n_layers // 2])
+    assert edge["frozen_unchanged"]
     assert edge["trainable_parameters"] < rows["ALL"]["trainable_parameters"]
 
 
