@@ -8,19 +8,17 @@ plans and reports can name strategies without loading it.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import math
-import pkgutil
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from lfreeze.cost import Cost, cost
-from lfreeze.errors import StrategyError, first_line
+from lfreeze.errors import StrategyError
+from lfreeze.plugins import import_modules, load_entry_points
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,11 +171,9 @@ def kinds() -> dict[str, Kind]:
     Raises:
         StrategyError: an entry point does not load or names no kind, or two kinds have one label.
     """
-    package = importlib.import_module("lfreeze.kinds")
-    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
-        importlib.import_module(f"lfreeze.kinds.{module}")
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: (entry.name, entry.value)):
-        _load(entry)
+    import_modules("lfreeze.kinds")
+    for name, target in load_entry_points(ENTRY_POINTS):
+        _register_entry_point(name, target)
     ordered = sorted(_registered.values(), key=lambda cls: (cls.order, cls.label))
     return {cls.label: cls() for cls in ordered}
 
@@ -187,25 +183,15 @@ def paper_strategies() -> tuple[str, ...]:
     return tuple(label + percent for label, kind in kinds().items() for percent in kind.paper_percents)
 
 
-def _load(entry: EntryPoint) -> None:
+def _register_entry_point(name: str, target: object) -> None:
     """Register what an entry point names: a kind's class, or a module that registers kinds."""
-    try:
-        target = entry.load()
-        if isinstance(target, type) and issubclass(target, Kind):
-            register(target)
-            return
-    # Another package's code can fail in any way.
-    except Exception as error:
-        raise StrategyError(
-            f"the entry point {entry.name} = {entry.value!r} in the group {ENTRY_POINTS} does not load "
-            f"({first_line(error, with_type=True)}): correct or uninstall its package"
-        ) from error
-    if not inspect.ismodule(target) or not any(
+    if isinstance(target, type) and issubclass(target, Kind):
+        register(target)
+    elif not inspect.ismodule(target) or not any(
         f"{cls.__module__}.".startswith(f"{target.__name__}.") for cls in _registered.values()
     ):
         raise StrategyError(
-            f"the entry point {entry.name} = {entry.value!r} in the group {ENTRY_POINTS} is neither a subclass "
-            "of lfreeze.strategy.Kind nor a module that registers one"
+            f"{name} is neither a subclass of lfreeze.strategy.Kind nor a module that registers one"
         )
 
 
@@ -260,9 +246,7 @@ class Strategy:
     @property
     def ratio(self) -> Fraction:
         """The share of layers to freeze; 33 means one third exactly (README, "What the paper leaves open")."""
-        if self.percent is None:
-            return Fraction(0)
-        return Fraction(1, 3) if self.percent == "33" else Fraction(self.percent) / 100
+        return Fraction(1, 3) if self.percent == "33" else Fraction(self.percent or 0) / 100
 
     @property
     def implementation(self) -> Kind:

@@ -1,4 +1,4 @@
-"""From artifact folders to figures, tables and one self-contained HTML page; reads files only.
+"""Make figures, tables and one self-contained HTML page from the files of artifact folders.
 
 Neither torch, transformers nor Ray is imported here.
 """
@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduce.report.analysis.report_data import collect
+from reproduce.report.analysis.report_data import collect_data
+from reproduce.report.figures.registry import PARALLEL_FROM
+from reproduce.report.figures.render_pool import RenderPool
 from reproduce.report.page.document import Content, compose
 from reproduce.report.page.html import markdown_page, render_page
-from reproduce.report.page.trial_details import trial_records as records_of
+from reproduce.report.page.trial_details import trial_records
 from reproduce.report.text.exports import latex, write_csv
 from reproduce.store.parquet import StoreError, TrialTable
 
@@ -21,12 +23,12 @@ __all__ = ["Summary", "build"]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a report holds.
+    """The result of making a report.
 
     Attributes:
         page: the HTML page.
         ok, failed, damaged, missing: numbers of trials.
-        headlines: what was run and found, one sentence each.
+        headlines: notices, what was run, and the main findings, one sentence each.
     """
 
     page: Path
@@ -49,27 +51,28 @@ def build(
 
     Args:
         command: the command line that produced the trials, for the page.
-        missing: trials that were asked for and may have no row, as mappings with model, task,
-            strategy and seed. Those that have a row, or a damaged file, are not listed as missing.
-        tables: the folders' trials, if they are read already.
+        missing: planned trials that may have no row, as mappings with model, task, strategy and seed.
+            Those that have a row, or a damaged file, are not listed as missing.
+        tables: the folders' trials, if they have been read already.
 
     Raises:
-        StoreError: a folder is no artifact folder, there is nothing at all to report, or ``out``
-            cannot be written.
+        StoreError: a folder is not an artifact folder, there is nothing to report, a figure cannot be
+            drawn, or ``out`` cannot be written.
     """
-    found = collect(roots, missing, tables)
+    data = collect_data(roots, missing, tables)
     try:
-        content, drawing = compose(found, out, command)
-        _write_tables(content, out / "tables")
-        records = records_of(found.trials, found.steps)
-        drawing.finish()
+        with RenderPool(parallel=data.trials.height >= PARALLEL_FROM) as pool:
+            content = compose(data, out, command, pool)
+            _write_tables(content, out / "tables")
+            records = trial_records(data.trials, data.steps)
+            pool.finish()
         page = out / "report.html"
         page.write_text(render_page(content, records), "utf-8")
         (out / "report.md").write_text(markdown_page(content), "utf-8")
     except OSError as error:
         raise StoreError(f"the report cannot be written to {out} ({error.strerror or error})") from None
     sentences = (*content.notices, content.headline, *content.findings, content.tally)
-    return Summary(page, found.ok, found.failed, len(found.damaged), len(found.missing), sentences)
+    return Summary(page, data.ok, data.failed, len(data.damaged), len(data.missing), sentences)
 
 
 def _write_tables(content: Content, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How numbers are written: a value and its unit as text, ``–`` where there is none."""
+"""Numbers, counts and lists as text; ``–`` for a missing value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ NONE = "–"
 
 
 def memory_unit(most: float | None) -> tuple[str, int]:
-    """The unit in which ``most`` bytes read well, and its size in bytes."""
+    """The largest unit of which ``most`` bytes are at least 1, and its size in bytes."""
     for name, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if (most or 0) >= size:
             return name, size
@@ -18,7 +18,7 @@ def number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction of 1 as a percentage, without the sign for it."""
+    """A fraction of 1 as a percentage, without the % sign."""
     return number(fraction, digits, 100.0)
 
 
@@ -31,7 +31,7 @@ def change(ratio: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Three significant digits, never in powers of ten."""
+    """Three significant digits, without an exponent."""
     if value is None:
         return NONE
     digits = max(0, 2 - len(str(int(abs(value)))) + 1) if abs(value) >= 1 else 3 if abs(value) >= 0.1 else 4
@@ -39,7 +39,7 @@ def seconds(value: float | None) -> str:
 
 
 def n_is(count: int) -> str:
-    """``n = 3``, never broken over two lines."""
+    """``n = 3`` with no-break spaces."""
     return f"n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{count:,}"
 
 
@@ -50,7 +50,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def listed(items: list[str], most: int = 6) -> str:
-    """``a, b and c``; after ``most`` items the number of the others."""
+    """``a, b and c``; at most ``most`` items, the last of which counts the others."""
     if len(items) > most:
         items = [*items[: most - 1], f"{len(items) - most + 1} more"]
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""

@@ -1,33 +1,54 @@
-"""In which order models, tasks and strategies are shown."""
+"""The order in which models, tasks and strategies are shown.
+
+Order, family and baseline come from the kinds that ``lfreeze.strategy`` knows. Strategies of a kind that
+is not installed here are reported too: last, sorted by name, each kind as its own family.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 import polars as pl
 
-# The paper's families, in the order of its figures (§3, §4.2); other families follow by name.
-FAMILIES = ("ALL", "LoRA", "INT", "BOT", "TOP", "ADT-L", "ADT-H")
-BASELINE = "ALL"
+from lfreeze.strategy import Kind, kinds
 
-_NAME = re.compile(r"(?P<family>.*?\D)(?P<percent>\d+(\.\d+)?)")
+# A label ends with a letter, so that this splits the name of any strategy, known here or not.
+_NAME = re.compile(r"(?P<kind>.*?\D)(?P<percent>\d+(\.\d+)?)")
+
+# The strategy that the others are compared with.
+BASELINE = next(label for label, kind in kinds().items() if kind.baseline)
 
 
-def family_and_percent(strategy: str) -> tuple[str, float | None]:
-    """``"ADT-L50"`` -> ``("ADT-L", 50.0)``; a name without a ratio is its own family."""
+@cache
+def kind_and_percent(strategy: str) -> tuple[str, float | None]:
+    """``"ADT-L50"`` -> ``("ADT-L", 50.0)``; a name without a ratio is the label of its kind."""
     match = _NAME.fullmatch(strategy)
-    return (match["family"], float(match["percent"])) if match else (strategy, None)
+    return (match["kind"], float(match["percent"])) if match else (strategy, None)
 
 
-def strategy_key(strategy: str) -> tuple[int, str, float, str]:
-    """Sorts strategies by family, then by ratio."""
-    family, percent = family_and_percent(strategy)
-    place = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
-    return place, family, percent if percent is not None else -1.0, strategy
+def kind_of(strategy: str) -> Kind | None:
+    """The strategy's kind; None if it is not installed here."""
+    return kinds().get(kind_and_percent(strategy)[0])
+
+
+def family_of(strategy: str) -> str:
+    """The family whose colour and marker the strategy has; for an unknown kind its label."""
+    kind = kind_of(strategy)
+    return kind_and_percent(strategy)[0] if kind is None else kind.family
+
+
+def strategy_key(strategy: str) -> tuple[float, str, float, str]:
+    """Sorts strategies by kind, then by ratio; unknown kinds last."""
+    label, percent = kind_and_percent(strategy)
+    kind = kinds().get(label)
+    order = float("inf") if kind is None else float(kind.order)
+    return order, label, percent if percent is not None else -1.0, strategy
 
 
 def strategies_in_order(names: Iterable[str]) -> list[str]:
+    """The distinct names, sorted by ``strategy_key``."""
     return sorted(set(names), key=strategy_key)
 
 

@@ -172,7 +172,7 @@ def _close(pairs: pl.DataFrame) -> list[Check]:
     """On other hardware, versions or settings, accuracies differ by no more than chance explains."""
     if pairs.is_empty():
         return []
-    from scipy import stats  # takes a second to import, and is rarely needed
+    from scipy import stats  # importing it needs a second, and it is rarely used
 
     # Two-sided, Bonferroni-corrected for the number of trials; both accuracies have the error of n examples.
     z = float(stats.norm.isf(_CHANCE / 2 / pairs.height))

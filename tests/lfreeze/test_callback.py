@@ -18,6 +18,7 @@ from lfreeze.blocks import model_parts
 from lfreeze.callback import PROBE_FILE, FreezeCallback
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import FreezeProof, fingerprint
+from lfreeze.kinds.adaptive import AdaptiveLow
 from lfreeze.training.meter import optimiser_bytes
 from tests.support.architectures import LAYERS, build
 
@@ -443,3 +444,16 @@ def test_sharded_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(StrategyError, match=f"does not support {sharding}"):
         FreezeCallback("BOT50").on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
     assert all(p.requires_grad for p in trainer.model.parameters())
+
+
+def test_a_controller_that_a_checkpoint_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Plain:
+        def step(self, optimizer: torch.optim.Optimizer) -> None:
+            return None
+
+    monkeypatch.setattr(AdaptiveLow, "controller", lambda *_: Plain())
+    trainer = make(tmp_path, tiny(), FreezeCallback("ADT-L50"))
+    with pytest.raises(StrategyError, match="cannot resume ADT-L50 from a checkpoint"):
+        trainer.train()

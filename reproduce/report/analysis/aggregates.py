@@ -1,7 +1,7 @@
-"""Numbers behind the figures and tables: means, spreads, ranking scores, savings against ALL.
+"""Means, spreads, ranking scores and savings against ALL, the numbers behind figures and tables.
 
-Every function takes trial rows as ``reproduce.store.parquet.read_trials`` gives them, failed ones included,
-and counts what it used: no figure without its n. A cell is one (model, task, strategy, seed), an
+Every function accepts trial rows as ``reproduce.store.parquet.read_trials`` returns them, failed ones
+included, and returns n, the number of trials or experiments used. A cell is one (model, task, strategy, seed), an
 experiment one (model, task).
 """
 
@@ -13,26 +13,26 @@ from reproduce.report.strategy_order import BASELINE, in_order
 
 CELL = ["model", "task", "strategy", "seed"]
 EXPERIMENT = ["model", "task"]
-# Sums taken in another order differ in their last bits: without rounding, means that are equal on
-# paper would not tie, and the same trials would not always give the same report.
+# The last bits of a sum depend on the order of its terms: without rounding, equal means would not tie,
+# and the same trials would not always give the same report.
 DIGITS = 12
 
 
 def distinct_trials(trials: pl.DataFrame) -> pl.DataFrame:
-    """Each run id once, whichever folders hold it; a successful attempt before a failed one."""
+    """Each run id once over all folders; a successful attempt is preferred to a failed one."""
     return _first(trials, ["run_id"])
 
 
 def one_per_cell(trials: pl.DataFrame) -> pl.DataFrame:
-    """Each cell once: a successful trial before a failed one, then the folder that was named first.
+    """Each cell once: a successful trial is preferred to a failed one, then the folder named first.
 
-    Folders with different recipes are thus never averaged into one number.
+    Trials of folders with different recipes are therefore never averaged.
     """
     return _first(trials, CELL)
 
 
 def _first(trials: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    # Sorted by their places alone: rows are wide, and are to be copied once.
+    # Only row numbers are sorted, so that the wide rows are copied once.
     names = list(dict.fromkeys([*keys, *CELL, "status"]))
     places = trials.select(names).with_row_index("place")
     ok_first = places.sort(pl.col("status") != "ok", maintain_order=True)
@@ -46,12 +46,11 @@ def successful(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def speed_trials(trials: pl.DataFrame) -> pl.DataFrame:
-    """The cells whose step times may be compared.
+    """The cells whose step times are comparable.
 
-    In an experiment only the trials of one kind of device count, and either those that had it to
-    themselves or, where ``exclusive`` is False, those that shared it, so that no comparison mixes them.
-    Of several such groups: one with ALL, which the others are compared with, then one that had its device
-    to itself, then the largest.
+    In each experiment only trials on one kind of device are used, and either only those with exclusive use
+    of it or only those that shared it. Of several such groups, one with ALL is preferred, then one with
+    exclusive use, then the largest.
     """
     timed = _timed(trials).with_columns(pl.col("exclusive").fill_null(False))
     chosen = (
@@ -65,13 +64,13 @@ def speed_trials(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def timed_devices(trials: pl.DataFrame) -> list[str]:
-    """The kinds of devices of experiments whose times were taken on more than one; empty if there are none."""
+    """The kinds of devices of experiments that were timed on more than one kind; empty if there are none."""
     kinds = _timed(trials).select(*EXPERIMENT, "device_kind").unique()
     return sorted(set(kinds.filter(pl.len().over(EXPERIMENT) > 1)["device_kind"]))
 
 
 def _timed(trials: pl.DataFrame) -> pl.DataFrame:
-    """The successful trials with a time, and the ``device_kind`` that it was taken on."""
+    """The successful trials with a step time, and the ``device_kind`` that was timed."""
     timed = trials.filter(pl.col("status") == "ok", pl.col("seconds_per_10_steps").is_not_null())
     return timed.with_columns(device_kind=pl.coalesce("gpu_name", "cpu_model", pl.lit("")))
 
@@ -83,7 +82,7 @@ def accuracy(trials: pl.DataFrame) -> pl.DataFrame:
     most frequent label). A strategy without any successful trial keeps its row, with n = 0.
     """
     value = pl.col("validation_accuracy")
-    found = (
+    means = (
         successful(trials)
         .lazy()
         .group_by([*EXPERIMENT, "strategy"])
@@ -92,8 +91,8 @@ def accuracy(trials: pl.DataFrame) -> pl.DataFrame:
     majority = (
         trials.lazy().group_by(EXPERIMENT).agg(majority=pl.col("majority_accuracy").drop_nulls().first())
     )
-    asked = trials.lazy().select([*EXPERIMENT, "strategy"]).unique()
-    joined = asked.join(found, on=[*EXPERIMENT, "strategy"], how="left").join(
+    planned = trials.lazy().select([*EXPERIMENT, "strategy"]).unique()
+    joined = planned.join(means, on=[*EXPERIMENT, "strategy"], how="left").join(
         majority, on=EXPERIMENT, how="left"
     )
     return in_order(joined.with_columns(pl.col("n").fill_null(0)).collect())
@@ -103,8 +102,8 @@ def ranking(trials: pl.DataFrame) -> pl.DataFrame:
     """The ranking score of §4.6: the mean of a strategy's reversed ranks over its experiments.
 
     In an experiment with K strategies the highest mean accuracy gets K - 1 points, the lowest 0;
-    ties share the mean. Columns: strategy, score, std over experiments, n (experiments in which
-    the strategy was run), most (the highest score it could have had). Highest score first.
+    ties share the mean of their points. Columns: strategy, score, std over experiments, n (experiments in
+    which the strategy was run), most (the highest possible score). Highest score first.
     """
     points = (
         accuracy(trials)

@@ -1,7 +1,7 @@
-"""The claims ledger: a verdict on each of the paper's claims, and what keeps trials from being evidence.
+"""The claims ledger: a verdict on each of the paper's claims, and why trials are not evidence.
 
-The claims, the ranges that decide them and what counts as evidence are data, in
-``artifacts/reference/paper_claims.toml``, which explains its own format.
+The claims, their ranges and the conditions for evidence are data in
+``artifacts/reference/paper_claims.toml``, which documents its format.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import polars as pl
 
 from reproduce.plan.search_space import SearchSpace, load_space
-from reproduce.report.analysis.estimands import AGAINST_ALL, Contrast, Measured, Numbers
+from reproduce.report.analysis.estimands import AGAINST_ALL, Contrast, ContrastEstimator, Estimate
 from reproduce.report.formatting import listed, plural
 from reproduce.report.strategy_order import BASELINE
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
-# In a wheel the file lies inside the package, in a checkout among the artifacts.
+# A wheel contains the file in the package, a checkout in ``artifacts``.
 _FILES = (
     Path(__file__).parents[2] / "reference" / "paper_claims.toml",
     Path(__file__).parents[3] / "artifacts" / "reference" / "paper_claims.toml",
@@ -47,7 +47,7 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the ledger: each contrast in ``parts`` must lie within ``range``.
+    """One claim of the ledger: each contrast in ``parts`` must be within ``range``.
 
     Attributes:
         range: bounds in the quantity's own unit, by their names in ``BOUNDS``.
@@ -62,33 +62,33 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One contrast of a claim, what was measured of it, and how the claim's range decides it."""
+class ClaimPart:
+    """One contrast of a claim, its estimate, and the verdict that the claim's range gives it."""
 
     contrast: Contrast
-    measured: Measured | None
+    estimate: Estimate | None
     verdict: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a report's trials say about one claim.
+    """The verdict that a report's trials give on one claim.
 
     Attributes:
         verdict: supported, contradicted or inconclusive.
-        by_numbers: the verdict that the numbers alone would give, whatever the trials were.
-        reasons: why the trials are no evidence, if they are not.
+        by_numbers: the verdict by the numbers alone, whether or not the trials are evidence.
+        reasons: why the trials are not evidence; empty if they are.
     """
 
     claim: Claim
     verdict: str
     by_numbers: str
     reasons: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[ClaimPart, ...]
 
     @property
     def strategies(self) -> list[str]:
-        """Those whose trials are behind the verdict; none where all are."""
+        """The strategies whose trials the verdict is based on; empty for all strategies."""
         if self.claim.quantity == "lead":
             return []
         named = [name for part in self.parts for name in part.contrast]
@@ -97,9 +97,8 @@ class Verdict:
 
 @cache
 def ledger() -> tuple[tuple[Claim, ...], Mapping[str, Mapping[str, Any]]]:
-    """The paper's claims, and by quantity what counts as evidence."""
-    text = next(path for path in _FILES if path.is_file()).read_text("utf-8")
-    book = tomllib.loads(text)
+    """The paper's claims, and for each quantity the conditions for evidence."""
+    book = _book()
     names = ("id", "section", "statement", "quantity")
     claims = [
         Claim(
@@ -113,26 +112,36 @@ def ledger() -> tuple[tuple[Claim, ...], Mapping[str, Mapping[str, Any]]]:
     return tuple(claims), evidence
 
 
+def headline_savings() -> tuple[str, ...]:
+    """The strategies whose saving of training memory the report states first."""
+    return tuple(_book()["headline_savings"])
+
+
+@cache
+def _book() -> dict[str, Any]:
+    return tomllib.loads(next(path for path in _FILES if path.is_file()).read_text("utf-8"))
+
+
 def verdicts(trials: pl.DataFrame) -> list[Verdict]:
     """A verdict on each claim, in the ledger's order."""
     claims, evidence = ledger()
-    # Quantities that share their conditions share their numbers.
+    # Quantities with the same conditions share one estimator.
     by_kind = {id(kind): (kind, *_evidence(trials, kind)) for kind in evidence.values()}
     return [_judge(claim, *by_kind[id(evidence[claim.quantity])]) for claim in claims]
 
 
-def _evidence(trials: pl.DataFrame, kind: Mapping[str, Any]) -> tuple[Numbers, str | None]:
-    """The trials that count; where none does, all of them, and why none counts."""
+def _evidence(trials: pl.DataFrame, kind: Mapping[str, Any]) -> tuple[ContrastEstimator, str | None]:
+    """The trials that are evidence; if there are none, all trials and the reason."""
     left = trials.filter(pl.col("status") == "ok")
     for keep, reason in _conditions(left, kind):
         left = left.filter(keep)
         if not left.height:
-            return Numbers(trials), reason
-    return Numbers(left), None
+            return ContrastEstimator(trials), reason
+    return ContrastEstimator(left), None
 
 
 def _conditions(trials: pl.DataFrame, kind: Mapping[str, Any]) -> list[tuple[pl.Expr, str]]:
-    """What a trial must be, and what to say if none is."""
+    """The conditions for evidence, each with the reason to state if no trial meets it."""
     paper = _paper()
     models, tasks = listed(list(paper.models)), listed(list(paper.tasks))
     frozen = pl.col("frozen_unchanged") & pl.col("every_trainable_got_gradient")
@@ -145,10 +154,10 @@ def _conditions(trials: pl.DataFrame, kind: Mapping[str, Any]) -> list[tuple[pl.
     if kind["paper_tasks"]:
         conditions.append((pl.col("task").is_in(paper.tasks), f"no trial is of the paper's tasks ({tasks})"))
     for name in kind["recipe"]:
-        wanted, column = getattr(paper.recipe, name), f"recipe_{name}"
-        found = [str(value) for value in trials[column].drop_nulls().unique().sort()]
-        reason = f"the paper's {name} is {wanted}, that of the trials {listed(found)}"
-        conditions.append((pl.col(column) == wanted, reason))
+        expected, column = getattr(paper.recipe, name), f"recipe_{name}"
+        used = [str(value) for value in trials[column].drop_nulls().unique().sort()]
+        reason = f"the paper's {name} is {expected}, that of the trials {listed(used)}"
+        conditions.append((pl.col(column) == expected, reason))
     if kind["own_gpu"]:
         conditions.append((pl.col("device") == "cuda", "no trial ran on a GPU"))
         conditions.append((pl.col("exclusive").fill_null(False), "every trial shared its GPU"))
@@ -160,24 +169,26 @@ def _paper() -> SearchSpace:
     return load_space("paper")
 
 
-def _judge(claim: Claim, kind: Mapping[str, Any], numbers: Numbers, no_evidence: str | None) -> Verdict:
-    measured = [numbers.measure(claim.quantity, contrast) for contrast in claim.parts]
+def _judge(
+    claim: Claim, kind: Mapping[str, Any], estimator: ContrastEstimator, no_evidence: str | None
+) -> Verdict:
+    estimates = [estimator.estimate(claim.quantity, contrast) for contrast in claim.parts]
     parts = tuple(
-        Part(contrast, found, _decide(claim.range, found))
-        for contrast, found in zip(claim.parts, measured, strict=True)
+        ClaimPart(contrast, estimate, _decide(claim.range, estimate))
+        for contrast, estimate in zip(claim.parts, estimates, strict=True)
     )
-    reasons = [no_evidence] if no_evidence else _too_few(numbers.trials, kind, measured)
-    by_numbers = _together([part.verdict for part in parts])
+    reasons = [no_evidence] if no_evidence else _too_few(estimator.trials, kind, estimates)
+    by_numbers = _combined([part.verdict for part in parts])
     return Verdict(claim, INCONCLUSIVE if reasons else by_numbers, by_numbers, tuple(reasons), parts)
 
 
-def _decide(bounds: Mapping[str, float], measured: Measured | None) -> str:
-    """Supported inside the range, contradicted outside it, by the whole interval; else inconclusive."""
-    if measured is None or measured.low is None or measured.high is None:
+def _decide(bounds: Mapping[str, float], estimate: Estimate | None) -> str:
+    """Supported if the whole interval is in the range, contradicted if all of it is outside, else inconclusive."""
+    if estimate is None or estimate.low is None or estimate.high is None:
         return INCONCLUSIVE
     inside = True
     for name, bound in bounds.items():
-        nearest, farthest = measured.low, measured.high
+        nearest, farthest = estimate.low, estimate.high
         if not BOUNDS[name].lower:
             nearest, farthest = farthest, nearest
         if not BOUNDS[name].holds(farthest, bound):
@@ -186,20 +197,22 @@ def _decide(bounds: Mapping[str, float], measured: Measured | None) -> str:
     return SUPPORTED if inside else INCONCLUSIVE
 
 
-def _together(found: Sequence[str]) -> str:
-    if CONTRADICTED in found:
+def _combined(parts: Sequence[str]) -> str:
+    if CONTRADICTED in parts:
         return CONTRADICTED
-    return SUPPORTED if set(found) == {SUPPORTED} else INCONCLUSIVE
+    return SUPPORTED if set(parts) == {SUPPORTED} else INCONCLUSIVE
 
 
-def _too_few(trials: pl.DataFrame, kind: Mapping[str, Any], measured: Sequence[Measured | None]) -> list[str]:
-    """Where the evidence is too thin: how much there is, and how much it takes."""
-    known = [found for found in measured if found]
-    if len(known) < len(measured):
-        return [f"no trials to compare for {len(measured) - len(known)} of {plural(len(measured), 'part')}"]
+def _too_few(
+    trials: pl.DataFrame, kind: Mapping[str, Any], estimates: Sequence[Estimate | None]
+) -> list[str]:
+    """What the evidence has too few of, with the number needed."""
+    known = [estimate for estimate in estimates if estimate]
+    if len(known) < len(estimates):
+        return [f"no trials to compare for {len(estimates) - len(known)} of {plural(len(estimates), 'part')}"]
     counts = {
         "model": (trials["model"].n_unique(), kind["min_models"]),
-        "experiment": (min(found.n_blocks for found in known), kind["min_experiments"]),
-        "seed": (min(found.n_seeds for found in known), kind["min_seeds"]),
+        "experiment": (min(estimate.n_blocks for estimate in known), kind["min_experiments"]),
+        "seed": (min(estimate.n_seeds for estimate in known), kind["min_seeds"]),
     }
     return [f"{plural(n, noun)}, of {least} needed" for noun, (n, least) in counts.items() if n < least]

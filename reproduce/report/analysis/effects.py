@@ -1,16 +1,15 @@
-"""The numbers of two figures: differences to ALL, and differences between settings."""
+"""The numbers of two figures: differences to ALL, and the effect of single settings."""
 
 from __future__ import annotations
 
 import polars as pl
 
+from lfreeze.strategy import kinds
 from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT
 from reproduce.report.analysis.inference import differences
-from reproduce.report.strategy_order import family_and_percent, in_order
+from reproduce.report.strategy_order import kind_and_percent, strategies_in_order
 
 ALL_MODELS = "all models"
-# BOT with trainable embeddings is a strategy of its own, so that one sweep holds both readings.
-_FROZEN, _TRAINED = "BOT", "BOT-E"
 _PAIR = [*EXPERIMENT, "seed"]
 _SCHEMA = {
     "setting": pl.String,
@@ -24,7 +23,7 @@ _SCHEMA = {
 def effects_data(trials: pl.DataFrame) -> pl.DataFrame:
     """``inference.differences`` in accuracy over all models, and for each; trained weights only.
 
-    The rows over all models have ``ALL_MODELS`` for their model, and are left out where there is one.
+    Rows over all models have ``ALL_MODELS`` as their model; they are left out if there is a single model.
     """
     trained = trials.filter(pl.col("weights") == "pretrained")
     apart = differences(trained, by=["model"])
@@ -35,13 +34,13 @@ def effects_data(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def sensitivity_data(trials: pl.DataFrame) -> pl.DataFrame:
-    """What one setting changes, over pairs of trials that differ in it alone.
+    """The effect of each setting, over pairs of trials that differ in it alone.
 
     Columns: setting, strategy, accuracy (mean difference, fraction of 1; null with random weights),
     memory and time (mean ratio minus 1), each with ``_std``; exclusive, n (pairs).
     """
     ok = trials.filter(pl.col("status") == "ok").with_columns(
-        # Random weights have accuracies that say nothing.
+        # Accuracies with random weights are meaningless.
         pl.when(pl.col("weights") == "pretrained").then("validation_accuracy").alias("validation_accuracy")
     )
     rows = [*_embeddings(ok), *_recipes(ok)]
@@ -49,17 +48,29 @@ def sensitivity_data(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def _embeddings(trials: pl.DataFrame) -> list[dict[str, object]]:
-    """BOT with its embeddings frozen, against BOT with trainable ones."""
+    """Strategies with frozen embeddings, against the same layers frozen with trainable embeddings."""
     rows = []
-    for name in in_order(trials.select("strategy").unique())["strategy"]:
-        family, percent = family_and_percent(name)
-        if family == _TRAINED and percent is not None:
-            frozen = trials.filter(pl.col("strategy") == f"{_FROZEN}{percent:g}")
+    variants = _embedding_variants()
+    for name in strategies_in_order(trials["strategy"]):
+        kind, percent = kind_and_percent(name)
+        if kind in variants and percent is not None:
+            usual = f"{variants[kind]}{percent:g}"
+            frozen = trials.filter(pl.col("strategy") == usual)
             trained = trials.filter(pl.col("strategy") == name)
             keys = [*_PAIR, *_recipe_columns(trials)]
-            label = f"{_FROZEN}{percent:g}: embeddings frozen → trained"
+            label = f"{usual}: embeddings frozen → trained"
             rows += _row(label, name, frozen.join(trained, on=keys, nulls_equal=True, suffix="_other"))
     return rows
+
+
+def _embedding_variants() -> dict[str, str]:
+    """Kinds that train the embeddings, each with the kind that it extends and that freezes them."""
+    return {
+        trained.label: frozen.label
+        for trained in kinds().values()
+        for frozen in kinds().values()
+        if isinstance(trained, type(frozen)) and frozen.freezes_embeddings and not trained.freezes_embeddings
+    }
 
 
 def _recipes(trials: pl.DataFrame) -> list[dict[str, object]]:
@@ -93,14 +104,14 @@ def _row(label: str, strategy: str, pairs: pl.DataFrame) -> list[dict[str, objec
     if not pairs.height:
         return []
     exclusive = pl.col("exclusive") & pl.col("exclusive_other")
-    # Times of shared devices count only where there are no others.
+    # Times on shared devices are used only where there are no others.
     timed = pairs.filter(exclusive) if pairs.select(exclusive.any()).item() else pairs
-    found = {
+    changes = {
         "accuracy": pairs["validation_accuracy_other"] - pairs["validation_accuracy"],
         "memory": pairs["training_bytes_other"] / pairs["training_bytes"] - 1,
         "time": timed["seconds_per_10_steps_other"] / timed["seconds_per_10_steps"] - 1,
     }
     row: dict[str, object] = {"setting": label, "strategy": strategy, "n": pairs.height}
-    for name, values in found.items():
+    for name, values in changes.items():
         row |= {name: values.mean(), f"{name}_std": values.std(ddof=1)}
     return [{**row, "exclusive": timed.select(exclusive.all()).item()}]

@@ -1,7 +1,7 @@
-"""The quantities that the paper's claims are about, each as a contrast of strategies with its interval.
+"""Estimates of the quantities in the paper's claims: contrasts of strategies, with intervals.
 
 A contrast gives each of its strategies a factor: ``{"BOT25": 1, "ALL": -1}`` is BOT25's value minus
-ALL's. What a quantity is of one strategy in one experiment is written in ``paper_claims.toml``.
+ALL's. ``paper_claims.toml`` defines each quantity for one strategy in one experiment.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ Contrast = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Estimate:
     """A contrast's value with its 95 % interval, in the quantity's own unit.
 
     Attributes:
-        low, high: None where the spread is not known: an experiment with a single seed.
-        least, most: the lowest and highest of single experiments; None for ranks, which are means over them.
-        n: trials behind it.
-        n_blocks: experiments, (model, task).
-        n_seeds: the fewest seeds of any of these.
+        low, high: None if the spread is unknown, since an experiment has a single seed.
+        least, most: the lowest and highest value of a single experiment; None for ranks, which are means
+            over experiments.
+        n: number of trials used.
+        n_blocks: number of experiments, (model, task).
+        n_seeds: the smallest number of seeds of any experiment.
     """
 
     value: float
@@ -51,18 +52,18 @@ class Measured:
     n_seeds: int
 
 
-class Numbers:
-    """Everything that contrasts of one set of trials are made from, computed once."""
+class ContrastEstimator:
+    """Estimates contrasts over one set of trials; intermediate results are computed once."""
 
     def __init__(self, trials: pl.DataFrame) -> None:
         self.trials = trials
         self._blocks: dict[str, tuple[list[str], list[Block]]] = {}
 
-    def measure(self, quantity: str, contrast: Contrast) -> Measured | None:
-        """The contrast over all experiments that have each of its strategies; None where there is none.
+    def estimate(self, quantity: str, contrast: Contrast) -> Estimate | None:
+        """The contrast over all experiments that have each of its strategies; None without such experiments.
 
         Args:
-            quantity: one that ``paper_claims.toml`` explains.
+            quantity: one that ``paper_claims.toml`` defines.
         """
         if quantity == "deviation":
             return _deviation(self.columns("accuracy", contrast), contrast)
@@ -73,10 +74,10 @@ class Numbers:
             return None
         samples = stratified_bootstrap([column[:, None] for column in columns], generator())[:, 0]
         behind = len({*contrast, BASELINE} if quantity in AGAINST_ALL else contrast)
-        return _measured(None, samples, columns, behind)
+        return _estimate(None, samples, columns, behind)
 
     def columns(self, quantity: str, contrast: Contrast) -> list[Array]:
-        """Each experiment's values, [seeds, strategies], over the seeds that have all of the strategies."""
+        """Each experiment's values, [seeds, strategies], for the seeds that have all of the strategies."""
         if quantity not in self._blocks:
             self._blocks[quantity] = blocks_of(_VALUES[quantity](self.trials), "value")
         names, blocks = self._blocks[quantity]
@@ -87,13 +88,13 @@ class Numbers:
 
     def _ranked(
         self, combine: Callable[[Mapping[str, Array], Contrast], Array], contrast: Contrast
-    ) -> Measured | None:
+    ) -> Estimate | None:
         columns = self.columns("accuracy", contrast)
         if not columns:
             return None
         observed, samples = self._scores
         value = float(combine(observed, contrast)[0])
-        return _measured(value, combine(samples, contrast), columns, len(contrast))
+        return _estimate(value, combine(samples, contrast), columns, len(contrast))
 
     @cached_property
     def _scores(self) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -107,13 +108,18 @@ def _factors(contrast: Contrast) -> Array:
     return np.array(list(contrast.values()), dtype=float)
 
 
-def _measured(value: float | None, samples: Array, columns: Sequence[Array], behind: int) -> Measured:
-    """``columns``: each experiment's values, a contrast or all of its strategies, one row for each seed;
-    ``behind``: of how many strategies the trials are."""
+def _estimate(value: float | None, samples: Array, columns: Sequence[Array], behind: int) -> Estimate:
+    """The estimate with its interval.
+
+    Args:
+        value: None for the mean over experiments.
+        columns: each experiment's values, one row for each seed: of a contrast, or of its strategies.
+        behind: number of strategies whose trials are used.
+    """
     means = [round(float(column.mean()), DIGITS) for column in columns] if value is None else []
     fewest = min(map(len, columns))
     low, high = percentile_interval(samples) if fewest > 1 else (None, None)
-    return Measured(
+    return Estimate(
         round(float(np.mean(means)) if value is None else value, DIGITS),
         low,
         high,
@@ -144,13 +150,13 @@ def _selection(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_all(column: str) -> pl.Expr:
-    """ALL's value in the same experiment and seed; null without it, or where it is 0."""
+    """The baseline's value in the same experiment and seed; null if it is absent or 0."""
     value = pl.col(column).filter(pl.col("strategy") == BASELINE).first().over(*EXPERIMENT, "seed")
     return pl.when(value > 0).then(value)
 
 
-def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Measured | None:
-    """Standard deviations over seeds; experiments are resampled, as each gives one number only."""
+def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Estimate | None:
+    """Standard deviations over seeds; experiments are resampled, since each gives a single number."""
     whole = [rows for rows in blocks if len(rows) > 1]
     if not whole:
         return None
@@ -159,15 +165,16 @@ def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Measured | None:
     low, high = percentile_interval(values[drawn].mean(1)) if len(values) > 1 else (None, None)
     least, most = round(float(values.min()), DIGITS), round(float(values.max()), DIGITS)
     n, fewest = sum(rows.size for rows in whole), min(map(len, whole))
-    return Measured(round(float(values.mean()), DIGITS), low, high, least, most, n, len(whole), fewest)
+    return Estimate(round(float(values.mean()), DIGITS), low, high, least, most, n, len(whole), fewest)
 
 
 def _sum(scores: Mapping[str, Array], contrast: Contrast) -> Array:
-    return np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
+    total: Array = np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
+    return total
 
 
 def _lead(scores: Mapping[str, Array], contrast: Contrast) -> Array:
-    """The lowest score in the contrast minus the highest of all others; 0 where there are no others."""
+    """The lowest score in the contrast minus the highest of all other strategies; 0 without others."""
     inside = np.min([scores[name] for name in contrast], axis=0)
     others = [scores[name] for name in scores if name not in contrast]
     return inside - np.max(others, axis=0) if others else np.zeros_like(inside)
@@ -179,6 +186,6 @@ _VALUES: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
     "speed": _speed,
     "selection": _selection,
 }
-# Fractions of ALL's value: its trials are behind them even where a contrast does not name it.
+# Quantities relative to ALL, which use its trials even if a contrast does not name it.
 AGAINST_ALL = ("memory", "speed", "selection")
 _RANKED: dict[str, Callable[[Mapping[str, Array], Contrast], Array]] = {"rank": _sum, "lead": _lead}

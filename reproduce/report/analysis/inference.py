@@ -1,8 +1,8 @@
-"""Statistical inference: what differences between strategies could be chance.
+"""Statistical inference on differences between strategies.
 
 A block is one experiment, (model, task). Intervals are conditional on the blocks that were run:
-seeds are resampled within each. Whether a difference holds across experiments is the signed-rank
-test's question, which takes one difference per block.
+seeds are resampled within each. The signed-rank test, on one difference per block, examines whether a
+difference holds across experiments.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from reproduce.report.strategy_order import BASELINE, in_order, strategies_in_or
 
 LEVEL = 0.95
 REPETITIONS = 10_000
-# Of a block with very many seeds fewer repetitions do: each then says more.
+# Blocks with very many seeds need fewer repetitions.
 _MOST_DRAWS, _FEWEST_REPETITIONS = 500_000, 1000
-_MOST_FLIPPED = 15  # 2 to the power of so many sums are quickly made
-_SEED = 20_250_101  # of the generator that a report's intervals are drawn with
+_MOST_FLIPPED = 15  # up to so many differences, all 2**n sign flips are enumerated
+_SEED = 20_250_101  # of the generator behind a report's intervals
 
 Array = npt.NDArray[np.float64]
 
@@ -38,14 +38,14 @@ class Block:
 
 
 def _scipy_stats() -> Any:
-    """Imported when needed: it takes half a second, and processes that only draw have no use for it."""
+    """Imported when needed: it takes half a second, and worker processes that draw do not need it."""
     from scipy import stats
 
     return stats
 
 
 def generator() -> np.random.Generator:
-    """The same for each report, so that the same trials give the same intervals."""
+    """A generator with a fixed seed, so that the same trials always give the same intervals."""
     return np.random.default_rng(_SEED)
 
 
@@ -53,14 +53,14 @@ def blocks_of(cells: pl.DataFrame, column: str = "validation_accuracy") -> tuple
     """The strategies' names, and each experiment's values of ``column``, one row for each seed.
 
     Args:
-        cells: each (model, task, strategy, seed) once, as ``statistics.successful`` gives them.
+        cells: each (model, task, strategy, seed) once, as ``aggregates.successful`` returns them.
     """
-    found = cells.drop_nulls(column)
-    names = strategies_in_order(found["strategy"])
+    known = cells.drop_nulls(column)
+    names = strategies_in_order(known["strategy"])
     blocks = []
-    for (model, task), rows in found.group_by(EXPERIMENT, maintain_order=True):
+    for (model, task), rows in known.group_by(EXPERIMENT, maintain_order=True):
         wide = rows.pivot("strategy", index="seed", values=column)
-        # A strategy that this experiment lacks becomes a column of nulls, and so of NaN.
+        # A strategy absent from this experiment becomes a column of nulls, and then of NaN.
         whole = pl.concat(
             [pl.DataFrame(schema=dict.fromkeys(names, pl.Float64)), wide.drop("seed").cast(pl.Float64)],
             how="diagonal",
@@ -70,7 +70,7 @@ def blocks_of(cells: pl.DataFrame, column: str = "validation_accuracy") -> tuple
 
 
 def repetitions_for(blocks: Sequence[Array]) -> int:
-    """How often to resample blocks of this many seeds."""
+    """The number of bootstrap repetitions for blocks of this many seeds."""
     seeds = max((len(values) for values in blocks), default=1)
     return max(_FEWEST_REPETITIONS, min(REPETITIONS, _MOST_DRAWS // max(seeds, 1)))
 
@@ -79,8 +79,8 @@ def resampled_means(values: Array, random: np.random.Generator, repetitions: int
     """Bootstrap means of one block, [repetitions, K] from [n, K]; the rows are drawn jointly.
 
     n − 1 of n rows are drawn with replacement, not n: the variance of such a mean is the unbiased
-    s²/n, where n draws of five seeds would give a fifth too little (Rao and Wu, 1988). NaN is left
-    out; where a draw holds nothing else, and for a single row, the block's mean stands.
+    s²/n, whereas n draws of five seeds underestimate it by a fifth (Rao and Wu, 1988). NaN is omitted;
+    for a draw of NaN only, and for a single row, the result is the block's mean.
     """
     n = len(values)
     known = ~np.isnan(values)
@@ -92,16 +92,17 @@ def resampled_means(values: Array, random: np.random.Generator, repetitions: int
     drawn += n * np.arange(repetitions)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=n * repetitions).reshape(repetitions, n).astype(float)
     sums, sizes = counts @ np.where(known, values, 0.0), counts @ known.astype(float)
-    return np.where(sizes > 0, sums / np.maximum(sizes, 1), means)
+    resampled: Array = np.where(sizes > 0, sums / np.maximum(sizes, 1), means)
+    return resampled
 
 
 def stratified_bootstrap(
     blocks: Sequence[Array], random: np.random.Generator, repetitions: int | None = None
 ) -> Array:
-    """Bootstrap means over blocks of the blocks' means, [repetitions, K]; each block counts the same.
+    """Bootstrap means over blocks of the blocks' means, [repetitions, K]; all blocks have equal weight.
 
     Args:
-        blocks: [n, K] each; a block in which a column has no value at all does not count for it.
+        blocks: [n, K] each; a block without any value in a column is omitted for that column.
     """
     repetitions = repetitions or repetitions_for(blocks)
     total: Array = np.zeros((repetitions, blocks[0].shape[1]))
@@ -123,8 +124,9 @@ def percentile_interval(samples: Array, level: float = LEVEL) -> tuple[float, fl
 def signed_rank_p(differences: Sequence[float] | Array) -> float | None:
     """Two-sided Wilcoxon signed-rank test of one difference per block against 0.
 
-    None without any block; 1 where all differences are 0. Zeros are left out (Wilcoxon, 1945). With
-    ties it is still exact up to ``_MOST_FLIPPED`` blocks, by all flips of signs; beyond, normal.
+    None without any block; 1 if all differences are 0. Zeros are omitted (Wilcoxon, 1945). With ties, the
+    test is exact up to ``_MOST_FLIPPED`` blocks, by enumerating all sign flips; beyond, it uses the normal
+    approximation.
     """
     values = np.round(np.asarray(differences, dtype=float), DIGITS)
     if not len(values):
@@ -141,7 +143,7 @@ def signed_rank_p(differences: Sequence[float] | Array) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment over the p-values that there are (Holm, 1979)."""
+    """Holm's step-down adjustment over the p-values that are not None (Holm, 1979)."""
     order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
@@ -155,10 +157,11 @@ def mcnemar_p(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> Array:
     """McNemar's exact two-sided test, elementwise.
 
     Args:
-        only_first, only_second: numbers of examples that only the one and only the other got right.
+        only_first, only_second: numbers of examples that only the first and only the second got right.
     """
     first, second = np.asarray(only_first), np.asarray(only_second)
-    return np.minimum(1.0, 2 * _scipy_stats().binom.cdf(np.minimum(first, second), first + second, 0.5))
+    p: Array = np.minimum(1.0, 2 * _scipy_stats().binom.cdf(np.minimum(first, second), first + second, 0.5))
+    return p
 
 
 def paired_differences(names: Sequence[str], blocks: Sequence[Block], against: str) -> list[Array]:
@@ -178,11 +181,11 @@ def differences(
     """Each strategy's difference to ``against`` in ``column``, paired by model, task and seed.
 
     Args:
-        by: of ``model`` and ``task``, what to take apart; over the rest the blocks are averaged.
+        by: which of ``model`` and ``task`` to separate; blocks are averaged over the others.
 
     Returns:
         Columns: those of ``by``, strategy, difference (mean over blocks of the blocks' mean), low and
-        high (95 % stratified bootstrap; null where a block has a single pair), n_blocks, n (pairs), p
+        high (95 % stratified bootstrap; null if a block has a single pair), n_blocks, n (pairs), p
         (signed-rank over blocks) and p_holm (adjusted over the strategies compared). Strategies without
         a pair have n = 0. Empty without ``against``.
     """
@@ -192,8 +195,8 @@ def differences(
     if against in names:
         for part in dict.fromkeys(tuple(getattr(block, key) for key in by) for block in blocks):
             chosen = [b for b in blocks if tuple(getattr(b, key) for key in by) == part]
-            found = _compare(names, paired_differences(names, chosen, against), against, random)
-            rows += [{**dict(zip(by, part, strict=True)), **row} for row in found]
+            compared = _compare(names, paired_differences(names, chosen, against), against, random)
+            rows += [{**dict(zip(by, part, strict=True)), **row} for row in compared]
     return in_order(pl.DataFrame(rows, schema=_schema(by)))
 
 

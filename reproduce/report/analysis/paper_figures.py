@@ -1,4 +1,4 @@
-"""The numbers that each figure draws, apart from the drawing; n is in every frame."""
+"""The numbers of the paper's Figures 3 to 6; every frame has a column n."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def figure_3_data(trials: pl.DataFrame) -> pl.DataFrame:
 
     Every strategy of the trials has a row in every experiment, with n = 0 where it has no result.
     """
-    found = accuracy(trials)
-    pairs = found.select(EXPERIMENT).unique()
-    grid = pairs.join(found.select("strategy").unique(), how="cross")
+    means = accuracy(trials)
+    pairs = means.select(EXPERIMENT).unique()
+    grid = pairs.join(means.select("strategy").unique(), how="cross")
     keys = [*EXPERIMENT, "strategy"]
-    filled = grid.join(found, on=keys, how="left").with_columns(pl.col("n").fill_null(0))
+    filled = grid.join(means, on=keys, how="left").with_columns(pl.col("n").fill_null(0))
     is_baseline = pl.col("strategy") == BASELINE
     return in_order(
         filled.with_columns(
@@ -40,7 +40,7 @@ def figure_4_data(trials: pl.DataFrame) -> pl.DataFrame:
     """Speed against accuracy: model, task, strategy, seconds, mean, trainable_share, n_speed, n, exclusive.
 
     ``seconds`` is the median over seeds of the seconds per 10 training steps. Strategies that lack
-    either number are absent here and named by ``figure_4_absent``.
+    either number are omitted; ``figure_4_absent`` names them.
     """
     keys = [*EXPERIMENT, "strategy"]
     joined = accuracy(trials).join(
@@ -54,10 +54,9 @@ def figure_4_data(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def figure_4_absent(trials: pl.DataFrame) -> list[str]:
-    """Strategies of an experiment, as ``strategy (model, task)``, that Figure 4 cannot place."""
+    """Strategies of an experiment, as ``strategy (model, task)``, that Figure 4 omits."""
     keys = [*EXPERIMENT, "strategy"]
-    asked = trials.select(keys).unique()
-    absent = in_order(asked.join(figure_4_data(trials), on=keys, how="anti"))
+    absent = in_order(trials.select(keys).unique().join(figure_4_data(trials), on=keys, how="anti"))
     return [f"{row['strategy']} ({row['model']}, {row['task']})" for row in absent.to_dicts()]
 
 
@@ -89,9 +88,9 @@ def figure_5_data(trials: pl.DataFrame) -> pl.DataFrame:
         n=pl.col("n").sum(),
         n_tasks=pl.len(),
     )
-    found = per_model.collect()
-    grid = found.select("model").unique().join(trials.select("strategy").unique(), how="cross")
-    filled = grid.join(found, on=["model", "strategy"], how="left")
+    measured = per_model.collect()
+    grid = measured.select("model").unique().join(trials.select("strategy").unique(), how="cross")
+    filled = grid.join(measured, on=["model", "strategy"], how="left")
     return in_order(filled.with_columns(pl.col("n", "n_tasks").fill_null(0)))
 
 
@@ -107,5 +106,5 @@ def shared_experiments(trials: pl.DataFrame) -> list[tuple[str, str]]:
 
 
 def without_result(trials: pl.DataFrame) -> list[str]:
-    """Strategies of which no trial succeeded anywhere."""
+    """Strategies without any successful trial."""
     return strategies_in_order(set(trials["strategy"]) - set(successful(trials)["strategy"]))

@@ -1,4 +1,4 @@
-"""What a report is made from: the trials, and those that have no result."""
+"""The data of a report: trials, steps and predictions, and the trials without a result."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _SEED = re.compile(r"seed=(-?\d+)-")
 
 
 @dataclass(frozen=True)
-class Collected:
+class ReportData:
     """The trials of one or more artifact folders.
 
     Attributes:
         trials: each run once, in order; failed ones included.
-        runs: the rows of every folder, so that a run that several hold is there several times;
-            ``artifacts`` tells the folders apart.
-        steps, predictions: the tables of the finished trials, lazily; None where no folder holds any.
-        unreadable: names of those of the two that turned out to be damaged.
-        damaged: files that could not be read: the trial's factors, as far as the path gives them,
+        runs: the rows of every folder, so that a run in several folders occurs several times;
+            ``artifacts`` names the folder.
+        steps, predictions: lazy tables of the finished trials; None if no folder has any.
+        damaged: files that could not be read: the trial's factors, as far as the path contains them,
             and ``reason``.
-        missing: trials that were asked for and left no row at all.
+        missing: planned trials without a row.
+        unreadable: which of ``steps`` and ``predictions`` turned out to be damaged.
     """
 
     trials: pl.DataFrame
@@ -41,7 +41,7 @@ class Collected:
     unreadable: set[str] = field(default_factory=set)
 
     def read(self, table: str, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame | None:
-        """The answer to a query of ``steps`` or ``predictions``; None without such files, or if one is damaged."""
+        """The result of a query on ``steps`` or ``predictions``; None if there are no such files or one is damaged."""
         frame: pl.LazyFrame | None = getattr(self, table)
         if frame is None:
             return None
@@ -60,28 +60,28 @@ class Collected:
         return self.trials.height - self.ok
 
     @property
-    def asked(self) -> int:
-        """Every trial that the report knows of, with or without a result."""
+    def total(self) -> int:
+        """The number of all known trials, with or without a result."""
         return self.trials.height + len(self.damaged) + len(self.missing)
 
     @property
     def repeated(self) -> int:
-        """Runs of a cell that another run stands for (``statistics.one_per_cell``)."""
+        """The number of runs that are not used because another run has the same cell (``one_per_cell``)."""
         return self.trials.height - one_per_cell(self.trials).height
 
 
-def collect(
+def collect_data(
     roots: Sequence[Path],
     missing: Sequence[Mapping[str, object]],
     tables: Sequence[TrialTable] | None = None,
-) -> Collected:
-    """Read the folders; a trial is listed as missing only if it is neither finished nor damaged.
+) -> ReportData:
+    """Read the folders; a planned trial is missing if it is neither finished nor damaged.
 
     Args:
-        tables: what ``reproduce.store.parquet.read_trials`` gave for each folder, if it is read already.
+        tables: what ``reproduce.store.parquet.read_trials`` returned for each folder, if it has been read.
 
     Raises:
-        StoreError: there is no trial at all, not even a damaged or missing one.
+        StoreError: there is no trial, not even a damaged or missing one.
     """
     tables = tables or [read_trials([root]) for root in roots]
     named = [
@@ -99,11 +99,11 @@ def collect(
         folders = ", ".join(str(root) for root in roots)
         raise StoreError(f"there is nothing to report: {folders or 'no folder'} holds no finished trial")
     steps, predictions = (scan_table(tables, name) for name in ("steps", "predictions"))
-    return Collected(trials, runs, steps, predictions, tuple(damaged), tuple(rest))
+    return ReportData(trials, runs, steps, predictions, tuple(damaged), tuple(rest))
 
 
 def _names(roots: Sequence[Path]) -> list[str]:
-    """The folders' own names, numbered where several have the same."""
+    """The folders' names, numbered where several folders share a name."""
     names = [root.resolve().name for root in roots]
     return [
         name if names.count(name) == 1 else f"{name} ({names[:place].count(name) + 1})"
@@ -112,17 +112,17 @@ def _names(roots: Sequence[Path]) -> list[str]:
 
 
 def _damaged(entry: Damaged) -> dict[str, object]:
-    """The factors in a damaged file's path, and the path from its table's folder on."""
-    found: dict[str, object] = dict.fromkeys(CELL)
+    """The factors that a damaged file's path contains, and the reason with the path inside the folder."""
+    factors: dict[str, object] = dict.fromkeys(CELL)
     parts = entry.path.parts
     start = next((i for i, part in enumerate(parts) if part.startswith("model=")), len(parts) - 1)
     for part in parts:
         if match := _FACTOR.fullmatch(part):
-            found[match[1]] = unquote(match[2])
+            factors[match[1]] = unquote(match[2])
     if match := _SEED.match(entry.path.name):
-        found["seed"] = int(match[1])
+        factors["seed"] = int(match[1])
     shown = Path(*parts[max(0, start - 1) :])
-    return {**found, "reason": f"{entry.reason.replace(str(entry.path), shown.name)}: {shown}"}
+    return {**factors, "reason": f"{entry.reason.replace(str(entry.path), shown.name)}: {shown}"}
 
 
 def _without_repeats(entries: list[dict[str, object]]) -> list[dict[str, object]]:

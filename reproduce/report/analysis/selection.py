@@ -1,4 +1,4 @@
-"""Which layers adaptive strategies froze, how clearly their scores asked for it, how seeds agree."""
+"""Which layers adaptive strategies froze, how clear-cut the choice was, and how well seeds agree."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from lfreeze.strategy import kinds
 from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, one_per_cell
 from reproduce.report.strategy_order import in_order
 
@@ -29,9 +30,7 @@ _SCHEMA = {
     "n_tasks": pl.Int64,
     "n": pl.Int64,
 }
-# The label of the paper's adaptive kinds, by which those are known that never came to choose.
-_ADAPTIVE = "ADT-"
-# Seeds of an experiment that are compared with each other: pairs grow with their square.
+# At most so many seeds of an experiment are compared: the number of pairs grows with their square.
 _MOST_SEEDS = 20
 
 
@@ -39,15 +38,18 @@ def selection_data(trials: pl.DataFrame) -> pl.DataFrame:
     """The layers that adaptive strategies froze: one row for each model, strategy and layer (from 1).
 
     ``share``, a fraction of 1, is that of the ``n`` trials, over tasks and seeds, in which the layer
-    was frozen; what follows is the same in all rows of a strategy on a model. ``decisiveness``: median
+    was frozen; the other columns are the same in all rows of a strategy on a model. ``decisiveness``: median
     and quartiles over ``n_decisiveness`` trials (see the function of that name), ``even``: its value
     for evenly spread scores. ``agreement``: mean Jaccard overlap over the ``n_pairs`` pairs of seeds
     on a task, ``agreement_random``: its expectation for layers drawn at random. A strategy without a
     result on a model has n = 0.
     """
     cells = one_per_cell(trials)
-    chose = pl.any_horizontal(pl.col("layer_changes", "switch_step").is_not_null())
-    adaptive = set(cells.filter(chose | pl.col("kind").str.starts_with(_ADAPTIVE))["strategy"])
+    # The kind identifies adaptive strategies whose trials all failed before the switch, the row's
+    # columns those of kinds that are not installed here.
+    labels = [label for label, kind in kinds().items() if kind.adaptive]
+    switched = pl.any_horizontal(pl.col("layer_changes", "switch_step").is_not_null())
+    adaptive = set(cells.filter(switched | pl.col("kind").is_in(labels))["strategy"])
     usable = (pl.col("status") == "ok") & pl.col("n_layers").is_not_null()
     cells = cells.filter(pl.col("strategy").is_in(list(adaptive))).with_columns(
         usable=(usable & pl.col("frozen_layers").is_not_null()).fill_null(False)
@@ -58,12 +60,11 @@ def selection_data(trials: pl.DataFrame) -> pl.DataFrame:
         if isinstance(layers, int):
             for (strategy,), own in of_model.group_by("strategy", maintain_order=True):
                 rows += _rows(str(model), str(strategy), layers, own.filter("usable"))
-    found = pl.DataFrame(rows, schema=_SCHEMA).with_columns(pl.selectors.float().round(DIGITS))
-    return in_order(found)
+    return in_order(pl.DataFrame(rows, schema=_SCHEMA).with_columns(pl.selectors.float().round(DIGITS)))
 
 
 def _rows(model: str, strategy: str, layers: int, trials: pl.DataFrame) -> list[dict[str, Any]]:
-    """The rows of one strategy on one model, from the trials that chose."""
+    """The rows of one strategy on one model, from the trials that selected layers."""
     frozen = [set(chosen) for chosen in trials["frozen_layers"].to_list()]
     clear = [
         value
@@ -100,8 +101,8 @@ def _mean(values: Sequence[float]) -> float | None:
 def decisiveness(scores: Sequence[float | None], frozen: Collection[int]) -> float | None:
     """The gap in score between the frozen and the kept layers, as a share of the range of all scores.
 
-    Two clear groups give 1, evenly spread scores of L layers 1 / (L - 1). None where nothing was
-    chosen between, all scores are equal, one is no number, or the scores do not part the two.
+    Two clear groups give 1; evenly spread scores of L layers give 1 / (L - 1). None if no layer or every
+    layer is frozen, all scores are equal, a score is not finite, or the scores do not separate the groups.
 
     Args:
         scores: how much each layer changed.
@@ -118,19 +119,19 @@ def decisiveness(scores: Sequence[float | None], frozen: Collection[int]) -> flo
 
 
 def _overlaps(trials: pl.DataFrame) -> list[tuple[float, float]]:
-    """For each pair of seeds of an experiment the Jaccard overlap of their layers, and the expected one."""
-    found = []
+    """The Jaccard overlap of the layers of each pair of seeds of an experiment, and its expectation at random."""
+    overlaps = []
     for _, every in trials.group_by(EXPERIMENT, maintain_order=True):
         same = every.head(_MOST_SEEDS)
-        # Sets as bits, so that many pairs are quickly compared.
+        # Sets as bit masks, which makes comparing many pairs fast.
         chosen = [sum(1 << layer for layer in set(layers)) for layers in same["frozen_layers"].to_list()]
         entries = list(zip(chosen, same["n_layers"].to_list(), strict=True))
         for (first, layers), (second, others) in combinations(entries, 2):
             union = (first | second).bit_count()
             if union and layers == others:
                 expected = random_overlap(layers, first.bit_count(), second.bit_count())
-                found.append(((first & second).bit_count() / union, expected))
-    return found
+                overlaps.append(((first & second).bit_count() / union, expected))
+    return overlaps
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The report's tables as frames of plain numbers; ``layout`` says how they are shown."""
+"""The report's tables as frames of numbers; ``text.tables`` formats them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRIALS = (
     "attempt",
     "run_id",
 )
-# §4.1: at most so many training examples, chosen at random.
+# At most so many training examples, chosen at random (§4.1).
 PAPER_TRAIN = 3200
 _SIZES = ("n_train", "n_train_available", "n_validation", "n_validation_available")
 _PREDICTED = (
@@ -51,16 +51,16 @@ MAJORITY = "majority class"
 
 
 def table_tasks(trials: pl.DataFrame) -> pl.DataFrame:
-    """Table 1: each task's sizes as loaded, beside the benchmark's own and the paper's (§4.1)."""
-    found = (
+    """Table 1: each task's sizes as loaded, in the official benchmark, and in the paper (§4.1)."""
+    sizes = (
         trials.filter(pl.col("status") == "ok")
         .select("task", "label_names", *_SIZES)
         .unique()
         .sort("task", *_SIZES)
     )
-    known = [TASKS.get(name) for name in found["task"]]
+    known = [TASKS.get(name) for name in sizes["task"]]
     official = [None if task is None or task.tiny else task for task in known]
-    return found.with_columns(
+    return sizes.with_columns(
         pl.Series("benchmark_train", [t and t.n_train for t in official], pl.Int64),
         pl.Series("benchmark_validation", [t and t.n_validation for t in official], pl.Int64),
         pl.Series("paper_train", [t and min(t.n_train, PAPER_TRAIN) for t in official], pl.Int64),
@@ -68,7 +68,7 @@ def table_tasks(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def table_predictions(trials: pl.DataFrame) -> pl.DataFrame:
-    """The closed forms of ``lfreeze.cost`` beside what was measured, by model, task and strategy.
+    """Predictions of ``lfreeze.cost`` and measurements, by model, task and strategy.
 
     Medians over seeds; times and FLOPs as fractions of ALL's in the same model and task.
     """
@@ -94,7 +94,7 @@ def table_predictions(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def _over(column: str, other: str) -> pl.Expr:
-    """A ratio; null where there is nothing to divide by."""
+    """The ratio of two columns; null if the divisor is null or 0."""
     return pl.when(pl.col(other) > 0).then(pl.col(column) / pl.col(other))
 
 
@@ -103,14 +103,14 @@ def table_accuracy(trials: pl.DataFrame) -> pl.DataFrame:
 
     The last row of each model is the majority class, which has no std and no n.
     """
-    found = accuracy(trials)
-    tasks = sorted(set(found["task"]))
-    baselines = found.select(*EXPERIMENT, mean="majority").unique().drop_nulls("mean")
+    means = accuracy(trials)
+    tasks = sorted(set(means["task"]))
+    baselines = means.select(*EXPERIMENT, mean="majority").unique().drop_nulls("mean")
     majority = baselines.with_columns(
         strategy=pl.lit(MAJORITY), std=pl.lit(None, pl.Float64), n=pl.lit(None, pl.UInt32)
     )
     columns = [*EXPERIMENT, "strategy", "mean", "std", "n"]
-    tall = pl.concat([found.select(columns), majority.select(columns)])
+    tall = pl.concat([means.select(columns), majority.select(columns)])
     wide = tall.select("model", "strategy").unique()
     for task in tasks:
         named = {name: f"{task} {name}" for name in ("mean", "std", "n")}
@@ -125,12 +125,12 @@ def table_accuracy(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def table_efficiency(trials: pl.DataFrame) -> pl.DataFrame:
-    """Memory, step time, backward depth and trainable share; see ``statistics.efficiency``."""
+    """Memory, step time, backward depth and trainable share; see ``aggregates.efficiency``."""
     return efficiency(trials)
 
 
 def table_ranking(trials: pl.DataFrame) -> pl.DataFrame:
-    """Ranking scores, the highest first; see ``statistics.ranking``."""
+    """Ranking scores, the highest first; see ``aggregates.ranking``."""
     return ranking(trials)
 
 
@@ -142,7 +142,7 @@ def table_trials(trials: pl.DataFrame) -> pl.DataFrame:
 def table_problems(
     trials: pl.DataFrame, damaged: Sequence[Mapping[str, object]], missing: Sequence[Mapping[str, object]]
 ) -> pl.DataFrame:
-    """Trials without a result and why: failed (with their status), damaged, missing."""
+    """Trials without a result, each with the reason: failed (with their status), damaged, missing."""
     failed = distinct_trials(trials).filter(pl.col("status") != "ok")
     kind = pl.when(pl.col("error_type").is_null()).then(pl.lit("")).otherwise(pl.col("error_type") + ": ")
     failures = failed.select(

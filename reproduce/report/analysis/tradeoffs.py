@@ -1,4 +1,4 @@
-"""What accuracy costs: the numbers of the figures on Pareto fronts, frozen shares and savings."""
+"""Accuracy against cost: the numbers of the figures on Pareto fronts, frozen shares and savings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import polars as pl
 
 from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, accuracy, efficiency
 from reproduce.report.analysis.tables import table_predictions
-from reproduce.report.strategy_order import BASELINE, family_and_percent, in_order
+from reproduce.report.strategy_order import BASELINE, family_of, in_order, kind_and_percent
 
 _KEYS = [*EXPERIMENT, "strategy"]
 
@@ -17,15 +17,15 @@ def compared(trials: pl.DataFrame) -> pl.DataFrame:
     """Accuracy and cost of each (model, task, strategy) with trained weights, on tasks where ALL has a result.
 
     Columns: mean, baseline (ALL's mean), n (seeds), memory_ratio and time_ratio (ALL = 1; an adaptive
-    strategy's memory includes its probe, which must fit too), exclusive.
+    strategy's memory includes its probe phase, which must fit as well), exclusive.
     """
     trained = trials.filter(pl.col("weights") == "pretrained")
     costs = efficiency(trained).with_columns(
         peak=pl.max_horizontal("training_bytes", "probe_training_bytes").cast(pl.Float64)
     )
-    found = accuracy(trained).filter(pl.col("n") > 0).join(costs, on=_KEYS, how="left")
+    joined = accuracy(trained).filter(pl.col("n") > 0).join(costs, on=_KEYS, how="left")
     is_all = pl.col("strategy") == BASELINE
-    known = found.with_columns(
+    known = joined.with_columns(
         baseline=pl.col("mean").filter(is_all).first().over(EXPERIMENT),
         all_peak=pl.col("peak").filter(is_all).first().over(EXPERIMENT),
     ).drop_nulls("baseline")
@@ -38,23 +38,23 @@ def compared(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def on_every_task(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows of strategies that have a result on each of their model's tasks, so that means compare."""
+    """The rows of strategies with a result on each of their model's tasks: only their means are comparable."""
     tasks = pl.col("task").n_unique()
     return frame.filter(tasks.over("model", "strategy") == tasks.over("model"))
 
 
 def pareto_data(trials: pl.DataFrame) -> pl.DataFrame:
-    """Means over tasks by model and strategy, and whether any other is as good and cheaper.
+    """Means over tasks by model and strategy, and whether the strategy is on the Pareto front.
 
     Columns: mean, time_ratio, memory_ratio, exclusive, n (trials), n_tasks, on_time_front,
-    on_memory_front (null where the cost is not known).
+    on_memory_front (null where the cost is unknown).
     """
     means = (
         on_every_task(compared(trials))
         .group_by("model", "strategy")
         .agg(
             pl.col("mean").mean().round(DIGITS),
-            # A mean over some of the tasks would not compare.
+            # Null where a task has no cost: a mean over some of the tasks would not be comparable.
             *(_mean_of_all(name) for name in ("time_ratio", "memory_ratio")),
             pl.col("exclusive").all(),
             pl.col("n").sum(),
@@ -82,9 +82,9 @@ def _with_fronts(part: pl.DataFrame) -> pl.DataFrame:
 
 
 def pareto_front(costs: Sequence[float | None], values: Sequence[float]) -> list[bool | None]:
-    """Which points no other beats: none costs at most as much and is worth as least as much, and differs.
+    """Whether each point is on the Pareto front: no different point costs at most as much at the same or a higher value.
 
-    None where the cost is not known.
+    None where the cost is unknown.
     """
     points = [(cost, value) for cost, value in zip(costs, values, strict=True) if cost is not None]
     return [
@@ -96,12 +96,12 @@ def pareto_front(costs: Sequence[float | None], values: Sequence[float]) -> list
 
 
 def ratio_data(trials: pl.DataFrame) -> pl.DataFrame:
-    """Accuracy against ALL by frozen share: means over the tasks on which the strategy and ALL were run.
+    """Difference in accuracy to ALL by frozen share: means over the tasks that the strategy and ALL share.
 
     Columns: model, strategy, family, percent (of the layers; null for LoRA and others without a share),
     difference (fraction of 1), std over tasks, n (trials), n_tasks.
     """
-    found = (
+    means = (
         compared(trials)
         .with_columns(difference=pl.col("mean") - pl.col("baseline"))
         .group_by("model", "strategy")
@@ -112,20 +112,20 @@ def ratio_data(trials: pl.DataFrame) -> pl.DataFrame:
             n_tasks=pl.len(),
         )
     )
-    parts = [family_and_percent(name) for name in found["strategy"]]
+    names = means["strategy"].to_list()
     return in_order(
-        found.with_columns(
-            pl.Series("family", [family for family, _ in parts], pl.String),
-            pl.Series("percent", [percent for _, percent in parts], pl.Float64),
+        means.with_columns(
+            pl.Series("family", [family_of(name) for name in names], pl.String),
+            pl.Series("percent", [kind_and_percent(name)[1] for name in names], pl.Float64),
         ).filter(pl.col("strategy") != BASELINE)
     )
 
 
 def savings_data(trials: pl.DataFrame) -> pl.DataFrame:
-    """Measured savings against ALL beside those of the closed forms, means over tasks.
+    """Measured and predicted savings against ALL, means over tasks.
 
     Columns: model, strategy; measured_memory, ideal_memory, measured_time, ideal_time (fractions of
-    ALL's saved; ideal memory by the closed form of bytes, ideal time by FLOPs), exclusive, n (trials).
+    ALL's value; the ideal ones follow from predicted bytes and predicted FLOPs), exclusive, n (trials).
     """
     table = table_predictions(trials)
     is_all = pl.col("strategy") == BASELINE

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from reproduce.report.analysis.aggregates import EXPERIMENT, efficiency, speed_trials
 from reproduce.report.analysis.paper_figures import figure_3_data
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.figures.grid import WARNING, bars, legend, name_bars, panels, whiskers
 from reproduce.report.figures.paper import SHARED, accuracy_panel, reference_handles
-from reproduce.report.figures.spec import Plot, of_trials, runs
+from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
 from reproduce.report.figures.style import INK, families_of, family_handles
 from reproduce.report.formatting import change, seconds
-from reproduce.report.strategy_order import experiments, in_order, strategies_in_order
+from reproduce.report.strategy_order import BASELINE, experiments, in_order, strategies_in_order
 
 _SPEED = "s per 10 steps"
 
@@ -102,33 +102,33 @@ def _speed_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]
     )
     for place, row in timed:
         name, median = row["strategy"], row["seconds"]
-        text = change(row["time_ratio"]) if name != "ALL" and row["time_ratio"] else seconds(median)
+        text = change(row["time_ratio"]) if name != BASELINE and row["time_ratio"] else seconds(median)
         axes.text(place, 1.03 * top, text, rotation=90, ha="center", va="bottom", fontsize=6.8)
-        if name == "ALL":
+        if name == BASELINE:
             axes.axhline(median, color=INK, linewidth=1.0, zorder=3)
     axes.set_ylim(0, 1.3 * top)
     axes.set_ylabel(_SPEED + ("" if all(row["exclusive"] is not False for row in rows) else "  (shared)"))
     name_bars(axes, names)
 
 
-def _caption(found: Collected, data: pl.DataFrame) -> str:
+def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
     timed = data.filter(pl.col("n_speed") > 0)["n_speed"]
-    times = f"{runs(timed)} (seeds per time)" if timed.len() else "no time was measured"
+    times = f"{n_range(timed)} (seeds per time)" if timed.len() else "no time was measured"
     return (
         "Look for bars that are high above and low below: accurate and fast. Accuracy: mean ± standard "
-        f"deviation over seeds, {runs(data['n'])} (seeds per bar). Speed: median seconds per 10 training "
+        f"deviation over seeds, {n_range(data['n'])} (seeds per bar). Speed: median seconds per 10 training "
         "steps, whiskers from the fastest to the slowest seed, above them the change against ALL's "
         f"median; {times}."
     )
 
 
-def _plot(number: int, name: str, draw: Callable[[pl.DataFrame], Figure]) -> Plot:
+def _plot(number: int, name: str, draw: Callable[[pl.DataFrame], Figure]) -> FigureSpec:
     task = name.lower()
-    compute = of_trials(lambda trials: task_data(trials, task))
-    return Plot(f"figure_{number}", f"{name}: accuracy and speed", compute, draw, _caption)
+    compute = from_trials(lambda trials: task_data(trials, task))
+    return FigureSpec(f"figure_{number}", f"{name}: accuracy and speed", compute, draw, _caption)
 
 
-PLOTS = (
+FIGURES = (
     _plot(7, "RTE", figure_7),
     _plot(8, "QNLI", figure_8),
     _plot(9, "WNLI", figure_9),

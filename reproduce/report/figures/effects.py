@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reproduce.report.analysis.effects import ALL_MODELS, effects_data, sensitivity_data
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.figures.grid import WARNING, legend, panels
-from reproduce.report.figures.spec import Plot, of_trials, runs
+from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
 from reproduce.report.figures.style import INK, MUTED, colour, families_of, plain
 from reproduce.report.formatting import plural
 
@@ -108,37 +108,37 @@ def figure_sensitivity(data: pl.DataFrame) -> Figure:
     return figure
 
 
-def _differences_caption(found: Collected, data: pl.DataFrame) -> str:
+def _differences_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Look for intervals to the left of the line: less accurate than ALL, beyond chance. Differences are "
         "paired by model, task and seed; dots are means over experiments, intervals resample seeds within "
         "each. Filled: the signed-rank test over experiments, adjusted by Holm over the strategies of a "
         "panel, gives p below "
-        f"{_ALPHA:g} (which five experiments or fewer cannot reach); {runs(data['n'])} (pairs), {runs(data['n_blocks'])} (experiments)."
+        f"{_ALPHA:g} (which five experiments or fewer cannot reach); {n_range(data['n'])} (pairs), {n_range(data['n_blocks'])} (experiments)."
     )
 
 
-def _sensitivity_caption(found: Collected, data: pl.DataFrame) -> str:
+def _sensitivity_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Look for dots away from the line: there the answer depends on a decision that the paper does not "
         "give. Each row compares trials that are equal in model, task and seed, and differ in that setting "
         "alone; mean, whiskers are standard deviations; "
-        f"{runs(data['n'])} (pairs per row), {plural(data.height, 'setting')}."
+        f"{n_range(data['n'])} (pairs per row), {plural(data.height, 'setting')}."
     )
 
 
-PLOTS = (
-    Plot(
+FIGURES = (
+    FigureSpec(
         "differences",
         "Accuracy against ALL",
-        of_trials(effects_data),
+        from_trials(effects_data),
         figure_differences,
         _differences_caption,
     ),
-    Plot(
+    FigureSpec(
         "sensitivity",
         "Sensitivity to what the paper leaves open",
-        of_trials(sensitivity_data),
+        from_trials(sensitivity_data),
         figure_sensitivity,
         _sensitivity_caption,
     ),

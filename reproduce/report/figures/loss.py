@@ -9,11 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, successful
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.figures.grid import legend, panels
-from reproduce.report.figures.spec import Plot, runs
+from reproduce.report.figures.spec import FigureSpec, n_range
 from reproduce.report.figures.style import colour, families_of, plain
-from reproduce.report.strategy_order import experiments, family_and_percent, in_order, strategies_in_order
+from reproduce.report.strategy_order import (
+    BASELINE,
+    experiments,
+    in_order,
+    kind_and_percent,
+    strategies_in_order,
+)
 
 _POINTS = 25
 _SCHEMA = {
@@ -31,14 +37,14 @@ _STYLES: tuple[tuple[float, Any], ...] = (
 )
 
 
-def loss_data(found: Collected) -> pl.DataFrame:
+def loss_data(report_data: ReportData) -> pl.DataFrame:
     """Mean loss over the steps of a window, then over seeds: model, task, strategy, step, loss, n (seeds).
 
     ``step`` is the window's last; a window is the ``_POINTS``-th part of the longest training. Empty
     where no step was recorded or the steps cannot be read.
     """
-    cells = successful(found.trials).select("run_id", *EXPERIMENT, "strategy").lazy()
-    longest = found.read("steps", lambda steps: steps.select(pl.col("step").max()))
+    cells = successful(report_data.trials).select("run_id", *EXPERIMENT, "strategy").lazy()
+    longest = report_data.read("steps", lambda steps: steps.select(pl.col("step").max()))
     if longest is None:
         return pl.DataFrame(schema=_SCHEMA)
     width = max(1, -(-(longest.item() or 1) // _POINTS))
@@ -53,7 +59,7 @@ def loss_data(found: Collected) -> pl.DataFrame:
             .agg(pl.col("loss").mean().round(DIGITS), n=pl.col("run_id").n_unique().cast(pl.Int64))
         )
 
-    curves = found.read("steps", means)
+    curves = report_data.read("steps", means)
     return pl.DataFrame(schema=_SCHEMA) if curves is None else in_order(curves.sort("step")).select(*_SCHEMA)
 
 
@@ -68,7 +74,7 @@ def figure_loss(data: pl.DataFrame) -> Figure:
         for (name,), rows in here.group_by("strategy", maintain_order=True):
             axes.plot(
                 rows["step"], rows["loss"], color=colour(str(name), families), linestyle=_line(str(name)),
-                linewidth=1.5 if name == "ALL" else 1.0, zorder=4 if name == "ALL" else 3,
+                linewidth=1.5 if name == BASELINE else 1.0, zorder=4 if name == BASELINE else 3,
             )  # fmt: skip
         axes.set_xlabel("training step")
         axes.set_ylabel("loss")
@@ -82,16 +88,16 @@ def figure_loss(data: pl.DataFrame) -> Figure:
 
 
 def _line(strategy: str) -> Any:
-    percent = family_and_percent(strategy)[1] or 0.0
+    percent = kind_and_percent(strategy)[1] or 0.0
     return next((line for limit, line in _STYLES if percent < limit), _STYLES[-1][1])
 
 
-def _caption(found: Collected, data: pl.DataFrame) -> str:
+def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Look for lines that stay above ALL's: what is frozen there keeps the model from learning the task. "
-        f"Each point is the mean over {runs(data['n'])} (seeds) and a {_POINTS}th of the training. Colours "
+        f"Each point is the mean over {n_range(data['n'])} (seeds) and a {_POINTS}th of the training. Colours "
         "tell the family, solid lines ratios below 30 %, dashed ones below 60 %, dotted ones above."
     )
 
 
-PLOTS = (Plot("loss", "Training loss", loss_data, figure_loss, _caption),)
+FIGURES = (FigureSpec("loss", "Training loss", loss_data, figure_loss, _caption),)

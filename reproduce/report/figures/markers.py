@@ -116,10 +116,12 @@ def _overlap(boxes: Boxes, others: Boxes) -> Boxes:
     """For each box the area, in square points, that it shares with the others."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
+    areas: Boxes = np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
+    return areas
 
 
 def _outside(boxes: Boxes, frame: tuple[float, ...]) -> Boxes:
     """How far each box reaches beyond the frame, in points."""
     beyond = np.hstack([np.array(frame[:2]) - boxes[:, :2], boxes[:, 2:] - np.array(frame[2:])])
-    return np.clip(beyond, 0, None).sum(axis=1)
+    distances: Boxes = np.clip(beyond, 0, None).sum(axis=1)
+    return distances

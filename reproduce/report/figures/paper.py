@@ -1,4 +1,4 @@
-"""The paper's figures 3 to 6, each drawn from the frame that ``figure_data`` computes."""
+"""Drawing of the paper's Figures 3 to 6, each from the frame that ``analysis.paper_figures`` computes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from reproduce.report.figures.style import (
     canvas,
     colour,
     families_of,
+    family_colour,
     family_handles,
     hatch,
     plain,
@@ -37,8 +38,8 @@ from reproduce.report.figures.style import (
 from reproduce.report.formatting import change, memory_unit, plural
 from reproduce.report.strategy_order import BASELINE, experiments, strategies_in_order
 
-_GAUGE = "Half-disc: filled to the share of parameters that train."
-SHARED = "▲ Speed was measured while other trials used the same device: compare with care."
+_GAUGE = "Half-disc: the filled part is the share of trainable parameters."
+SHARED = "▲ Speed was measured while other trials used the same device; compare step times with care."
 _STATIC = "#e6e8eb"
 
 
@@ -57,7 +58,7 @@ def figure_3(data: pl.DataFrame) -> Figure:
 
 def accuracy_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]) -> None:
     """One experiment's accuracies as bars, with the lines of ALL and of the majority class."""
-    # Values stand in one line above everything else, clear of the horizontal lines.
+    # The values stand in one line above everything else, where no horizontal line crosses them.
     top = max([(r["mean"] or 0) + (r["std"] or 0) for r in rows] + [rows[0]["majority"] or 0, 0.5])
     names = [row["strategy"] for row in rows]
     bars(axes, names, [None if row["mean"] is None else 100 * row["mean"] for row in rows], families)
@@ -76,8 +77,8 @@ def accuracy_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[st
 def reference_handles() -> list[Line2D]:
     """Legend entries of the lines in an accuracy panel."""
     return [
-        Line2D([], [], color=INK, linewidth=1.0, label="ALL, mean"),
-        Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label="ALL, ± 1 std"),
+        Line2D([], [], color=INK, linewidth=1.0, label=f"{BASELINE}, mean"),
+        Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label=f"{BASELINE}, ± 1 std"),
         Line2D([], [], color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), label="majority class"),
     ]
 
@@ -100,7 +101,7 @@ def figure_4(data: pl.DataFrame) -> Figure:
     families = families_of(strategies)
     shared = not data["exclusive"].all()
     notes = [(_GAUGE, MUTED), *([(SHARED, WARNING)] if shared else [])]
-    # Few panels have room to keep their labels apart.
+    # With few panels there is room for larger ones, whose labels overlap less.
     bars, height = (18, 3.8) if len(pairs) <= 4 else (14, 2.9)
     title = "Training speed and accuracy"
     figure, grid = panels(pairs, bars=bars, height=height, below=0.55, title=title, notes=notes)
@@ -116,7 +117,10 @@ def figure_4(data: pl.DataFrame) -> Figure:
         shares = [row["trainable_share"] or 0.0 for row in rows]
         gauges(axes, points, shares, [colour(row["strategy"], families) for row in rows])
         place_labels(axes, points, [row["strategy"] for row in rows])
-    handles = [Patch(facecolor=colour(f, families), edgecolor=INK, linewidth=0.6, label=f) for f in families]
+    handles = [
+        Patch(facecolor=family_colour(family, families), edgecolor=INK, linewidth=0.6, label=family)
+        for family in families
+    ]
     legend(figure, handles)
     return figure
 

@@ -1,84 +1,83 @@
-"""The paper's main figures, 3 to 6: which numbers, drawn how, with which caption."""
+"""The paper's main figures, 3 to 6: their specifications and captions."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from reproduce.report.analysis import paper_figures as figure_data
-from reproduce.report.analysis.report_data import Collected
-from reproduce.report.figures import paper as figures
-from reproduce.report.figures.spec import Plot, of_trials, runs
+from reproduce.report.analysis.paper_figures import (
+    figure_3_data,
+    figure_4_absent,
+    figure_4_data,
+    figure_5_data,
+    figure_6_data,
+    without_result,
+)
+from reproduce.report.analysis.report_data import ReportData
+from reproduce.report.figures.paper import figure_3, figure_4, figure_5, figure_6
+from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
 from reproduce.report.formatting import listed
+from reproduce.report.strategy_order import BASELINE
 
 
-def _caption_3(found: Collected, data: pl.DataFrame) -> str:
+def _caption_3(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
-        "Look for bars that reach the solid line, the mean of ALL (dotted: ± 1 standard deviation), and "
-        "for those that "
-        "fall towards the dashed line, the majority class. Bars are means over seeds, whiskers sample "
-        "standard "
-        f"deviations; {runs(data['n'])} (seeds per bar). Hatches tell the ratio: plain below 30 %, dots "
-        "below 40 %, stripes below 60 %, crosses above."
+        f"Look for bars that reach the solid line, the mean of {BASELINE} (dotted: ± 1 standard deviation), "
+        "and for bars near the dashed line, the majority class. Bars are means over seeds, whiskers are "
+        f"sample standard deviations; {n_range(data['n'])} (seeds per bar). Hatches show the ratio: plain "
+        "below 30 %, dots below 40 %, stripes below 60 %, crosses above."
     )
 
 
-def _caption_4(found: Collected, data: pl.DataFrame) -> str:
-    absent = figure_data.figure_4_absent(found.trials)
+def _caption_4(report_data: ReportData, data: pl.DataFrame) -> str:
+    absent = figure_4_absent(report_data.trials)
     shared = (
-        " The device was shared with other trials while these times were taken."
-        if not data["exclusive"].all()
-        else ""
+        "" if data["exclusive"].all() else " Other trials used the same device during these measurements."
     )
     return (
-        "Up and to the left is better: more accurate, faster. A half-disc is filled to the share of "
-        "parameters that "
-        f"train. Median time over {runs(data['n_speed'])} (seeds), mean accuracy over "
-        f"{runs(data['n'])}.{shared}"
-        + (f" Without a comparable time, and not drawn: {listed(absent)}." if absent else "")
+        "Strategies at the top left are both accurate and fast. The filled part of a half-disc is the share "
+        f"of trainable parameters. Median time over {n_range(data['n_speed'])} (seeds), mean accuracy over "
+        f"{n_range(data['n'])}.{shared}"
+        + (f" Not drawn, for lack of a comparable time: {listed(absent)}." if absent else "")
     )
 
 
-def _caption_5(found: Collected, data: pl.DataFrame) -> str:
-    methods = sorted(set(found.trials["memory_method"].drop_nulls()))
+def _caption_5(report_data: ReportData, data: pl.DataFrame) -> str:
+    methods = sorted(set(report_data.trials["memory_method"].drop_nulls()))
     probe = ""
     if data["probe_training"].is_not_null().any():
-        probe = " Adaptive strategies train every layer until their switch: the thick line is that peak."
+        probe = " Adaptive strategies train every layer until their switch; the thick line is that peak."
     return (
-        "Look at the coloured part, training memory above the static model (grey), and the percentage over "
-        "it, the "
-        f"change against ALL.{probe} Mean over tasks of means over seeds; {runs(data['n'])} (trials per "
-        "bar), "
-        f"{runs(data['n_tasks'])} (tasks). Measured by: {listed(methods)}."
+        "The coloured part of a bar is training memory above the static model (grey); the percentage is its "
+        f"change against {BASELINE}.{probe} Means over tasks of means over seeds; {n_range(data['n'])} "
+        f"(trials per bar), {n_range(data['n_tasks'])} (tasks). Measured by: {listed(methods)}."
     )
 
 
-def _caption_6(found: Collected, data: pl.DataFrame) -> str:
-    absent = figure_data.without_result(found.trials)
+def _caption_6(report_data: ReportData, data: pl.DataFrame) -> str:
+    absent = without_result(report_data.trials)
     return (
-        "Strategies above ALL ranked higher than it on average, which few experiments can make an accident. Mean of reversed ranks over "
-        "experiments (model × "
-        f"task), ties sharing theirs; {runs(data['n'])} (experiments per strategy)."
+        f"Strategies above {BASELINE} have a higher mean rank; with few experiments, this can be due to "
+        "chance. Mean of reversed ranks over experiments (model × task), ties share the mean rank; "
+        f"{n_range(data['n'])} (experiments per strategy)."
         + (f" Without any result: {listed(absent)}." if absent else "")
     )
 
 
-PLOTS = (
-    Plot(
-        "figure_3", "Accuracy by strategy", of_trials(figure_data.figure_3_data), figures.figure_3, _caption_3
-    ),
-    Plot(
+FIGURES = (
+    FigureSpec("figure_3", "Accuracy by strategy", from_trials(figure_3_data), figure_3, _caption_3),
+    FigureSpec(
         "figure_4",
         "Speed against accuracy",
-        of_trials(figure_data.figure_4_data),
-        figures.figure_4,
+        from_trials(figure_4_data),
+        figure_4,
         _caption_4,
     ),
-    Plot(
+    FigureSpec(
         "figure_5",
         "Static and training memory",
-        of_trials(figure_data.figure_5_data),
-        figures.figure_5,
+        from_trials(figure_5_data),
+        figure_5,
         _caption_5,
     ),
-    Plot("figure_6", "Ranking score", of_trials(figure_data.figure_6_data), figures.figure_6, _caption_6),
+    FigureSpec("figure_6", "Ranking score", from_trials(figure_6_data), figure_6, _caption_6),
 )

@@ -1,4 +1,4 @@
-"""All figures of the report: which there are, their files, what is said of each."""
+"""All figures of the report, in their order, and how their files are made."""
 
 from __future__ import annotations
 
@@ -6,44 +6,42 @@ from pathlib import Path
 
 import polars as pl
 
-from reproduce.report.analysis.report_data import Collected
-from reproduce.report.figures import appendix, effects, loss, selection, tradeoffs
-from reproduce.report.figures import paper_captions as paper_plots
-from reproduce.report.figures.render_pool import Drawing
-from reproduce.report.figures.spec import Picture, Plot
+from reproduce.report.analysis.report_data import ReportData
+from reproduce.report.figures import appendix, effects, loss, paper_captions, selection, tradeoffs
+from reproduce.report.figures.render_pool import RenderPool
+from reproduce.report.figures.spec import RenderedFigure
 from reproduce.report.formatting import plural
 from reproduce.report.text.exports import write_csv
 
-PLOTS: tuple[Plot, ...] = (
-    *paper_plots.PLOTS, *appendix.PLOTS, *effects.PLOTS, *tradeoffs.PLOTS, *selection.PLOTS, *loss.PLOTS,
+FIGURES = (
+    *paper_captions.FIGURES, *appendix.FIGURES, *effects.FIGURES, *tradeoffs.FIGURES, *selection.FIGURES,
+    *loss.FIGURES,
 )  # fmt: skip
-_KINDS = ("png", "svg", "pdf", "csv")
-_MANY = 100  # trials from which further processes save time
+_SUFFIXES = ("png", "svg", "pdf", "csv")
+PARALLEL_FROM = 100  # trials; with fewer, starting worker processes takes longer than they save
 
 
-def begin_drawing(found: Collected, folder: Path) -> tuple[Drawing, list[Picture]]:
-    """Begin to draw the figures for which there is data; a figure of an earlier report does not stay behind.
+def start_rendering(report_data: ReportData, folder: Path, pool: RenderPool) -> list[RenderedFigure]:
+    """Hand the figures that have data to ``pool``, and delete the files of an earlier report's figures.
 
-    The pictures' files are there once the drawing is finished.
+    The figures' files exist once the pool is finished; their CSV files are written at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for plot in PLOTS:
-        for kind in _KINDS:
-            (folder / f"{plot.name}.{kind}").unlink(missing_ok=True)
-    drawing = Drawing(apart=found.trials.height >= _MANY)
-    pictures = []
-    for plot in PLOTS:
-        data = plot.compute(found)
+    for spec in FIGURES:
+        for suffix in _SUFFIXES:
+            (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
+    rendered = []
+    for spec in FIGURES:
+        data = spec.compute(report_data)
         if not data["n"].sum():
             continue
-        stem = folder / plot.name
-        drawing.add((plot.draw, data, stem))
+        stem = folder / spec.name
+        pool.add((spec.draw, data, stem))
         write_csv(data, stem.with_suffix(".csv"))
-        caption, alt = plot.caption(found, data), _alt(plot.title, data)
-        pictures.append(
-            Picture(plot.name, plot.title, caption, alt, stem.with_suffix(".png"), stem.with_suffix(".svg"))
-        )
-    return drawing, pictures
+        caption, alt = spec.caption(report_data, data), _alt(spec.title, data)
+        png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+        rendered.append(RenderedFigure(spec.name, spec.title, caption, alt, png, svg))
+    return rendered
 
 
 def _alt(title: str, data: pl.DataFrame) -> str:

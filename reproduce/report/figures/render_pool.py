@@ -1,98 +1,124 @@
-"""Figures drawn by several processes; ``python -m`` this module is one of them."""
+"""Figures drawn by worker processes while the report is computed."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import importlib
-import io
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import TracebackType
 
 import polars as pl
 
+from lfreeze.errors import first_line
 from reproduce.report.figures.spec import Draw
 from reproduce.report.figures.style import save
+from reproduce.store.parquet import StoreError
 
-Job = tuple[Draw, pl.DataFrame, Path]  # how, what, and the files' path without its ending
-
-_DRAWN = b"drawn\n"
+Job = tuple[Draw, pl.DataFrame, Path]  # function, its data, the files' path without suffix
 
 
-class Drawing:
-    """Figures being drawn and written by other processes while this one goes on.
+class RenderPool:
+    """Draws figures and writes their files, in the background where worker processes are used.
 
-    Processes are started by name, as no fork is safe beside Polars' threads, and as multiprocessing's
-    spawn would run a caller's unguarded script again. What one of them could not draw is drawn here.
+    Workers are spawned, since forking is unsafe while Polars' threads run. Use it as a context manager:
+    leaving it ends the workers, also after an exception.
 
     Args:
-        apart: whether other processes, each a second in starting, shall draw.
+        parallel: whether to use workers, which take about a second to start; otherwise ``finish`` draws.
     """
 
-    def __init__(self, apart: bool) -> None:
-        self._mine = threading.local()  # each thread has one process
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, initializer=self._start) if apart else None
-        self._jobs: list[tuple[Job, Future[bool] | None]] = []
+    def __init__(self, parallel: bool) -> None:
+        self._pool = _new_pool() if parallel else None
+        self._jobs: list[tuple[Job, Future[None] | None]] = []
+
+    def __enter__(self) -> RenderPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
 
     def add(self, job: Job) -> None:
-        """Have one more figure drawn."""
-        self._jobs.append((job, self._threads.submit(self._send, job) if self._threads else None))
+        """Draw one more figure; ``job``'s function is at the top level of its module."""
+        self._jobs.append((job, self._submit(job)))
 
     def finish(self) -> None:
-        """Wait until every figure is written."""
+        """Wait until every figure is written.
+
+        Raises:
+            OSError: a file cannot be written.
+            StoreError: a figure cannot be drawn, or a worker process ended.
+        """
         for job, drawn in self._jobs:
-            if drawn is None or not drawn.result():
-                _draw(job)
-        if self._threads:
-            self._threads.shutdown()
-        for process in self._processes:
-            process.communicate()
+            try:
+                if drawn is None:
+                    _render(job)
+                else:
+                    drawn.result()
+            except OSError:
+                raise
+            except BrokenProcessPool:
+                raise StoreError(
+                    f"figure {job[2].name} cannot be drawn: a drawing process ended unexpectedly, as when "
+                    'memory runs out or the calling script lacks `if __name__ == "__main__":`'
+                ) from None
+            except Exception as error:
+                reason = first_line(error, with_type=True)
+                raise StoreError(f"figure {job[2].name} cannot be drawn ({reason})") from error
 
-    def _start(self) -> None:
-        command = [sys.executable, "-m", __name__]
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
-        self._mine.process = process
-        self._processes.append(process)
-
-    def _send(self, job: Job) -> bool:
-        """Whether the thread's process drew the figure."""
-        process = self._mine.process
-        draw, data, stem = job
-        table = io.BytesIO()
-        data.write_ipc(table)
-        order = {"module": draw.__module__, "draw": draw.__name__, "stem": str(stem), "bytes": table.tell()}
-        # A process that has ended breaks the pipe.
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(order).encode() + b"\n" + table.getvalue())
-            process.stdin.flush()
-        return bool(process.stdout.readline() == _DRAWN)
+    def _submit(self, job: Job) -> Future[None] | None:
+        if self._pool is None:
+            return None
+        try:
+            return self._pool.submit(_render_in_worker, job)
+        except BrokenProcessPool as error:
+            broken: Future[None] = Future()
+            broken.set_exception(error)
+            return broken
 
 
-def _draw(job: Job) -> None:
+def _new_pool() -> ProcessPoolExecutor | None:
+    """A pool of spawned processes; None where the system has no semaphores, as without /dev/shm."""
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        return ProcessPoolExecutor(_usable_cpus(), mp_context=spawn, initializer=_start_worker)
+    except (OSError, ImportError, NotImplementedError):
+        return None
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches every process of the terminal; the parent alone handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Collecting garbage once per figure takes a tenth of the time of the automatic collections.
+    gc.disable()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker if the parent is killed, as idle workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _render_in_worker(job: Job) -> None:
+    _render(job)
+    gc.collect()
+
+
+def _render(job: Job) -> None:
     draw, data, stem = job
     save(draw(data), stem)
-
-
-def _serve() -> None:
-    """Draw what comes in until nothing more does."""
-    # Once a figure, collecting garbage takes a tenth of the time that it takes as it comes.
-    gc.disable()
-    for line in sys.stdin.buffer:
-        order = json.loads(line)
-        draw = getattr(importlib.import_module(order["module"]), order["draw"])
-        data = pl.read_ipc(io.BytesIO(sys.stdin.buffer.read(order["bytes"])))
-        _draw((draw, data, Path(order["stem"])))
-        gc.collect()
-        sys.stdout.buffer.write(_DRAWN)
-        sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    _serve()

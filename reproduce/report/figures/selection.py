@@ -11,10 +11,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.selection import selection_data
 from reproduce.report.figures.grid import legend, mark_panel
-from reproduce.report.figures.spec import Plot, of_trials, runs
+from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
 from reproduce.report.figures.style import INK, MUTED, canvas, colour, families_of, plain, style
 from reproduce.report.strategy_order import strategies_in_order
 
@@ -140,7 +140,7 @@ def _mark(
     )
 
 
-def _caption(found: Collected, data: pl.DataFrame) -> str:
+def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
     used = data.filter(pl.col("n") > 0)
     rows = used.unique(["model", "strategy"], maintain_order=True)
     pairs = rows.filter(pl.col("n_pairs") > 0)["n_pairs"]
@@ -148,7 +148,7 @@ def _caption(found: Collected, data: pl.DataFrame) -> str:
         "Look for dark cells, layers that were frozen whatever the task and seed: a choice that means nothing "
         "gives "
         "each layer of a row the same share, the strategy's ratio. "
-        f"{runs(rows['n'])} (trials per row, over {runs(rows['n_tasks'])} tasks and all seeds). Beside it how "
+        f"{n_range(rows['n'])} (trials per row, over {n_range(rows['n_tasks'])} tasks and all seeds). Beside it how "
         "decisive the choice was: the gap in score between the frozen and the kept layers, over the range of all "
         "scores of "
         "that trial (median, whiskers are quartiles); 1 would be two clear groups, the bar is the value of "
@@ -159,8 +159,10 @@ def _caption(found: Collected, data: pl.DataFrame) -> str:
         return text + "No task has two seeds whose choices could be compared."
     return text + (
         "On the right the mean Jaccard overlap of the layers that two seeds froze on the same task "
-        f"({runs(pairs)}, pairs of seeds per row); the bar is what layers drawn at random would give."
+        f"({n_range(pairs)}, pairs of seeds per row); the bar is what layers drawn at random would give."
     )
 
 
-PLOTS = (Plot("selection", "Layers that ADT froze", of_trials(selection_data), figure_selection, _caption),)
+FIGURES = (
+    FigureSpec("selection", "Layers that ADT froze", from_trials(selection_data), figure_selection, _caption),
+)

@@ -1,4 +1,4 @@
-"""How figures look: a colour for each family of strategies, a hatch for each ratio, files of both kinds."""
+"""How figures look: a colour and a marker for each family of strategies, a hatch for each ratio."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from reproduce.report.strategy_order import FAMILIES, family_and_percent
+from lfreeze.strategy import kinds
+from reproduce.report.strategy_order import BASELINE, family_of, kind_and_percent, strategies_in_order
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# Okabe and Ito's palette, which colour-blind readers can distinguish. Other families get one of
+# ``_OTHER_COLOURS``, so that a new kind of strategy needs no entry here.
 _COLOURS = {
     "ALL": "#9a9a9a",
     "LoRA": "#e69f00",
@@ -28,6 +30,8 @@ _COLOURS = {
 }
 _MARKERS = {"ALL": "*", "LoRA": "P", "INT": "D", "BOT": "o", "TOP": "s", "ADT-L": "v", "ADT-H": "^"}
 _OTHER_COLOURS = ("#cc79a7", "#7f5fa8", "#8c6d46", "#3d3d3d")
+_UNKNOWN_COLOUR = "#c9ced3"  # of kinds that are not installed here
+_OTHER_MARKER = "d"
 # From the lowest ratio up: (below this percentage, hatch).
 _HATCHES = ((30.0, ""), (40.0, "...."), (60.0, "////"), (100.0, "xxxx"))
 _BASELINE_HATCH = "\\\\\\\\"
@@ -48,62 +52,77 @@ _RC: Any = {
     "hatch.linewidth": 0.6,
     "svg.fonttype": "path",
     "svg.hashsalt": "lfreeze",
-    # A name with a dollar sign is a name, not a formula.
+    # A dollar sign in a name does not start a formula.
     "text.parse_math": False,
 }
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The settings under which figures are drawn and saved; others' settings stay as they were."""
+    """Draw and save figures with the report's settings, without changing matplotlib's global ones."""
     with matplotlib.rc_context(_RC):
         yield
 
 
 def colour(strategy: str, families: Iterable[str] = ()) -> str:
-    """A family's colour; families outside the paper take theirs by their place in ``families``."""
-    family, _ = family_and_percent(strategy)
+    """The colour of a strategy's family; see ``family_colour``."""
+    return family_colour(family_of(strategy), families)
+
+
+def family_colour(family: str, families: Iterable[str] = ()) -> str:
+    """A family's own colour, or one chosen by its position among the other ``families`` of the figure."""
     if family in _COLOURS:
         return _COLOURS[family]
-    others = [name for name in families if name not in _COLOURS]
+    installed = {kind.family for kind in kinds().values()}
+    if family not in installed:
+        return _UNKNOWN_COLOUR
+    others = [name for name in families if name in installed and name not in _COLOURS]
     place = others.index(family) if family in others else 0
     return _OTHER_COLOURS[place % len(_OTHER_COLOURS)]
 
 
 def hatch(strategy: str) -> str:
-    """The hatch that tells a ratio without colour; ALL has its own."""
-    family, percent = family_and_percent(strategy)
-    if family == "ALL":
+    """The hatch that shows a ratio without colour; the baseline has its own."""
+    if strategy == BASELINE:
         return _BASELINE_HATCH
+    _, percent = kind_and_percent(strategy)
     if percent is None:
         return ""
     return next((mark for limit, mark in _HATCHES if percent < limit), _HATCHES[-1][1])
 
 
 def marker(strategy: str) -> str:
-    """The marker that tells a family without colour."""
-    return _MARKERS.get(family_and_percent(strategy)[0], "d")
+    """The marker that shows a strategy's family without colour."""
+    return family_marker(family_of(strategy))
+
+
+def family_marker(family: str) -> str:
+    return _MARKERS.get(family, _OTHER_MARKER)
 
 
 def families_of(strategies: Iterable[str]) -> list[str]:
-    """The families that occur: the paper's first, in its order."""
-    found = {family_and_percent(name)[0] for name in strategies}
-    return [f for f in FAMILIES if f in found] + sorted(found - set(FAMILIES))
+    """The families that occur, in the order of their first strategies."""
+    return list(dict.fromkeys(family_of(name) for name in strategies_in_order(strategies)))
 
 
 def family_handles(strategies: Iterable[str]) -> list[Patch]:
     """Legend entries, one for each family."""
     names = families_of(strategies)
+    hatches = {family_of(BASELINE): _BASELINE_HATCH}
     return [
-        Patch(facecolor=colour(name, names), edgecolor=INK, linewidth=0.6, hatch=hatch(name), label=name)
+        Patch(
+            facecolor=family_colour(name, names), edgecolor=INK, linewidth=0.6, hatch=hatches.get(name, ""),
+            label=name,
+        )
         for name in names
-    ]
+    ]  # fmt: skip
 
 
 def plain(axes: Axes, *, grid: str) -> None:
     """Light horizontal (``grid="y"``) or vertical (``"x"``) grid lines, no box.
 
-    Few ticks, and labels at a fixed distance: to draw ticks, and to measure them, takes most of the time.
+    Ticks are few and labels stand at a fixed distance, since drawing and measuring ticks takes most of
+    the time that a figure takes.
     """
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
@@ -125,7 +144,7 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write ``stem`` as PNG, SVG and PDF, and return the first two; the same figure gives the same bytes."""
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     with style():
-        # Hardly larger than at the highest level, in a third of the time.
+        # Level 1 takes a third of the time of level 9 and gives files that are hardly larger.
         figure.savefig(png, dpi=120, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(svg, metadata=nothing)

@@ -10,15 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tradeoffs import pareto_data, ratio_data, savings_data
 from reproduce.report.figures.grid import WARNING, legend, panels, set_limits
 from reproduce.report.figures.markers import dots, place_labels
 from reproduce.report.figures.paper import SHARED
-from reproduce.report.figures.spec import Plot, of_trials, runs
-from reproduce.report.figures.style import INK, MUTED, colour, families_of, marker, plain
+from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
+from reproduce.report.figures.style import (
+    INK,
+    MUTED,
+    colour,
+    families_of,
+    family_colour,
+    family_marker,
+    marker,
+    plain,
+)
 from reproduce.report.formatting import listed
-from reproduce.report.strategy_order import BASELINE
+from reproduce.report.strategy_order import BASELINE, family_of, kind_and_percent, strategies_in_order
 
 _COSTS = {"time": "time per step, % of ALL's", "memory": "training memory, % of ALL's"}
 _FAR = 0.05  # from the ideal, as a fraction of ALL's: points beyond are named
@@ -66,7 +75,7 @@ def _front_panel(axes: Axes, rows: Sequence[dict[str, Any]], cost: str, families
 
 
 def figure_ratio(data: pl.DataFrame) -> Figure:
-    """Accuracy against ALL by the frozen share of the layers, a line for each family."""
+    """Difference in accuracy to ALL by the frozen share of the layers, a line for each kind of strategy."""
     models = sorted(set(data["model"]))
     families = families_of(data["strategy"])
     figure, grid = panels(
@@ -79,10 +88,11 @@ def figure_ratio(data: pl.DataFrame) -> Figure:
     for model, axes in zip(models, grid, strict=True):
         here = data.filter(pl.col("model") == model)
         lined = here.drop_nulls("percent")
-        names = families_of(lined["strategy"])
-        for place, family in enumerate(names):
-            rows = lined.filter(pl.col("family") == family).sort("percent").to_dicts()
-            _family_line(axes, rows, family, families, 1.7 * (place - (len(names) - 1) / 2))
+        by_kind: dict[str, list[dict[str, Any]]] = {}
+        for row in lined.sort("percent").to_dicts():
+            by_kind.setdefault(kind_and_percent(row["strategy"])[0], []).append(row)
+        for place, label in enumerate(strategies_in_order(by_kind)):
+            _kind_line(axes, by_kind[label], families, 1.7 * (place - (len(by_kind) - 1) / 2))
         for row in here.filter(pl.col("percent").is_null()).to_dicts():
             value, ink = 100 * row["difference"], colour(row["strategy"], families)
             axes.axhline(value, color=ink, linewidth=1.4, linestyle=(0, (5, 2)), zorder=2)
@@ -94,23 +104,22 @@ def figure_ratio(data: pl.DataFrame) -> Figure:
         axes.set_xlabel("frozen layers, %")
         axes.set_ylabel("difference to ALL, points")
         plain(axes, grid="both")
-    legend(figure, _family_marks([name for name in families if name != BASELINE], line=True))
+    legend(figure, _family_marks([name for name in families if name != family_of(BASELINE)], line=True))
     return figure
 
 
-def _family_line(
-    axes: Axes, rows: Sequence[dict[str, Any]], family: str, families: list[str], aside: float
-) -> None:
-    """From ALL, at 0, on; the points are moved aside a little, so that whiskers stay apart."""
-    x = [row["percent"] + aside for row in rows]
+def _kind_line(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str], shift: float) -> None:
+    """A line that starts at ALL (0, 0); ``shift``, in percent, keeps the lines' whiskers apart."""
+    strategy = rows[0]["strategy"]
+    x = [row["percent"] + shift for row in rows]
     y = [100 * row["difference"] for row in rows]
-    ink = colour(family, families)
+    ink = colour(strategy, families)
     axes.plot([0, *x], [0, *y], color=ink, linewidth=1.3, zorder=3)
     axes.errorbar(
         x, y, [100 * (row["std"] or 0) for row in rows], color=INK, linewidth=0.7, capsize=1.8, fmt="none",
         zorder=3,
     )  # fmt: skip
-    axes.scatter(x, y, s=30, marker=marker(family), color=ink, edgecolors=INK, linewidths=0.6, zorder=4)
+    axes.scatter(x, y, s=30, marker=marker(strategy), color=ink, edgecolors=INK, linewidths=0.6, zorder=4)
 
 
 def figure_savings(data: pl.DataFrame) -> Figure:
@@ -152,45 +161,47 @@ def _savings_panel(axes: Axes, rows: Sequence[dict[str, Any]], kind: str, famili
 def _family_marks(families: Sequence[str], *, line: bool = False) -> list[Line2D]:
     return [
         Line2D(
-            [], [], linestyle="-" if line else "", color=colour(name, families), marker=marker(name),
+            [], [], linestyle="-" if line else "", color=family_colour(name, families), marker=family_marker(name),
             markeredgecolor=INK, markeredgewidth=0.6, markersize=6, label=name,
         )
         for name in families
     ]  # fmt: skip
 
 
-def _pareto_caption(found: Collected, data: pl.DataFrame) -> str:
+def _pareto_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     keys = ["model", "strategy"]
-    absent = found.trials.select(keys).unique().join(data, on=keys, how="anti").sort(keys)
+    absent = report_data.trials.select(keys).unique().join(data, on=keys, how="anti").sort(keys)
     names = [f"{row['strategy']} ({row['model']})" for row in absent.to_dicts()]
     return (
         "Look along the line, the Pareto front: no strategy on it is beaten in both accuracy and cost; all "
         "others are. Means over tasks of means over seeds, costs as ratios to ALL's; an adaptive strategy's "
-        f"memory includes its probe phase. {runs(data['n'])} (trials per point), {runs(data['n_tasks'])} "
+        f"memory includes its probe phase. {n_range(data['n'])} (trials per point), {n_range(data['n_tasks'])} "
         "(tasks)."
         + (f" Without a result on every task, or trained weights: {listed(names)}." if names else "")
     )
 
 
-def _ratio_caption(found: Collected, data: pl.DataFrame) -> str:
+def _ratio_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Look for where a line falls off: that share of frozen layers costs accuracy. Mean difference to ALL "
         "over tasks, whiskers are standard deviations over tasks; "
-        f"{runs(data['n'])} (trials per point), {runs(data['n_tasks'])} (tasks)."
+        f"{n_range(data['n'])} (trials per point), {n_range(data['n_tasks'])} (tasks)."
     )
 
 
-def _savings_caption(found: Collected, data: pl.DataFrame) -> str:
+def _savings_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Points on the line save as much as counting bytes and floating-point operations promises; points "
         "under it save less. Those off by more than "
-        f"{100 * _FAR:g} points are named. Means over tasks of medians over seeds; {runs(data['n'])} "
+        f"{100 * _FAR:g} points are named. Means over tasks of medians over seeds; {n_range(data['n'])} "
         "(trials per point)."
     )
 
 
-PLOTS = (
-    Plot("pareto", "Pareto fronts", of_trials(pareto_data), figure_pareto, _pareto_caption),
-    Plot("ratio", "Accuracy by frozen share", of_trials(ratio_data), figure_ratio, _ratio_caption),
-    Plot("savings", "Measured and ideal savings", of_trials(savings_data), figure_savings, _savings_caption),
+FIGURES = (
+    FigureSpec("pareto", "Pareto fronts", from_trials(pareto_data), figure_pareto, _pareto_caption),
+    FigureSpec("ratio", "Accuracy by frozen share", from_trials(ratio_data), figure_ratio, _ratio_caption),
+    FigureSpec(
+        "savings", "Measured and ideal savings", from_trials(savings_data), figure_savings, _savings_caption
+    ),
 )

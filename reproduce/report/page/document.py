@@ -1,4 +1,4 @@
-"""Everything that a report says and shows, before it becomes HTML or Markdown."""
+"""The content of a report, before it is rendered as HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduce.report.analysis import tables
 from reproduce.report.analysis.claims import Verdict, verdicts
-from reproduce.report.analysis.report_data import Collected
-from reproduce.report.figures.registry import begin_drawing
-from reproduce.report.figures.render_pool import Drawing
-from reproduce.report.figures.spec import Picture
-from reproduce.report.text import tables as layout
-from reproduce.report.text.claims import Card, card, claims_layout, tally
-from reproduce.report.text.findings import Check, findings, freeze_proof, headline, notices
+from reproduce.report.analysis.report_data import ReportData
+from reproduce.report.analysis.tables import (
+    table_accuracy,
+    table_efficiency,
+    table_predictions,
+    table_problems,
+    table_ranking,
+    table_tasks,
+    table_trials,
+)
+from reproduce.report.figures.registry import start_rendering
+from reproduce.report.figures.render_pool import RenderPool
+from reproduce.report.figures.spec import RenderedFigure
+from reproduce.report.text.claims import ClaimCard, card, claims_layout, tally
+from reproduce.report.text.findings import FreezeCheck, findings, freeze_proof, headline, notices
 from reproduce.report.text.folders import (
     folders_layout,
     side_by_side_layout,
@@ -23,6 +30,16 @@ from reproduce.report.text.folders import (
 )
 from reproduce.report.text.mcnemar import agreement_layout, prediction_differences
 from reproduce.report.text.provenance import Fact, open_questions, origins
+from reproduce.report.text.tables import (
+    Table,
+    accuracy_layout,
+    efficiency_layout,
+    predictions_layout,
+    problems_layout,
+    ranking_layout,
+    tasks_layout,
+    trials_layout,
+)
 
 
 @dataclass(frozen=True)
@@ -33,53 +50,52 @@ class Content:
     notices: list[str]
     findings: list[str]
     tally: str
-    verdicts: list[Card]
-    proof: list[Check]
-    pictures: list[Picture]
-    tables: list[layout.Table]
+    verdicts: list[ClaimCard]
+    proof: list[FreezeCheck]
+    figures: list[RenderedFigure]
+    tables: list[Table]
     origins: dict[str, list[Fact]]
     open_questions: list[tuple[str, str, tuple[str, ...]]]
 
 
-def compose(found: Collected, out: Path, command: str | None) -> tuple[Content, Drawing]:
-    """Compute everything; figures are written to ``out``/figures, and are there once the drawing is finished."""
-    trials = found.trials
-    drawing, pictures = begin_drawing(found, out / "figures")
+def compose(report_data: ReportData, out: Path, command: str | None, pool: RenderPool) -> Content:
+    """Compute everything; ``pool`` draws the figures into ``out``/figures."""
+    trials = report_data.trials
+    figures = start_rendering(report_data, out / "figures", pool)
     judged = verdicts(trials)
-    shown = _tables(found, judged)
-    content = Content(
-        headline(found),
-        notices(found),
-        findings(found),
+    tables = _tables(report_data, judged)
+    return Content(
+        headline(report_data),
+        notices(report_data),
+        findings(report_data),
         tally(judged),
         [card(verdict) for verdict in judged],
-        freeze_proof(found),
-        pictures,
-        shown,
+        freeze_proof(report_data),
+        figures,
+        tables,
         origins(trials, command),
         open_questions(trials),
     )
-    return content, drawing
 
 
-def _tables(found: Collected, judged: Sequence[Verdict]) -> list[layout.Table]:
-    """The tables that have something to show."""
-    trials, built = found.trials, [claims_layout(judged)]
-    if found.ok:
+def _tables(report_data: ReportData, judged: Sequence[Verdict]) -> list[Table]:
+    """The tables that have rows."""
+    trials, built = report_data.trials, [claims_layout(judged)]
+    if report_data.ok:
         built += [
-            layout.tasks_layout(tables.table_tasks(trials)),
-            layout.accuracy_layout(tables.table_accuracy(trials)),
-            layout.efficiency_layout(tables.table_efficiency(trials)),
-            layout.predictions_layout(tables.table_predictions(trials)),
-            layout.ranking_layout(tables.table_ranking(trials)),
+            tasks_layout(table_tasks(trials)),
+            accuracy_layout(table_accuracy(trials)),
+            efficiency_layout(table_efficiency(trials)),
+            predictions_layout(table_predictions(trials)),
+            ranking_layout(table_ranking(trials)),
         ]
-        compared = prediction_differences(found)
+        compared = prediction_differences(report_data)
         built += [agreement_layout(compared)] if compared is not None else []
-    if found.runs["artifacts"].n_unique() > 1:
+    if report_data.runs["artifacts"].n_unique() > 1:
         built += [
-            folders_layout(table_folders(found.runs)),
-            side_by_side_layout(table_side_by_side(found.runs)),
+            folders_layout(table_folders(report_data.runs)),
+            side_by_side_layout(table_side_by_side(report_data.runs)),
         ]
-    built.append(layout.problems_layout(tables.table_problems(trials, found.damaged, found.missing)))
-    built.append(layout.trials_layout(tables.table_trials(trials)))
+    built.append(problems_layout(table_problems(trials, report_data.damaged, report_data.missing)))
+    built.append(trials_layout(table_trials(trials)))
     return [table for table in built if table.frame.height]

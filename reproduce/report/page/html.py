@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from reproduce.report.figures.spec import Picture
+from reproduce.report.figures.spec import RenderedFigure
 from reproduce.report.page.document import Content
 from reproduce.report.text.tables import escape_markdown
 
@@ -34,7 +34,7 @@ def render_page(content: Content, records: Mapping[str, Any] | None = None) -> s
     """
     return _ENVIRONMENT.get_template("page.html.jinja").render(
         content=content,
-        drawings={picture.name: inline_svg(picture) for picture in content.pictures},
+        drawings={figure.name: inline_svg(figure) for figure in content.figures},
         records=records,
         embedded=None if records is None else embedded_json(records),
         script=_asset("page.js"),
@@ -55,10 +55,10 @@ def _asset(name: str) -> Markup:
     return Markup(_ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0])
 
 
-def inline_svg(picture: Picture) -> Markup:
+def inline_svg(figure: RenderedFigure) -> Markup:
     """A figure's SVG as part of a page: its ids made its own, its references to other files removed."""
-    svg = _NOT_DRAWING.sub("", picture.svg.read_text("utf-8")).strip()
-    svg = _IDS.sub(lambda match: match[1] + picture.name + "-", svg).replace("xlink:href", "href")
+    svg = _NOT_DRAWING.sub("", figure.svg.read_text("utf-8")).strip()
+    svg = _IDS.sub(lambda match: match[1] + figure.name + "-", svg).replace("xlink:href", "href")
     opening, rest = svg.split(">", 1)
     width, height = (re.search(rf'{side}="([\d.]+)pt"', opening) for side in ("width", "height"))
     assert width is not None
@@ -66,7 +66,7 @@ def inline_svg(picture: Picture) -> Markup:
     box = f"0 0 {width[1]} {height[1]}"
     # Written by this program from its own figures, so its markup is safe; the alternative text is escaped.
     head = Markup('<svg viewBox="{}" style="max-width: {}pt" role="img" aria-label="{}">')
-    return head.format(box, round(float(width[1]) * _LARGEST), picture.alt) + Markup(rest)
+    return head.format(box, round(float(width[1]) * _LARGEST), figure.alt) + Markup(rest)
 
 
 def markdown_page(content: Content) -> str:
@@ -87,9 +87,9 @@ def markdown_page(content: Content) -> str:
             f"- {'' if c.good else '**does not always hold:** '}{escape_markdown(c.sentence)}"
             for c in content.proof
         ]
-    for picture in content.pictures:
-        lines += ["", f"## {picture.heading}", "", f"![{picture.alt}](figures/{picture.png.name})"]
-        lines += ["", escape_markdown(picture.caption)]
+    for figure in content.figures:
+        lines += ["", f"## {figure.heading}", "", f"![{figure.alt}](figures/{figure.png.name})"]
+        lines += ["", escape_markdown(figure.caption)]
     for table in content.tables:
         lines += ["", f"## {table.title}", "", escape_markdown(table.whole_note), "", table.markdown()]
     lines += ["", "## What the paper leaves open", "", "| setting | value | question |", "|---|---|---|"]

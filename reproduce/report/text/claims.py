@@ -13,7 +13,7 @@ from reproduce.report.analysis.claims import (
     INCONCLUSIVE,
     SUPPORTED,
     Claim,
-    Part,
+    ClaimPart,
     Verdict,
 )
 from reproduce.report.analysis.estimands import Contrast
@@ -47,7 +47,7 @@ _MEANING = {
 
 
 @dataclass(frozen=True)
-class Line:
+class ClaimLine:
     """One part of a claim as it is shown; ``n`` counts trials / experiments."""
 
     contrast: str
@@ -59,7 +59,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Card:
+class ClaimCard:
     """One claim as it is shown; ``outcome`` says what decided, ``strategies`` whose trials to show."""
 
     id: str
@@ -70,13 +70,13 @@ class Card:
     rule: str
     quantity: str
     unit: str
-    lines: tuple[Line, ...]
+    lines: tuple[ClaimLine, ...]
     strategies: tuple[str, ...]
 
 
-def card(found: Verdict) -> Card:
+def card(found: Verdict) -> ClaimCard:
     claim = found.claim
-    return Card(
+    return ClaimCard(
         claim.id,
         claim.section,
         claim.statement,
@@ -103,7 +103,7 @@ def _outcome(found: Verdict) -> str:
         text = _MEANING[found.verdict]
         return f"{text[0].upper()}{text[1:]}."
     text = f"These trials cannot decide it: {'; '.join(found.reasons)}."
-    if any(part.measured for part in found.parts):
+    if any(part.estimate for part in found.parts):
         text += f" By their numbers alone it would be {found.by_numbers}: {_MEANING[found.by_numbers]}."
     return text
 
@@ -114,15 +114,15 @@ def rule(claim: Claim) -> str:
     return f"{' and '.join(bounds)} {_UNITS[claim.quantity][2]}"
 
 
-def _line(claim: Claim, part: Part) -> Line:
+def _line(claim: Claim, part: ClaimPart) -> ClaimLine:
     name = label(claim.quantity, part.contrast)
-    found, quantity = part.measured, claim.quantity
+    found, quantity = part.estimate, claim.quantity
     if found is None:
-        return Line(name, NONE, "no trials to compare", NONE, "0", part.verdict)
+        return ClaimLine(name, NONE, "no trials to compare", NONE, "0", part.verdict)
     interval = "none: one seed" if found.low is None else _span(quantity, found.low, found.high)
     single = NONE if found.least is None else _span(quantity, found.least, found.most)
     n = f"{found.n:,} / {found.n_blocks:,}"
-    return Line(name, shown(quantity, found.value), interval, single, n, part.verdict)
+    return ClaimLine(name, shown(quantity, found.value), interval, single, n, part.verdict)
 
 
 def _span(quantity: str, low: float | None, high: float | None) -> str:
@@ -162,7 +162,7 @@ def claims_layout(found: Sequence[Verdict]) -> Table:
         claim = verdict.claim
         for part in verdict.parts:
             names = ("value", "low", "high", "least", "most", "n", "n_blocks", "n_seeds")
-            numbers = {name: getattr(part.measured, name, None) for name in names}
+            numbers = {name: getattr(part.estimate, name, None) for name in names}
             about = {"claim": claim.id, "section": claim.section, "statement": claim.statement}
             about |= {"quantity": claim.quantity, "contrast": label(claim.quantity, part.contrast)}
             ends = {"rule": rule(claim), "by_numbers_part": part.verdict, "by_numbers": verdict.by_numbers}

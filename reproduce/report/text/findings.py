@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from reproduce.report.analysis.aggregates import DIGITS, efficiency, ranking, timed_devices
+from reproduce.report.analysis.claims import headline_savings
 from reproduce.report.analysis.paper_figures import shared_experiments
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import table_tasks
 from reproduce.report.formatting import listed, n_is, number, plural
 from reproduce.report.strategy_order import BASELINE, experiments, is_tiny, strategies_in_order
 
-_NAMED_SAVINGS = ("BOT25", "BOT50", "LoRA")
 _CHECKS = {
     "frozen tensors stayed bit-identical": pl.col("frozen_unchanged"),
     "every trainable tensor got a gradient": pl.col("every_trainable_got_gradient"),
@@ -24,7 +24,7 @@ _CHECKS = {
 
 
 @dataclass(frozen=True)
-class Check:
+class FreezeCheck:
     """One part of the freeze proof: in how many of the successful trials it held."""
 
     statement: str
@@ -46,10 +46,10 @@ class Check:
         return text + (f"; not in {listed(list(self.broken))}" if self.broken else "")
 
 
-def headline(found: Collected) -> str:
+def headline(report_data: ReportData) -> str:
     """What was run, in one sentence."""
-    trials = found.trials
-    text = f"{found.ok:,} of {plural(found.asked, 'trial')} succeeded"
+    trials = report_data.trials
+    text = f"{report_data.ok:,} of {plural(report_data.total, 'trial')} succeeded"
     if not trials.height:
         return text + "."
     strategies = strategies_in_order(trials["strategy"])
@@ -64,19 +64,19 @@ def headline(found: Collected) -> str:
     return f"{text}: {' × '.join(parts)}{where}."
 
 
-def findings(found: Collected) -> list[str]:
+def findings(report_data: ReportData) -> list[str]:
     """The main numbers, one sentence each; none where nothing succeeded."""
     sentences = []
     # Random weights have accuracies too, but none that a ranking could mean.
-    scores = ranking(found.trials.filter(pl.col("weights") == "pretrained")).head(3)
+    scores = ranking(report_data.trials.filter(pl.col("weights") == "pretrained")).head(3)
     if scores.height > 1:
         best = [
             f"{row['strategy']} ({number(row['score'], 2)}, {n_is(row['n'])})" for row in scores.to_dicts()
         ]
         sentences.append(f"Highest ranking scores: {listed(best)}.")
     savings = (
-        efficiency(found.trials)
-        .filter(pl.col("strategy").is_in(_NAMED_SAVINGS))
+        efficiency(report_data.trials)
+        .filter(pl.col("strategy").is_in(headline_savings()))
         .group_by("strategy")
         .agg(pl.col("memory_ratio").mean().round(DIGITS), n=pl.col("memory_ratio").count())
         .drop_nulls()
@@ -93,9 +93,9 @@ def findings(found: Collected) -> list[str]:
     return sentences
 
 
-def notices(found: Collected) -> list[str]:
+def notices(report_data: ReportData) -> list[str]:
     """What a reader must know before believing a figure."""
-    trials, texts = found.trials, []
+    trials, texts = report_data.trials, []
     models = sorted(set(trials["model"]))
     tiny = [model for model in models if is_tiny(model)]
     if tiny:
@@ -110,19 +110,23 @@ def notices(found: Collected) -> list[str]:
             f"Random weights ({listed(random)}): speed and memory do not depend on them, but accuracies say "
             "nothing here, nor do rankings."
         )
-    if found.failed or found.damaged or found.missing:
-        counts = {"failed": found.failed, "damaged": len(found.damaged), "missing": len(found.missing)}
+    if report_data.failed or report_data.damaged or report_data.missing:
+        counts = {
+            "failed": report_data.failed,
+            "damaged": len(report_data.damaged),
+            "missing": len(report_data.missing),
+        }
         parts = [f"{count:,} {name}" for name, count in counts.items() if count]
         texts.append(
-            f"{found.asked - found.ok:,} of {plural(found.asked, 'trial')} have no result "
+            f"{report_data.total - report_data.ok:,} of {plural(report_data.total, 'trial')} have no result "
             f"({', '.join(parts)}); "
             "each is listed with its reason under “Failed and missing trials”."
         )
-    if found.unreadable:
+    if report_data.unreadable:
         texts.append(
-            f"Files of {listed(sorted(found.unreadable))} are damaged: what would be made from them is left out."
+            f"Files of {listed(sorted(report_data.unreadable))} are damaged: what would be made from them is left out."
         )
-    broken = sorted({name for check in freeze_proof(found) for name in check.broken})
+    broken = sorted({name for check in freeze_proof(report_data) for name in check.broken})
     if broken:
         texts.append(
             f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their "
@@ -153,9 +157,9 @@ def notices(found: Collected) -> list[str]:
         )
     if trials.height and BASELINE not in set(trials.filter(pl.col("status") == "ok")["strategy"]):
         texts.append(f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be given.")
-    if found.repeated:
+    if report_data.repeated:
         texts.append(
-            f"{plural(found.repeated, 'trial')} repeat{'s' if found.repeated == 1 else ''} a model, task, "
+            f"{plural(report_data.repeated, 'trial')} repeat{'s' if report_data.repeated == 1 else ''} a model, task, "
             "strategy and "
             "seed of another: the folder that was named first counts, and for speed the one that had its "
             "device to itself."
@@ -176,9 +180,9 @@ def varying_recipe(trials: pl.DataFrame) -> list[str]:
     return [name.removeprefix("recipe_") for name in names if trials[name].drop_nulls().n_unique() > 1]
 
 
-def freeze_proof(found: Collected) -> list[Check]:
+def freeze_proof(report_data: ReportData) -> list[FreezeCheck]:
     """Whether frozen meant frozen, over all successful trials."""
-    trials = found.trials.filter(pl.col("status") == "ok")
+    trials = report_data.trials.filter(pl.col("status") == "ok")
     checks = []
     for statement, held in _CHECKS.items():
         known = trials.filter(held.is_not_null())
@@ -188,6 +192,6 @@ def freeze_proof(found: Collected) -> list[Check]:
             for r in broken.iter_rows(named=True)
         ]
         checks.append(
-            Check(statement, known.height - broken.height, known.height, trials.height, tuple(names))
+            FreezeCheck(statement, known.height - broken.height, known.height, trials.height, tuple(names))
         )
     return checks if trials.height else []

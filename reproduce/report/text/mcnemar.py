@@ -6,7 +6,7 @@ import polars as pl
 
 from reproduce.report.analysis.aggregates import EXPERIMENT, successful
 from reproduce.report.analysis.inference import holm, mcnemar_p
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.formatting import percent
 from reproduce.report.strategy_order import BASELINE, in_order
 from reproduce.report.text.tables import Column, Table
@@ -21,7 +21,7 @@ _SCHEMA = {
 }
 
 
-def prediction_differences(found: Collected, against: str = BASELINE) -> pl.DataFrame | None:
+def prediction_differences(report_data: ReportData, against: str = BASELINE) -> pl.DataFrame | None:
     """McNemar's exact test of each trial against that of ``against`` with the same model, task and seed.
 
     Returns:
@@ -30,7 +30,7 @@ def prediction_differences(found: Collected, against: str = BASELINE) -> pl.Data
         right), difference (of the accuracies over these examples), least_p_holm (the smallest p-value,
         adjusted over the pairs) and n_significant (pairs whose adjusted p-value is below 0.05).
     """
-    pairs = _pairs(found, against)
+    pairs = _pairs(report_data, against)
     if pairs is None:
         return None
     rows = []
@@ -53,10 +53,10 @@ def prediction_differences(found: Collected, against: str = BASELINE) -> pl.Data
     return in_order(pl.DataFrame(rows, schema=_SCHEMA))
 
 
-def _pairs(found: Collected, against: str) -> pl.DataFrame | None:
+def _pairs(report_data: ReportData, against: str) -> pl.DataFrame | None:
     """Pairs of trials over the same examples, with the numbers of those on which they disagree."""
     keys = [*EXPERIMENT, "strategy", "seed"]
-    cells = successful(found.trials).select(
+    cells = successful(report_data.trials).select(
         "run_id", *keys, "n_validation", pl.struct(*EXPERIMENT, "seed").rank("dense").alias("cell")
     )
     is_reference = pl.col("strategy") == against
@@ -80,7 +80,7 @@ def _pairs(found: Collected, against: str) -> pl.DataFrame | None:
             )
         )
 
-    compared = found.read("predictions", disagreements)
+    compared = report_data.read("predictions", disagreements)
     if compared is None:
         return None
     same = (pl.col("n") == pl.col("n_validation")) & (pl.col("n") == pl.col("expected"))

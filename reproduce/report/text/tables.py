@@ -26,7 +26,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What the page writes into one cell."""
 
     text: str
@@ -45,7 +45,7 @@ class Table:
     columns: tuple[Column, ...]
 
     @property
-    def rows(self) -> list[list[Cell]]:
+    def rows(self) -> list[list[TableCell]]:
         """At most ``MOST_ROWS``."""
         shown = self.frame.head(MOST_ROWS).iter_rows(named=True)
         return [[_cell(column, row) for column in self.columns] for row in shown]
@@ -279,9 +279,9 @@ def _plain(header: str, name: str, text: Callable[[Any], str]) -> Column:
     )
 
 
-def _cell(column: Column, row: Row) -> Cell:
+def _cell(column: Column, row: Row) -> TableCell:
     text = column.text(row)
     if column.value is None:
-        return Cell(text, column.numeric, text)
+        return TableCell(text, column.numeric, text)
     value = column.value(row)
-    return Cell(text, column.numeric, "" if value is None else repr(value))
+    return TableCell(text, column.numeric, "" if value is None else repr(value))

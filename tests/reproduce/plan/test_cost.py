@@ -10,8 +10,9 @@ from rich.console import Console
 
 from reproduce.plan.cost import GIB, assumptions, gpu_share, largest_share, plan_space, totals
 from reproduce.plan.search_space import load_space
+from reproduce.plan.spec import Factors, Inputs, TrialSpec
 from reproduce.run.progress import SweepProgress, clock
-from reproduce.store.trial_row import TrialRow
+from reproduce.store.row_values import started_row
 
 
 @pytest.mark.parametrize(
@@ -48,17 +49,9 @@ def test_times_read_like_a_clock() -> None:
 def test_without_a_terminal_a_sweep_prints_its_counts_in_lines() -> None:
     console = Console(file=io.StringIO(), width=200)
     with SweepProgress(total=4, before=2, console=console) as progress:
-        row = TrialRow(
-            schema_version=1,
-            run_id="i",
-            space="s",
-            attempt=1,
-            strategy="ALL",
-            kind="ALL",
-            model="m",
-            task="t",
-            seed=1,
-        )
+        factors = Factors("tiny-gemma", "tiny-cb", "ALL", 1)
+        spec = TrialSpec(factors, load_space("embedded").recipe, Inputs("m", "w", "t", "d", "f"), "test")
+        row = started_row(spec, 1)
         progress.finished(
             "m/t/ALL/seed1", replace(row, status="ok", validation_accuracy=0.5, total_seconds=1.0)
         )

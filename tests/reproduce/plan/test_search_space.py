@@ -1,4 +1,4 @@
-"""The spaces that come with the project, and the models that a space may name."""
+"""The packaged search spaces, and the models that a space may name."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lfreeze.recipe import Recipe, field_types
 from lfreeze.strategy import paper_strategies
-from reproduce.report.strategy_order import family_and_percent
+from reproduce.report.strategy_order import kind_and_percent
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import SCHEMA_VERSION, TRIAL_SCHEMA
 from reproduce.store.trial_row import TrialRow
@@ -39,7 +39,7 @@ def trial_row(
     strategy: str, model: str = "tiny-gemma", task: str = "tiny-rte", seed: int = 42, **changes: Any
 ) -> dict[str, Any]:
     """One trial's row; keyword arguments override columns, a ``status`` other than ok empties the outcome."""
-    family, percent = family_and_percent(strategy)
+    family, percent = kind_and_percent(strategy)
     ratio = (percent or 0.0) / 100
     source = random.Random(zlib.crc32(f"{strategy}/{model}/{task}/{seed}".encode()))
     level = 0.6 + 0.25 * (zlib.crc32(task.encode()) % 100) / 100

@@ -16,7 +16,7 @@ from reproduce.report.analysis.tradeoffs import pareto_data, pareto_front, ratio
 from reproduce.report.figures.appendix import task_data
 from reproduce.report.figures.loss import loss_data
 from tests.reproduce.report.analysis.test_aggregates import frame
-from tests.reproduce.report.figures.test_registry import found
+from tests.reproduce.report.figures.test_registry import report_data
 from tests.reproduce.report.synthetic import grid, trial_row
 
 
@@ -156,7 +156,7 @@ def test_random_overlap_is_the_mean_over_all_sets(layers: int, first: int, secon
 
 def test_loss_is_a_mean_over_windows_and_seeds() -> None:
     rows = [cell("ALL", "t", seed) for seed in (42, 43)] + [cell("BOT25", "t", status="error")]
-    data = loss_data(found(rows, steps=50))
+    data = loss_data(report_data(rows, steps=50))
     assert set(data["strategy"]) == {"ALL"}
     assert data["step"].to_list() == list(range(2, 51, 2))
     assert data["loss"][0] == pytest.approx((1 + 1 / 2) / 2)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from reproduce.report import build
-from reproduce.report.figures.registry import PLOTS
+from reproduce.report.figures.registry import FIGURES
 from reproduce.store.parquet import StoreError
 from tests.reproduce.report.synthetic import grid, trial_row, write_rows
 
@@ -87,7 +87,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_is_written(whole: Path) -> None:
-    drawn = {plot.name for plot in PLOTS} - {"figure_8", "figure_9", "figure_10", "sensitivity", "loss"}
+    drawn = {plot.name for plot in FIGURES} - {"figure_8", "figure_9", "figure_10", "sensitivity", "loss"}
     files = {f"{name}.{kind}" for name in drawn for kind in ("png", "svg", "pdf", "csv")}
     assert {path.name for path in (whole / "figures").iterdir()} == files
     names = ("claims", "tasks", "accuracy", "efficiency", "predictions", "ranking")

@@ -1,4 +1,4 @@
-"""Which nodes of a cluster take which trials, and with how much of a GPU."""
+"""Which nodes of a cluster accept which trials, and with what share of a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def node(address: str, *gpus: tuple[str, int], cpus: float = 32) -> Node:
     return Node(address, address, cpus, gpus)
 
 
-def test_where_all_gpus_are_alike_any_node_will_do() -> None:
+def test_where_all_gpus_are_equal_any_node_is_used() -> None:
     for nodes in ([node("a", H100), node("b", H100, H100)], [node("a", H100), node("driver")]):
         (group,) = choose_node_groups(space(), None, nodes)
         assert group.address is None
@@ -30,21 +30,21 @@ def test_where_all_gpus_are_alike_any_node_will_do() -> None:
     assert choose_node_groups(load_space("embedded"), None, [node("a"), node("b")]) == (NodeGroup(0.0),)
 
 
-def test_a_share_that_is_asked_for_is_the_same_everywhere() -> None:
+def test_a_requested_share_applies_to_every_node() -> None:
     assert choose_node_groups(space(), 0.5, [node("a", H100), node("b", A10)]) == (NodeGroup(0.5),)
 
 
-def test_gpus_of_other_names_that_take_the_same_share_are_alike() -> None:
+def test_gpus_of_other_models_with_the_same_share_are_equal() -> None:
     nodes = [node("a", H100), node("b", ("NVIDIA A100", 80 * GIB - 2**20))]
     assert choose_node_groups(space(), None, nodes) == choose_node_groups(space(), None, nodes[:1])
 
 
-def test_each_node_takes_what_its_memory_holds() -> None:
-    """Against the predicted bytes: 15 % on top, and half a GiB of CUDA's own."""
-    asked = space()
+def test_each_node_accepts_what_fits_into_its_memory() -> None:
+    """Against the predicted bytes, plus 15 % and half a GiB for CUDA."""
+    sweep = space()
     nodes = [node("a", H100, H100), node("b", A10, cpus=1), node("c", ("tiny", GIB)), node("driver")]
-    large, small = choose_node_groups(asked, None, nodes)
-    planned = plan_space(asked, assumptions(asked, 80, None))
+    large, small = choose_node_groups(sweep, None, nodes)
+    planned = plan_space(sweep, assumptions(sweep, 80, None))
     need = {
         (t.factors.strategy, t.factors.seed): (t.static_bytes + t.training_bytes) * 1.15 + 0.5 * GIB
         for t in planned
@@ -59,7 +59,7 @@ def test_each_node_takes_what_its_memory_holds() -> None:
     assert large.share == pytest.approx(1 / (80 * GIB // most), abs=1e-4)
     assert large.slots == 2 * (80 * GIB // most)
     assert small.slots == 1
-    lines = describe_node_groups(asked, nodes, (large, small))
+    lines = describe_node_groups(sweep, nodes, (large, small))
     assert lines[0].startswith("node a (2 × NVIDIA H100, 80 GiB): ")
     assert lines[1].endswith(f"; {len(small.trials)} of 34 trials fit")
     assert lines[2] == "node c (1 × tiny, 1 GiB): not used"
@@ -73,22 +73,22 @@ def test_a_nodes_smallest_gpu_decides_for_it() -> None:
     assert [(p.share, p.trials) for p in groups] == [(p.share, p.trials) for p in alone]
 
 
-def test_times_are_measured_on_the_kind_of_gpu_that_there_is_most_of() -> None:
-    asked = space("efficiency", tasks="tiny-mnli")
+def test_times_are_measured_on_the_most_frequent_kind_of_gpu() -> None:
+    sweep = space("efficiency", tasks="tiny-mnli")
     h200 = ("NVIDIA H200", 141 * GIB)
     nodes = [node("a", h200), node("b", H100), node("c", H100, H100), node("d", A10, A10, A10, A10)]
-    groups = choose_node_groups(asked, None, nodes)
+    groups = choose_node_groups(sweep, None, nodes)
     assert [(p.address, p.share, p.slots) for p in groups] == [("b", 1.0, 1), ("c", 1.0, 2)]
-    (equal,) = choose_node_groups(asked, None, nodes[:2])
+    (equal,) = choose_node_groups(sweep, None, nodes[:2])
     assert equal.address == "a"
-    assert choose_node_groups(asked, None, nodes[1:3]) == (NodeGroup(1.0),)
-    # Of one model, with some memory reserved on one of them; and a share that is asked for.
-    assert choose_node_groups(asked, None, [nodes[1], node("e", (H100[0], H100[1] - 2**27))]) == (
+    assert choose_node_groups(sweep, None, nodes[1:3]) == (NodeGroup(1.0),)
+    # GPUs of one model, with some memory reserved on one of them; and a requested share.
+    assert choose_node_groups(sweep, None, [nodes[1], node("e", (H100[0], H100[1] - 2**27))]) == (
         NodeGroup(1.0),
     )
-    assert [p.address for p in choose_node_groups(asked, 1.0, nodes)] == ["b", "c"]
-    # A node whose own GPUs differ is no good for times.
-    assert [p.address for p in choose_node_groups(asked, None, [node("a", h200, H100, H100), nodes[1]])] == [
+    assert [p.address for p in choose_node_groups(sweep, 1.0, nodes)] == ["b", "c"]
+    # A node whose own GPUs differ is not used to measure times.
+    assert [p.address for p in choose_node_groups(sweep, None, [node("a", h200, H100, H100), nodes[1]])] == [
         "b"
     ]
 

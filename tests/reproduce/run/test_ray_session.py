@@ -128,6 +128,7 @@ def test_a_dashboard_whose_port_is_taken() -> None:
         require_free("203.0.113.1", 8265)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_sweep_listens_on_loopback_alone_and_ends_on_a_signal(
     tmp_path: Path, number: signal.Signals, status: int
@@ -163,6 +164,7 @@ def test_a_sweep_listens_on_loopback_alone_and_ends_on_a_signal(
     assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.sweep
 def test_a_signal_while_ray_starts_is_reported_too(tmp_path: Path) -> None:
     """Ray has a handler of its own installed during that time."""
     arguments = command(

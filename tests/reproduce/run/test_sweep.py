@@ -1,4 +1,4 @@
-"""The sweep as a whole, on a real Ray: resume, kill, failure, and the same numbers as without it."""
+"""Complete sweeps on Ray: resumption, kills, failures, and the same numbers as without Ray."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import pytest
 from lfreeze.models.catalog import MODELS
 from reproduce.store.parquet import TRIAL_SCHEMA, read_trials, scan_table
 from tests.reproduce.run.test_worker import INCIDENTAL
+
+pytestmark = pytest.mark.sweep
 
 SMALL = (
     "--set",
@@ -82,7 +84,7 @@ def test_every_trial_has_its_three_files(swept: Path) -> None:
 
 
 def test_a_trial_without_ray_gives_the_same_numbers(swept: Path) -> None:
-    """Alone in a process, against one of two side by side in reused actors."""
+    """Alone in a process, compared with two at a time in reused workers."""
     for row in rows(swept).filter(pl.col("seed") == 43).drop("artifacts").to_dicts():
         printed = reproduce("trial", "--strategy", row["strategy"], "--model", row["model"], "--task", row["task"],
                             "--seed", "43", *SMALL, "--json")  # fmt: skip
@@ -120,8 +122,8 @@ def test_another_recipe_is_refused_and_changes_nothing(swept: Path) -> None:
 
 def test_a_damaged_file_is_named_and_its_trial_run_again(swept: Path) -> None:
     victim = sorted((swept / "steps").rglob("*.parquet"))[0]
-    whole = victim.read_bytes()
-    victim.write_bytes(whole[: len(whole) // 2])
+    content = victim.read_bytes()
+    victim.write_bytes(content[: len(content) // 2])
     output = reproduce("status", str(swept), expect=1)
     assert victim.name in output
     assert "1 missing" in output
@@ -131,7 +133,7 @@ def test_a_damaged_file_is_named_and_its_trial_run_again(swept: Path) -> None:
     assert not read_trials([swept]).damaged
 
 
-def test_failed_trials_are_rows_the_sweep_goes_on_and_says_so(tmp_path: Path) -> None:
+def test_failed_trials_are_rows_and_the_sweep_continues(tmp_path: Path) -> None:
     arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL,
                  "--set", "learning_rate=1e30", "--artifacts", str(tmp_path / "a"))  # fmt: skip
     output = reproduce(*arguments, expect=1)
@@ -146,7 +148,7 @@ def test_failed_trials_are_rows_the_sweep_goes_on_and_says_so(tmp_path: Path) ->
 
 
 def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_path: Path) -> None:
-    """It kills while they train, with an error that ends Tune itself; here, every few seconds."""
+    """It kills workers during training, with an error that would end Tune; here, every few seconds."""
     arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42", *SMALL,
                         "--set", "steps=5000", "--artifacts", str(tmp_path / "a"))  # fmt: skip
     monitor = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "8000"}
@@ -185,8 +187,8 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> No
     assert (folder / "report" / "report.html").is_file()
 
 
-def test_a_models_local_copy_may_be_named_from_here(tmp_path: Path) -> None:
-    """Workers run in folders of their own; the path is the caller's."""
+def test_a_models_local_copy_may_be_a_relative_path(tmp_path: Path) -> None:
+    """Workers run in other folders; the path is relative to the caller's."""
     shutil.copytree(MODELS["tiny-gemma"].config_file.parent, tmp_path / "copy")
     done = subprocess.run(
         command("run", "--model-path", "tiny-gemma=copy", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42",

@@ -15,7 +15,7 @@ from reproduce.plan.spec import TrialSpec
 from reproduce.run.worker import TrialWorker
 from reproduce.store.parquet import TRIAL_SCHEMA, TrialResult, trial_frame
 
-# What may differ between two runs of one trial: when, how long, and after what it ran.
+# What may differ between two runs of one trial: times, and its position in its worker.
 INCIDENTAL = {
     name
     for name in TRIAL_SCHEMA
@@ -26,7 +26,7 @@ INCIDENTAL = {
 
 
 def numbers(result: TrialResult) -> dict[str, Any]:
-    """All that a trial computed."""
+    """Everything that a trial computed."""
     row = {k: v for k, v in trial_frame(result.row).to_dicts()[0].items() if k not in INCIDENTAL}
     steps = {k: v for k, v in result.steps.items() if k != "seconds"}
     return {"row": row, "steps": steps, "predictions": dict(result.predictions)}
@@ -91,7 +91,7 @@ def test_every_null_has_a_reason() -> None:
     assert len(row["frozen_layers"]) == 4
 
 
-def test_a_loss_that_is_not_finite_is_a_row_and_the_worker_goes_on() -> None:
+def test_a_loss_that_is_not_finite_is_a_row_and_the_worker_continues() -> None:
     space, inputs = small_space("ALL", learning_rate="1e30")
     (spec,) = trial_specs(space, inputs)
     worker = TrialWorker()

@@ -22,7 +22,7 @@ def write_rte(folder: Path, lines: list[str]) -> None:
         (folder / "RTE" / name).write_text("\n".join(lines) + "\n")
 
 
-def found(data: Path, **overrides: str) -> SpaceInputs:
+def inputs_of(data: Path, **overrides: str) -> SpaceInputs:
     return find_inputs(load_space("embedded", {"tasks": ["rte", "tiny-cb"]}, overrides), data)
 
 
@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_it_holds_hashes_and_row_counts(tmp_path: Path, data: Path) -> None:
-    write_lock(tmp_path, found(data))
+    write_lock(tmp_path, inputs_of(data))
     lock = tomllib.loads((tmp_path / "inputs.lock.toml").read_text())
     rte = lock["tasks"]["rte"]
     assert (rte["n_train"], rte["n_validation"]) == (9, 9)
@@ -48,21 +48,21 @@ def test_it_holds_hashes_and_row_counts(tmp_path: Path, data: Path) -> None:
 
 
 def test_changed_texts_are_refused_and_a_smaller_choice_of_them_is_not(tmp_path: Path, data: Path) -> None:
-    write_lock(tmp_path, found(data))
-    check_lock(tmp_path, found(data, max_train_examples="4", data_seed="3"))
+    write_lock(tmp_path, inputs_of(data))
+    check_lock(tmp_path, inputs_of(data, max_train_examples="4", data_seed="3"))
     write_rte(data, [line.replace("a 7", "a seven") for line in RTE])
     with pytest.raises(
         ArtifactError, match=r"the task rte differs from .*inputs\.lock\.toml: .*--accept-inputs"
     ):
-        check_lock(tmp_path, found(data))
-    write_lock(tmp_path, found(data))
-    check_lock(tmp_path, found(data))
+        check_lock(tmp_path, inputs_of(data))
+    write_lock(tmp_path, inputs_of(data))
+    check_lock(tmp_path, inputs_of(data))
 
 
 def test_what_a_lock_does_not_name_is_added(tmp_path: Path, data: Path) -> None:
     write_lock(tmp_path, find_inputs(load_space("embedded", {"tasks": ["tiny-cb"]})))
-    check_lock(tmp_path, found(data))
-    write_lock(tmp_path, found(data))
+    check_lock(tmp_path, inputs_of(data))
+    write_lock(tmp_path, inputs_of(data))
     lock = tomllib.loads((tmp_path / "inputs.lock.toml").read_text())
     assert set(lock["tasks"]) == {"rte", "tiny-cb"}
 
@@ -78,4 +78,4 @@ def test_what_a_lock_does_not_name_is_added(tmp_path: Path, data: Path) -> None:
 def test_a_lock_that_cannot_be_read(tmp_path: Path, data: Path, content: str, message: str) -> None:
     (tmp_path / "inputs.lock.toml").write_text(content)
     with pytest.raises(ArtifactError, match=message):
-        check_lock(tmp_path, found(data))
+        check_lock(tmp_path, inputs_of(data))

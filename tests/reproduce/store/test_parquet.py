@@ -96,9 +96,9 @@ def test_a_trial_is_finished_only_with_all_its_files(tmp_path: Path, table: str)
     write_trial(tmp_path, result())
     write_trial(tmp_path, result(run_id="b2", seed=43))
     (tmp_path / table / relative_path("m", "t", "BOT25", 42, "a1")).unlink()
-    found = read_trials([tmp_path])
-    assert found.frame["run_id"].to_list() == ["b2"]
-    assert [(d.path.parts[-5], d.reason) for d in found.damaged] == [(table, "the file is missing")]
+    trials = read_trials([tmp_path])
+    assert trials.frame["run_id"].to_list() == ["b2"]
+    assert [(d.path.parts[-5], d.reason) for d in trials.damaged] == [(table, "the file is missing")]
     assert set(scan_table([read_trials([tmp_path])], "steps").collect()["run_id"]) == {"b2"}
 
 
@@ -124,10 +124,10 @@ def test_a_damaged_file_is_named_and_the_others_read(tmp_path: Path, damage: Any
     write_trial(tmp_path, result(run_id="b2", seed=43))
     victim = tmp_path / "trials" / relative_path("m", "t", "BOT25", 42, "a1")
     damage(victim)
-    found = read_trials([tmp_path])
-    assert found.frame["run_id"].to_list() == ["b2"]
-    assert [d.path for d in found.damaged] == [victim]
-    assert reason in found.damaged[0].reason
+    table = read_trials([tmp_path])
+    assert table.frame["run_id"].to_list() == ["b2"]
+    assert [d.path for d in table.damaged] == [victim]
+    assert reason in table.damaged[0].reason
 
 
 def test_a_write_that_fails_leaves_nothing_half_written(tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_two_writers_of_one_trial_leave_one_whole_trial(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    found = read_trials([tmp_path])
-    assert not found.damaged
-    assert found.frame["validation_accuracy"].to_list() in ([0.1], [0.2])
+    table = read_trials([tmp_path])
+    assert not table.damaged
+    assert table.frame["validation_accuracy"].to_list() in ([0.1], [0.2])
     assert len(files(tmp_path)) == 3
 
 

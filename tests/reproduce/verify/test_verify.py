@@ -46,11 +46,11 @@ def folder(root: Path, trials: Rows, losses: dict[str, list[float]] | None = Non
 
 def check(here: Path, there: Path | None = None, **options: Any) -> dict[str, Check]:
     reference = read_folder(there) if there else None
-    return {found.name: found for found in verify(read_folder(here), reference, **options)}
+    return {each.name: each for each in verify(read_folder(here), reference, **options)}
 
 
 def failed(checks: dict[str, Check]) -> list[str]:
-    return [name for name, found in checks.items() if found.passed is False]
+    return [name for name, each in checks.items() if each.passed is False]
 
 
 def altered(trials: Rows, strategy: str, **changes: Any) -> Rows:
@@ -131,17 +131,17 @@ def test_a_seed_run_twice_and_two_recipes_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "sentence"),
     [
         ({"git_commit": "f" * 40}, "git_commit: 0123456789ab or ffffffffffff"),
         ({"package_versions_json": json.dumps({"torch": "2.11.0"})}, "torch: 2.10.0 or 2.11.0"),
         ({"image_digest": "sha256:1234"}, "image_digest: sha256:1234 or unknown"),
     ],
 )
-def test_several_images_are_found(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_several_images_are_found(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     checks = check(folder(tmp_path / "here", altered(rows(), "BOT25", **changes)))
     assert failed(checks) == ["image"]
-    assert checks["image"].details == (said,)
+    assert checks["image"].details == (sentence,)
 
 
 def test_code_that_no_commit_holds_is_found(tmp_path: Path) -> None:
@@ -256,8 +256,8 @@ def test_the_command_says_what_it_found(reference: Path, tmp_path: Path) -> None
     assert status == 1
     assert "FAILED  complete: 17 of the 18 trials" in text
     status, text = run("verify", here, "--against", reference, "--json", "--partial")
-    found = json.loads(text)
-    assert (status, found["passed"], found["checks"][0]["name"]) == (0, True, "complete")
+    printed = json.loads(text)
+    assert (status, printed["passed"], printed["checks"][0]["name"]) == (0, True, "complete")
     status, text = run("verify", here, "--against", tmp_path)
     assert (status, text.count("\n")) == (2, 1)
     assert f"{tmp_path} is not an artifact folder" in text
@@ -291,13 +291,13 @@ def test_publish_refuses(why: str, tmp_path: Path) -> None:
         (out / "mine.txt").touch()
     if why == "read-only":
         out.write_text("a file")
-    said = {
+    sentence = {
         "incomplete": "is not complete: 1 of 19 trials have no result; .* --incomplete",
         "taken": "exists and is not an empty folder",
         "no steps": "holds no steps",
         "read-only": "exists and is not an empty folder",
     }
-    with pytest.raises(ArtifactError, match=said[why]):
+    with pytest.raises(ArtifactError, match=sentence[why]):
         publish(here, read_folder(here), out, tables=tables)
     assert not (out / "trials.parquet").exists()
     if why == "incomplete":

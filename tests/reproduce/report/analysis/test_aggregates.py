@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from reproduce.report.analysis import paper_figures as figure_data
+from reproduce.report.analysis import paper_figures
 from reproduce.report.analysis.aggregates import (
     accuracy,
     efficiency,
@@ -19,9 +19,9 @@ from reproduce.report.analysis.aggregates import (
     speed_trials,
     timed_devices,
 )
-from reproduce.report.analysis.report_data import Collected
+from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import table_predictions
-from reproduce.report.strategy_order import family_and_percent, strategies_in_order
+from reproduce.report.strategy_order import kind_and_percent, strategies_in_order
 from reproduce.report.text.findings import notices
 from reproduce.store.parquet import TRIAL_SCHEMA, read_trials
 from tests.reproduce.report.synthetic import trial_row
@@ -77,7 +77,7 @@ def test_efficiency_agrees_with_pandas(trials: pl.DataFrame, table: pd.DataFrame
 
 
 def test_figure_5_agrees_with_plain_python(trials: pl.DataFrame) -> None:
-    for row in figure_data.figure_5_data(trials).to_dicts():
+    for row in paper_figures.figure_5_data(trials).to_dicts():
         ratios, training = [], []
         for task in ("tiny-cb", "tiny-rte"):
             here = trials.filter(pl.col("model") == row["model"], pl.col("task") == task)
@@ -118,7 +118,7 @@ def test_figure_data_by_hand() -> None:
         trial_row("BOT25", "m", "t", 2, status="oom"),
         trial_row("TOP25", "m", "t", 1, status="error"),
     ]
-    three = {row["strategy"]: row for row in figure_data.figure_3_data(frame(*rows)).to_dicts()}
+    three = {row["strategy"]: row for row in paper_figures.figure_3_data(frame(*rows)).to_dicts()}
     assert list(three) == ["ALL", "BOT25", "TOP25"]
     assert three["ALL"]["mean"] == pytest.approx(0.7)
     assert three["ALL"]["std"] == pytest.approx(0.02**0.5)
@@ -127,14 +127,14 @@ def test_figure_data_by_hand() -> None:
     assert {row["baseline_mean"] for row in three.values()} == {three["ALL"]["mean"]}
     assert {row["majority"] for row in three.values()} == {0.527}
 
-    five = {row["strategy"]: row for row in figure_data.figure_5_data(frame(*rows)).to_dicts()}
+    five = {row["strategy"]: row for row in paper_figures.figure_5_data(frame(*rows)).to_dicts()}
     assert (five["ALL"]["static"], five["ALL"]["training"], five["ALL"]["reduction"]) == (50, 200, 0)
     assert (five["BOT25"]["training"], five["BOT25"]["reduction"], five["BOT25"]["n"]) == (150, 0.25, 1)
     assert (five["TOP25"]["training"], five["TOP25"]["n"]) == (None, 0)
 
-    assert figure_data.figure_4_data(frame(*rows))["strategy"].to_list() == ["ALL", "BOT25"]
-    assert figure_data.figure_4_absent(frame(*rows)) == ["TOP25 (m, t)"]
-    assert figure_data.without_result(frame(*rows)) == ["TOP25"]
+    assert paper_figures.figure_4_data(frame(*rows))["strategy"].to_list() == ["ALL", "BOT25"]
+    assert paper_figures.figure_4_absent(frame(*rows)) == ["TOP25 (m, t)"]
+    assert paper_figures.without_result(frame(*rows)) == ["TOP25"]
 
 
 def test_exclusive_trials_displace_shared_ones_in_their_experiment_only() -> None:
@@ -147,11 +147,11 @@ def test_exclusive_trials_displace_shared_ones_in_their_experiment_only() -> Non
     trials = frame(*rows)
     chosen = speed_trials(trials).select("strategy", "task", "seed", "exclusive").rows()
     assert chosen == [("ALL", "a", 42, True), ("ALL", "b", 42, False)]
-    assert figure_data.shared_experiments(trials) == [("tiny-gemma", "b")]
+    assert paper_figures.shared_experiments(trials) == [("tiny-gemma", "b")]
     by_cell = {(row["task"], row["strategy"]): row for row in efficiency(trials).to_dicts()}
     assert by_cell["a", "ALL"]["seconds_per_10_steps"] == 1.0
     assert by_cell["a", "BOT25"]["seconds_per_10_steps"] is None
-    assert figure_data.figure_4_absent(trials) == ["BOT25 (tiny-gemma, a)"]
+    assert paper_figures.figure_4_absent(trials) == ["BOT25 (tiny-gemma, a)"]
 
 
 def test_times_of_one_kind_of_device_count_in_each_experiment() -> None:
@@ -178,7 +178,7 @@ def test_times_of_one_kind_of_device_count_in_each_experiment() -> None:
     assert timed_devices(trials) == ["large", "small"]
     assert timed_devices(frame(*rows[:2], *rows[5:])) == []
     (notice,) = [
-        text for text in notices(Collected(trials, trials, None, None, (), ())) if "kinds of devices" in text
+        text for text in notices(ReportData(trials, trials, None, None, (), ())) if "kinds of devices" in text
     ]
     assert "(large and small)" in notice
 
@@ -196,7 +196,7 @@ def test_a_cell_counts_once_and_the_first_folder_wins() -> None:
 def test_without_all_the_ratios_are_null() -> None:
     found = efficiency(frame(trial_row("BOT25"), trial_row("TOP25")))
     assert found["memory_ratio"].null_count() == found["time_ratio"].null_count() == 2
-    assert figure_data.figure_5_data(frame(trial_row("BOT25")))["reduction"].to_list() == [None]
+    assert paper_figures.figure_5_data(frame(trial_row("BOT25")))["reduction"].to_list() == [None]
 
 
 def test_order_of_strategies() -> None:
@@ -227,5 +227,5 @@ def test_order_of_strategies() -> None:
         "RANDOM50",
     ]
     assert strategies_in_order(names) == ordered
-    assert family_and_percent("ADT-L12.5") == ("ADT-L", 12.5)
-    assert family_and_percent("LoRA") == ("LoRA", None)
+    assert kind_and_percent("ADT-L12.5") == ("ADT-L", 12.5)
+    assert kind_and_percent("LoRA") == ("LoRA", None)

@@ -12,7 +12,7 @@ import pytest
 
 from lfreeze.strategy import Strategy, paper_strategies
 from reproduce.report.analysis.claims import BOUNDS, Verdict, ledger, verdicts
-from reproduce.report.analysis.estimands import Measured, Numbers
+from reproduce.report.analysis.estimands import ContrastEstimator, Estimate
 from reproduce.report.text.claims import card, claims_layout, label, tally
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.synthetic import trial_row
@@ -88,7 +88,7 @@ def test_the_numbers_of_a_verdict_are_those_of_plain_python() -> None:
         [rows[m, t, "BOT25", seed] - rows[m, t, "ALL", seed] for seed in SEEDS] for m in MODELS for t in TASKS
     ]
     means = [statistics.mean(block) for block in blocks]
-    found = of(verdicts(trials), "1a").parts[0].measured
+    found = of(verdicts(trials), "1a").parts[0].estimate
     assert found is not None
     assert found.value == pytest.approx(statistics.mean(means))
     assert (found.least, found.most) == pytest.approx((min(means), max(means)))
@@ -112,10 +112,10 @@ def test_memory_claims_need_neither_texts_nor_trained_weights() -> None:
     expected = dict.fromkeys(("2a", "2b", "2d", "2e", "4a", "4b", "5"), "supported") | {"2c": "contradicted"}
     assert {name: verdict.verdict for name, verdict in found.items()} == expected
     (part,) = found["2a"].parts
-    assert part.measured == Measured(0.3, 0.3, 0.3, 0.3, 0.3, n=12, n_blocks=3, n_seeds=2)
+    assert part.estimate == Estimate(0.3, 0.3, 0.3, 0.3, 0.3, n=12, n_blocks=3, n_seeds=2)
     (part,) = found["5"].parts
-    assert part.measured is not None
-    assert part.measured.value == pytest.approx(0.02)
+    assert part.estimate is not None
+    assert part.estimate.value == pytest.approx(0.02)
     assert of(verdicts(trials), "1a").verdict == "inconclusive"
     assert of(verdicts(trials), "1a").reasons == ("the models have random weights",)
 
@@ -130,7 +130,7 @@ def test_speed_claims() -> None:
     found = verdicts(paper_trials(plant))
     expected = {"3": "supported", "6a": "supported", "6b": "supported", "7b": "supported", "7c": "supported"}
     assert {name: of(found, name).verdict for name in expected} == expected
-    speed, share = (of(found, name).parts[0].measured for name in ("3", "7b"))
+    speed, share = (of(found, name).parts[0].estimate for name in ("3", "7b"))
     assert speed is not None
     assert share is not None
     assert speed.value == pytest.approx(1 / 0.8 - 1, abs=0.005)
@@ -177,10 +177,10 @@ def test_ranks_and_their_lead_by_hand() -> None:
     # Without spread, in one experiment: ALL 3 points, BOT25 2, TOP25 1, LoRA 0.
     values = {"ALL": 0.9, "BOT25": 0.8, "TOP25": 0.7, "LoRA": 0.6}
     trials = paper_trials(accuracies(0.0, **values), values, ("gemma-2b",), ("rte",))
-    numbers = Numbers(trials)
-    lead = numbers.measure("lead", {"BOT25": 1, "TOP25": 1})
-    rank = numbers.measure("rank", {"BOT25": 1, "ALL": -1})
-    assert lead == Measured(-2.0, -2.0, -2.0, None, None, n=10, n_blocks=1, n_seeds=5)
+    estimator = ContrastEstimator(trials)
+    lead = estimator.estimate("lead", {"BOT25": 1, "TOP25": 1})
+    rank = estimator.estimate("rank", {"BOT25": 1, "ALL": -1})
+    assert lead == Estimate(-2.0, -2.0, -2.0, None, None, n=10, n_blocks=1, n_seeds=5)
     assert rank is not None
     assert (rank.value, rank.low, rank.high) == (-1.0, -1.0, -1.0)
 
@@ -193,7 +193,7 @@ def test_deviations_by_hand() -> None:
         for strategy, values in spread.items()
         for seed, value in enumerate(values)
     ]
-    found = Numbers(frame(*rows)).measure("deviation", {"INT25": 1, "ALL": -1})
+    found = ContrastEstimator(frame(*rows)).estimate("deviation", {"INT25": 1, "ALL": -1})
     assert found is not None
     assert found.value == pytest.approx(-statistics.stdev([0.4, 0.6]))
     assert found.n == 8

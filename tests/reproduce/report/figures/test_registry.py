@@ -9,9 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from reproduce.report.analysis.report_data import Collected, collect
-from reproduce.report.figures.registry import PLOTS, begin_drawing
-from reproduce.report.figures.spec import Plot
+from reproduce.report.analysis.report_data import ReportData, collect_data
+from reproduce.report.figures.registry import FIGURES, start_rendering
+from reproduce.report.figures.render_pool import RenderPool
+from reproduce.report.figures.spec import FigureSpec
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.analysis.test_aggregates import frame
@@ -22,7 +23,7 @@ Rows = list[dict[str, Any]]
 PAPER_MODELS, PAPER_TASKS = ("gemma-2b", "minicpm-2b-128k", "phi-2"), ("cb", "mnli", "qnli", "rte", "wnli")
 
 
-def found(rows: Rows, steps: int = 0) -> Collected:
+def report_data(rows: Rows, steps: int = 0) -> ReportData:
     trials = frame(*rows)
     table = [
         {"run_id": row["run_id"], "step": step, "loss": 1 / step}
@@ -30,7 +31,7 @@ def found(rows: Rows, steps: int = 0) -> Collected:
         for step in range(1, steps + 1)
     ]
     lazy = pl.LazyFrame(table, schema={"run_id": pl.String, "step": pl.Int32, "loss": pl.Float64})
-    return Collected(trials, trials, lazy if steps else None, None, (), ())
+    return ReportData(trials, trials, lazy if steps else None, None, (), ())
 
 
 def without(*columns: str) -> Callable[[], Rows]:
@@ -59,7 +60,7 @@ _POOR: dict[str, Callable[[], Rows]] = {
 }
 
 
-def check(plot: Plot, collected: Collected) -> pl.DataFrame:
+def check(plot: FigureSpec, collected: ReportData) -> pl.DataFrame:
     data = plot.compute(collected)
     assert {"n", "strategy"} <= set(data.columns)
     if data["n"].sum():
@@ -72,34 +73,35 @@ def check(plot: Plot, collected: Collected) -> pl.DataFrame:
     return data
 
 
-@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
+@pytest.mark.parametrize("plot", FIGURES, ids=lambda plot: plot.name)
 @pytest.mark.parametrize("poor", _POOR)
-def test_poor_trials_are_drawn_or_left_out(plot: Plot, poor: str) -> None:
-    check(plot, found(_POOR[poor](), steps=3))
+def test_poor_trials_are_drawn_or_left_out(plot: FigureSpec, poor: str) -> None:
+    check(plot, report_data(_POOR[poor](), steps=3))
 
 
 @pytest.mark.parametrize(
-    "plot", [plot for plot in PLOTS if plot.name != "sensitivity"], ids=lambda plot: plot.name
+    "plot", [plot for plot in FIGURES if plot.name != "sensitivity"], ids=lambda plot: plot.name
 )
-def test_the_papers_grid_is_drawn_whole(plot: Plot) -> None:
+def test_the_papers_grid_is_drawn_whole(plot: FigureSpec) -> None:
     rows = grid(PAPER_MODELS, PAPER_TASKS, seeds=(42, 43), n_layers=40)
-    assert check(plot, found(rows, steps=30))["n"].sum()
+    assert check(plot, report_data(rows, steps=30))["n"].sum()
 
 
 def test_names_are_unique_and_stale_files_go(tmp_path: Path) -> None:
-    assert len({plot.name for plot in PLOTS}) == len(PLOTS)
+    assert len({plot.name for plot in FIGURES}) == len(FIGURES)
     (tmp_path / "sensitivity.png").touch()
-    drawing, drawn = begin_drawing(found(grid()), tmp_path)
-    drawing.finish()
+    with RenderPool(parallel=True) as pool:
+        rendered = start_rendering(report_data(grid()), tmp_path, pool)
+        pool.finish()
     assert not (tmp_path / "sensitivity.png").exists()
-    assert {path.stem for path in tmp_path.iterdir()} == {picture.name for picture in drawn}
+    assert {path.stem for path in tmp_path.iterdir()} == {figure.name for figure in rendered}
 
 
 def test_published_rows_have_no_loss_curves(tmp_path: Path) -> None:
     row = trial_row("ALL")
     write_trial(tmp_path / "a", TrialResult(TrialRow.from_columns(row), {"step": [1], "loss": [0.5]}))
-    (loss,) = (plot for plot in PLOTS if plot.name == "loss")
-    assert loss.compute(collect([tmp_path / "a"], [])).height == 1
+    (loss,) = (plot for plot in FIGURES if plot.name == "loss")
+    assert loss.compute(collect_data([tmp_path / "a"], [])).height == 1
     (tmp_path / "b").mkdir()
     frame(row).drop("artifacts", strict=False).write_parquet(tmp_path / "b" / "trials.parquet")
-    assert loss.compute(collect([tmp_path / "b"], [])).height == 0
+    assert loss.compute(collect_data([tmp_path / "b"], [])).height == 0

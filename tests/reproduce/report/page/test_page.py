@@ -1,32 +1,29 @@
-"""The report's page in a browser: it loads from disk alone, and everything works by keyboard too."""
+"""The report's page in a browser: it needs no network, and everything works by keyboard."""
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import polars as pl
 import pytest
 
-from reproduce.report.analysis.report_data import collect
-from reproduce.report.analysis.tables import table_trials
-from reproduce.report.page.document import Content, compose
+from reproduce.report.analysis.report_data import collect_data
+from reproduce.report.figures.render_pool import RenderPool
+from reproduce.report.page.document import compose
 from reproduce.report.page.html import render_page
 from reproduce.report.page.trial_details import MOST_POINTS, trial_records
-from reproduce.report.text.claims import Card, Line
-from reproduce.report.text.tables import trials_layout
+from reproduce.report.text.claims import ClaimCard, ClaimLine
 from reproduce.store.parquet import TrialResult, write_trial
-from reproduce.store.schema import TRIAL_SCHEMA
 from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.conftest import STRATEGIES
 from tests.reproduce.report.synthetic import grid, trial_row
+
+pytestmark = pytest.mark.browser
 
 _ARGUMENTS = (
     "--disable-gpu",
@@ -50,20 +47,21 @@ def write_report(root: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
                 TrialRow.from_columns(row), {"step": steps, "loss": [0.4 + 1 / step for step in steps]}
             ),
         )
-    found = collect([root], [])
-    composed, drawing = compose(found, root / "out", None)
-    drawing.finish()
+    data = collect_data([root], [])
+    with RenderPool(parallel=False) as pool:
+        composed = compose(data, root / "out", None, pool)
+        pool.finish()
     content = SimpleNamespace(**vars(composed) | more)
-    records = trial_records(found.trials, found.steps)
+    records = trial_records(data.trials, data.steps)
     page = root / "out" / "report.html"
     page.write_text(render_page(content, records), "utf-8")  # type: ignore[arg-type]
     return page
 
 
-def a_card(name: str, verdict: str, strategies: tuple[str, ...]) -> Card:
-    line = Line(name, "1.0", "0.5 to 1.5", "0.2 to 2.0", "12 / 4", verdict)
-    words = {field.name: name for field in fields(Card)}
-    return Card(**words | {"verdict": verdict, "lines": (line,), "strategies": strategies})  # type: ignore[arg-type]
+def a_card(name: str, verdict: str, strategies: tuple[str, ...]) -> ClaimCard:
+    line = ClaimLine(name, "1.0", "0.5 to 1.5", "0.2 to 2.0", "12 / 4", verdict)
+    words = {field.name: name for field in fields(ClaimCard)}
+    return ClaimCard(**words | {"verdict": verdict, "lines": (line,), "strategies": strategies})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -345,49 +343,3 @@ def test_many_trials_are_drawn_as_one_scrolls(browser: Any, report: Path, tmp_pa
     assert len(column(page, 1)) == 1314
     page.context.close()
     assert opened.troubles == []
-
-
-def test_records_are_small_and_complete() -> None:
-    rows = [trial_row("ALL"), trial_row("BOT25", layer_changes=[math.nan, 0.5])]
-    trials = pl.DataFrame(rows, schema=TRIAL_SCHEMA)
-    steps = pl.LazyFrame(
-        {
-            "run_id": [trials["run_id"][0]] * 1000,
-            "step": range(1, 1001),
-            "loss": [math.nan, *([0.123456789] * 999)],
-        }
-    )
-    data = trial_records(trials, steps)
-    columns = {entry["name"]: entry for entry in data["columns"]}
-    assert data["count"] == 2
-    assert columns["device"] == {"name": "device", "group": "Provenance", "cells": ["cpu"], "codes": None}
-    assert columns["strategy"]["codes"] == [0, 1]
-    assert columns["gpu_name"]["cells"] == [{"why": "no gpu_name in this test"}]
-    assert columns["layer_changes"]["cells"][1] == [None, 0.5]
-    curve, none = columns["loss"]["cells"]
-    assert (len(curve), curve[0], curve[1]) == (MOST_POINTS, None, 0.1235)
-    assert none == {"why": "no training step was recorded"}
-    assert columns["loss_width"]["cells"][0] == 20
-    assert "loss" not in {entry["name"] for entry in trial_records(trials)["columns"]}
-
-
-def test_a_damaged_file_of_steps_does_not_stop_the_page(tmp_path: Path) -> None:
-    write_trial(tmp_path, TrialResult(TrialRow.from_columns(trial_row("ALL")), {"step": [1], "loss": [0.5]}))
-    (steps,) = (tmp_path / "steps").rglob("*.parquet")
-    found = collect([tmp_path], [])
-    steps.write_bytes(b"PAR1 neither cut nor whole PAR1")
-    data = trial_records(found.trials, found.steps)
-    (cells,) = (entry["cells"] for entry in data["columns"] if entry["name"] == "loss")
-    assert cells == [{"why": "the files of the training steps could not all be read"}]
-
-
-def test_too_many_trials_have_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[trial_records.__module__], "MOST_TRIALS", 1)
-    trials = pl.DataFrame([trial_row("ALL"), trial_row("BOT25")], schema=TRIAL_SCHEMA)
-    records = trial_records(trials)
-    assert records == {"count": 2, "columns": []}
-    parts: dict[str, Any] = {field.name: [] for field in fields(Content)}
-    parts |= {"headline": "", "origins": {}, "tables": [trials_layout(table_trials(trials))]}
-    text = render_page(Content(**parts), records)
-    assert "With 2 trials, this page holds no details of each" in text
-    assert text.count("</script>") == 1

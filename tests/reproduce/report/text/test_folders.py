@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reproduce.report import build
-from reproduce.report.analysis.report_data import collect
+from reproduce.report.analysis.report_data import collect_data
 from reproduce.report.text.folders import table_folders, table_side_by_side
 from tests.reproduce.report.synthetic import trial_row, write_rows
 
@@ -30,7 +30,7 @@ def two_gpus(tmp_path: Path) -> list[Path]:
 
 
 def test_folders_are_compared_over_what_they_share(tmp_path: Path) -> None:
-    runs = collect(two_gpus(tmp_path), []).runs
+    runs = collect_data(two_gpus(tmp_path), []).runs
     first, second = table_folders(runs).to_dicts()
     assert (first["folder"], second["folder"]) == ("sweep (1)", "sweep (2)")
     assert (first["trials"], first["ok"], second["trials"], second["ok"]) == (4, 4, 4, 3)
@@ -59,7 +59,7 @@ def test_folders_with_nothing_in_common(tmp_path: Path) -> None:
     roots = [tmp_path / "a", tmp_path / "b"]
     write_rows(roots[0], [trial_row("ALL")])
     write_rows(roots[1], [trial_row("LoRA", status="error")])
-    runs = collect(roots, []).runs
+    runs = collect_data(roots, []).runs
     assert table_folders(runs)["n"].to_list() == [0, 0]
     assert table_side_by_side(runs).height == 0
     assert "Folders side by side" not in build(roots, tmp_path / "out").page.read_text("utf-8")

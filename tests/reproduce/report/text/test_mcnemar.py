@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from reproduce.report import build
-from reproduce.report.analysis.report_data import Collected, collect
+from reproduce.report.analysis.report_data import ReportData, collect_data
 from reproduce.report.text.mcnemar import prediction_differences
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import PREDICTION_SCHEMA
@@ -32,7 +32,7 @@ def predictions(*trials: tuple[dict[str, Any], dict[str, bool]]) -> pl.LazyFrame
 
 def compare(rows: list[dict[str, Any]], table: pl.LazyFrame) -> pl.DataFrame:
     trials = frame(*rows)
-    found = prediction_differences(Collected(trials, trials, None, table, (), ()))
+    found = prediction_differences(ReportData(trials, trials, None, table, (), ()))
     assert found is not None
     return found
 
@@ -88,7 +88,7 @@ def test_damaged_predictions_are_said_and_leave_the_rest(tmp_path: Path) -> None
         write_trial(
             tmp_path / "whole", TrialResult(TrialRow.from_columns(row), {"step": [1], "loss": [0.5]}, columns)
         )
-    assert prediction_differences(collect([tmp_path / "whole"], [])) is not None
+    assert prediction_differences(collect_data([tmp_path / "whole"], [])) is not None
     for table in ("predictions", "steps"):
         path = next((tmp_path / "whole" / table).rglob("*.parquet"))
         content = path.read_bytes()
