@@ -1,11 +1,11 @@
-"""How long a report takes and how much memory: 1,275 trials beside 127,500.
+"""Time and memory that a report takes, for 1,275 and for 127,500 trials.
 
     python benchmarks/report_scale.py [--keep DIR]
 
-The trials are copies of the published miniature sweep's rows under further seeds, each with 100 training
-steps and 100 predictions; the smaller folder is one as a sweep leaves it, three files a trial, the
-larger one as `reproduce publish` leaves it, three files in all. Each report is made by a process of its
-own, whose peak of resident memory (its drawing processes' included, as a sum) is sampled.
+The trials are copies of the published miniature sweep's rows with other seeds, each with 100 training
+steps and 100 predictions. The smaller folder has the form that a sweep writes, three files per trial;
+the larger one the form that `reproduce publish` writes, three files in all. Each report is made by a
+separate process, and its peak resident memory, summed over its worker processes, is sampled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COPIES = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--keep", type=Path, help="make the folders here and leave them")
+    parser.add_argument("--keep", type=Path, help="make the folders here and keep them")
     keep = parser.parse_args().keep
     with tempfile.TemporaryDirectory() as scratch:
         folder = keep or Path(scratch)
@@ -45,14 +45,14 @@ def main() -> None:
         for root, seconds, gibibytes in ((small, 20, 1), (large, 60, 2)):
             took, peak = measure(root, folder / f"{root.name}-report")
             print(
-                f"{root.name}: {took:.1f} s (to be under {seconds}), peak {peak / 2**30:.2f} GiB "
-                f"(to be under {gibibytes})",
+                f"{root.name}: {took:.1f} s (limit {seconds}), peak {peak / 2**30:.2f} GiB "
+                f"(limit {gibibytes})",
                 flush=True,
             )
 
 
 def measure(root: Path, out: Path) -> tuple[float, int]:
-    """Seconds, and the highest sum of resident bytes of the report's processes."""
+    """Seconds, and the peak of the resident bytes summed over the report's processes."""
     command = [sys.executable, "-m", "reproduce", "report", str(root), "--out", str(out)]
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -76,7 +76,7 @@ def resident(process: psutil.Process) -> int:
 
 
 def copies(number: int) -> pl.DataFrame:
-    """The published rows under seeds and run ids of their own, with a little noise."""
+    """The published rows with other seeds and run ids, and a little noise in the accuracies."""
     trials = pl.read_parquet(_TRIALS)
     random = np.random.default_rng(number)
     noise = pl.Series(random.normal(0, 0.01, trials.height))
@@ -109,7 +109,7 @@ def steps_of(trials: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
 
 
 def predictions_of(trials: pl.DataFrame, random: np.random.Generator) -> pl.DataFrame:
-    """``_EXAMPLES`` predictions for each trial, right as often as its accuracy says."""
+    """``_EXAMPLES`` predictions for each trial, correct at the rate of its accuracy."""
     n = trials.height
     accuracy = np.repeat(trials["validation_accuracy"].to_numpy(), _EXAMPLES)
     label = np.tile(np.arange(_EXAMPLES) % 2, n)
@@ -126,7 +126,7 @@ def predictions_of(trials: pl.DataFrame, random: np.random.Generator) -> pl.Data
 
 
 def write_small(root: Path) -> None:
-    """1,275 trials as a sweep leaves them."""
+    """1,275 trials in the form that a sweep writes."""
     trials, random = copies(0), np.random.default_rng(0)
     whole = [steps_of(trials, random), predictions_of(trials, random)]
     steps, predictions = (
@@ -141,7 +141,7 @@ def write_small(root: Path) -> None:
 
 
 def write_large(root: Path) -> None:
-    """127,500 trials as a publication holds them, written one copy at a time."""
+    """127,500 trials in the form that `reproduce publish` writes, one copy at a time."""
     root.mkdir(parents=True)
     random = np.random.default_rng(1)
     pl.concat([copies(number) for number in range(_COPIES)]).write_parquet(root / "trials.parquet")

@@ -91,7 +91,7 @@ class FreezeProof:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-                hidden.register_hook(lambda grad: self._crossed.add(index))  # type: ignore[no-untyped-call]
+                hidden.register_hook(lambda grad: self._crossed.add(index))
 
         return hook
 
@@ -109,7 +109,7 @@ def fingerprint(tensor: torch.Tensor) -> int:
         return 0
     bits = flat.view(_INTEGER_OF_SIZE[flat.element_size()])
     multipliers = _multipliers(_CHUNK, bits.device)
-    chunks = bits.split(_CHUNK)  # type: ignore[no-untyped-call]
+    chunks = bits.split(_CHUNK)
     sums = [(chunk.long() * multipliers[: chunk.numel()]).sum() for chunk in chunks]
     total = int((torch.stack(sums) * _multipliers(len(sums), bits.device)).sum())
     return (total + bits.numel()) % (1 << 64)

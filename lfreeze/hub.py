@@ -171,7 +171,7 @@ def _download(
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils import tqdm
 
-    class TerminalBar(tqdm):  # type: ignore[misc]
+    class TerminalBar(tqdm):
         """A progress bar that is shown on terminals only."""
 
         def __init__(self, *args: Any, **options: Any):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from lfreeze.strategy import kinds
 
@@ -107,3 +110,18 @@ def test_no_module_uses_a_private_name_of_another(module: str) -> None:
         if alias.name.startswith("_")
     ]
     assert not private
+
+
+def test_the_lock_holds_every_dependency_within_its_bounds() -> None:
+    """The image installs from the lock with --no-deps, so that a missing entry would show only there."""
+    locked: dict[str, list[str]] = {}
+    for name in ("base", "cuda", "cpu"):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
+        for package, version in re.findall(r"^([\w.-]+)==([^\s;+]+)", text, re.MULTILINE):
+            locked.setdefault(package, []).append(version)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for text in (*project["dependencies"], *project["optional-dependencies"]["reproduce"]):
+        requirement = Requirement(text)
+        assert requirement.name in locked, text
+        for version in locked[requirement.name]:
+            assert requirement.specifier.contains(version), f"{text}: {version} is locked"

@@ -106,7 +106,7 @@ def pretrain(name: str, tokenizer: Any, settings: Settings) -> tuple[nn.Module, 
         size = settings.batch_size // (4 if kind is description else 1) or 1
         batch = padded([encode(kind(draws)) for _ in range(size)], settings.sequence_length)
         loss = language_loss(model, *batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         scheduler.step()

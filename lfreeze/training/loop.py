@@ -82,7 +82,7 @@ def train(
             batch = batch.to(device)
             with meter.forward():
                 loss = classification_loss(model, batch, recipe)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             proof.after_backward()
             if number in profiled:
                 meter.after_backward(model.parameters())

@@ -95,7 +95,7 @@ def hardware(device_type: str) -> Hardware:
     if device_type == "cuda":
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         values["cuda_version"] = torch.version.cuda
-        values["cudnn_version"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        values["cudnn_version"] = str(torch.backends.cudnn.version())
         values["driver_version"] = driver_version()
         values["gpu_name"] = properties.name
         values["gpu_memory_bytes"] = properties.total_memory

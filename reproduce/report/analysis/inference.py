@@ -160,8 +160,10 @@ def mcnemar_p(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> Array:
         only_first, only_second: numbers of examples that only the first and only the second got right.
     """
     first, second = np.asarray(only_first), np.asarray(only_second)
-    p: Array = np.minimum(1.0, 2 * _scipy_stats().binom.cdf(np.minimum(first, second), first + second, 0.5))
-    return p
+    p_values: Array = np.minimum(
+        1.0, 2 * _scipy_stats().binom.cdf(np.minimum(first, second), first + second, 0.5)
+    )
+    return p_values
 
 
 def paired_differences(names: Sequence[str], blocks: Sequence[Block], against: str) -> list[Array]:

@@ -1,4 +1,4 @@
-"""The paper's appendix, Figures 7 to 11: each task's accuracies and step times, by model."""
+"""The paper's appendix, Figures 7 to 11: accuracies and step times of each task, by model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPEED = "s per 10 steps"
 
 
 def task_data(trials: pl.DataFrame, task: str) -> pl.DataFrame:
-    """One task's accuracies and step times, those of its miniature too.
+    """Accuracies and step times of one task and of its miniature.
 
     Columns: those of ``figure_3_data``; seconds (per 10 steps, median over seeds), fastest, slowest,
     time_ratio (to ALL's median), n_speed, exclusive.
@@ -68,7 +68,7 @@ def figure_11(data: pl.DataFrame) -> Figure:
 
 
 def _draw(data: pl.DataFrame, name: str) -> Figure:
-    """For each model a panel of accuracies and under it, or beside it, one of step times."""
+    """For each model a panel of accuracies and one of step times."""
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
     shared = not data["exclusive"].drop_nulls().all()
@@ -91,7 +91,7 @@ def _draw(data: pl.DataFrame, name: str) -> Figure:
 
 
 def _speed_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]) -> None:
-    """Median step times, whiskers from the fastest to the slowest seed, the change against ALL above."""
+    """Median step times with whiskers from the fastest to the slowest seed, and the change against ALL."""
     top = max([row["slowest"] or 0 for row in rows]) or 1.0
     names = [row["strategy"] for row in rows]
     bars(axes, names, [row["seconds"] for row in rows], families)
@@ -115,9 +115,9 @@ def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
     timed = data.filter(pl.col("n_speed") > 0)["n_speed"]
     times = f"{n_range(timed)} (seeds per time)" if timed.len() else "no time was measured"
     return (
-        "Look for bars that are high above and low below: accurate and fast. Accuracy: mean ± standard "
+        "Look for high accuracy and low step time. Accuracy: mean ± standard "
         f"deviation over seeds, {n_range(data['n'])} (seeds per bar). Speed: median seconds per 10 training "
-        "steps, whiskers from the fastest to the slowest seed, above them the change against ALL's "
+        "steps, whiskers from the fastest to the slowest seed; the labels give the change against ALL's "
         f"median; {times}."
     )
 

@@ -1,4 +1,4 @@
-"""Differences to ALL with their intervals, and what the settings that the paper leaves open change."""
+"""Differences to ALL with intervals, and the effect of settings that the paper does not specify."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROW = 0.21  # height of a row, in inches
 
 
 def figure_differences(data: pl.DataFrame) -> Figure:
-    """Each strategy's difference in accuracy to ALL, over all models and for each."""
+    """Each strategy's difference in accuracy to ALL, over all models and for each model."""
     models = sorted(set(data["model"]), key=lambda model: (model != ALL_MODELS, model))
     families = families_of(data["strategy"])
     names = list(dict.fromkeys(data["strategy"]))
@@ -46,8 +46,8 @@ def figure_differences(data: pl.DataFrame) -> Figure:
         figure,
         [
             Line2D([], [], color=INK, linewidth=1.2, label="95 % interval"),
-            Line2D([], [], color=MUTED, label="filled: adjusted p below 0.05", **dot),
-            Line2D([], [], color="white", label="open: not", **dot),
+            Line2D([], [], color=MUTED, label="filled: adjusted p < 0.05", **dot),
+            Line2D([], [], color="white", label="open: adjusted p ≥ 0.05", **dot),
         ],
     )
     return figure
@@ -77,7 +77,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def figure_sensitivity(data: pl.DataFrame) -> Figure:
-    """What another setting changes in accuracy, training memory and step time."""
+    """The effect of other settings on accuracy, training memory and step time."""
     names = data["setting"].to_list()
     shared = not data["exclusive"].drop_nulls().all()
     kinds = {"accuracy": "points", "memory": "% of training memory", "time": "% of step time"}
@@ -110,19 +110,20 @@ def figure_sensitivity(data: pl.DataFrame) -> Figure:
 
 def _differences_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
-        "Look for intervals to the left of the line: less accurate than ALL, beyond chance. Differences are "
-        "paired by model, task and seed; dots are means over experiments, intervals resample seeds within "
-        "each. Filled: the signed-rank test over experiments, adjusted by Holm over the strategies of a "
-        "panel, gives p below "
-        f"{_ALPHA:g} (which five experiments or fewer cannot reach); {n_range(data['n'])} (pairs), {n_range(data['n_blocks'])} (experiments)."
+        "An interval entirely to the left of the line means lower accuracy than ALL beyond chance. "
+        "Differences are paired by model, task and seed; dots are means over experiments, intervals resample "
+        "seeds within each experiment. Filled dots: p below "
+        f"{_ALPHA:g} in the signed-rank test over experiments, adjusted by Holm's method over the strategies "
+        "of a panel (five or fewer experiments cannot reach this level); "
+        f" {n_range(data['n'])} (pairs), {n_range(data['n_blocks'])} (experiments)."
     )
 
 
 def _sensitivity_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
-        "Look for dots away from the line: there the answer depends on a decision that the paper does not "
-        "give. Each row compares trials that are equal in model, task and seed, and differ in that setting "
-        "alone; mean, whiskers are standard deviations; "
+        "Dots away from the line show that results depend on a setting that the paper does not specify. Each "
+        "row compares trials with the same model, task and seed that differ in that setting alone; dots are "
+        "means, whiskers standard deviations; "
         f"{n_range(data['n'])} (pairs per row), {plural(data.height, 'setting')}."
     )
 

@@ -1,4 +1,4 @@
-"""Figures as grids of titled panels, and what panels share: named bars, legends."""
+"""Figures as grids of titled panels, with named bars and legends."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def panels(
     columns: int | None = None,
     about: Sequence[tuple[str, str]] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with one titled panel for each pair; ``height`` of a panel and room ``below`` and
-    ``left`` of it in inches.
+    """A figure with one titled panel for each pair.
 
-    ``notes`` are lines under the title, each with its colour. ``about`` gives each panel's model and
-    task, for the page's filters, where ``pairs`` are other words; an empty one stands for all.
+    Args:
+        height, below, left: height of a panel and the space below and to the left of it, in inches.
+        notes: lines under the title, each with its colour.
+        about: each panel's model and task for the page's filters, if they are not ``pairs``; empty for all.
     """
     models = {model for model, _ in pairs}
     columns = columns or min(len(pairs), 3 if len(models) == 3 else 2)
     rows = -(-len(pairs) // columns)
-    # Pairs come sorted by model: with one column for each model, read them downwards.
+    # Pairs are sorted by model: with one column for each model, fill the columns downwards.
     downwards = columns == len(models) and len(pairs) == rows * columns
     inner = max(0.245 * bars, 3.0) if columns > 1 else max(0.4 * bars, 4.5)
     width = columns * (inner + left + _RIGHT) + 0.1
@@ -70,13 +71,13 @@ def panels(
 
 
 def mark_panel(parts: Sequence[Axes], place: int, model: str, task: str) -> None:
-    """Tell the page's script, by ids in the SVG, which axes are one panel, and what it is about."""
+    """Mark a panel's axes by ids in the SVG, from which the page's script reads its model and task."""
     for part, axes in enumerate(parts):
         axes.set_gid(":".join(["panel", str(place), str(part), quote(model, ""), quote(task, "")]))
 
 
 def name_bars(axes: Axes, names: Sequence[str]) -> None:
-    # As texts: as labels of ticks they would take a third of the drawing's time.
+    # Drawn as texts, since tick labels would take a third of the drawing time.
     axes.set_xticks([])
     for place, name in enumerate(names):
         below = axes.get_xaxis_transform()
@@ -86,7 +87,7 @@ def name_bars(axes: Axes, names: Sequence[str]) -> None:
 
 
 def bars(axes: Axes, names: Sequence[str], heights: Sequence[float | None], families: Sequence[str]) -> None:
-    """A bar for each strategy, drawn at once; one without a height is said to have no result."""
+    """A bar for each strategy, in one call; “no result” for one without a height."""
     known = [place for place, height in enumerate(heights) if height is not None]
     highest = max((heights[place] or 0.0 for place in known), default=1.0)
     for place in sorted(set(range(len(names))) - set(known)):
@@ -105,7 +106,7 @@ def bars(axes: Axes, names: Sequence[str], heights: Sequence[float | None], fami
 
 
 def whiskers(axes: Axes, spans: Sequence[tuple[float, float, float, float]]) -> None:
-    """Whiskers of bars, drawn at once: (place, middle, how far down, how far up) each."""
+    """Whiskers of bars, in one call: (position, middle, length down, length up) each."""
     if spans:
         places, middles, down, up = zip(*spans, strict=True)
         axes.errorbar(
@@ -115,7 +116,7 @@ def whiskers(axes: Axes, spans: Sequence[tuple[float, float, float, float]]) -> 
 
 
 def legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
-    """One legend at the foot of the figure, in as many lines as its width needs."""
+    """One legend at the foot of the figure, in as few lines as its width allows."""
     with style():
         widths = [0.5 + 0.068 * len(str(handle.get_label())) for handle in handles]
         lines = next(n for n in range(1, len(handles) + 1) if sum(widths) <= n * figure.get_figwidth() * 0.97)
@@ -132,7 +133,7 @@ def no_result(axes: Axes, place: int, at: float) -> None:
 
 
 def set_limits(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """Limits with room around the points for their labels."""
+    """Set limits with room around the points for their labels."""
     for values, setter in (([p[0] for p in points], axes.set_xlim), ([p[1] for p in points], axes.set_ylim)):
         low, high = min(values), max(values)
         room = 0.16 * (high - low) or 0.1 * abs(high) or 1.0

@@ -40,8 +40,8 @@ _STYLES: tuple[tuple[float, Any], ...] = (
 def loss_data(report_data: ReportData) -> pl.DataFrame:
     """Mean loss over the steps of a window, then over seeds: model, task, strategy, step, loss, n (seeds).
 
-    ``step`` is the window's last; a window is the ``_POINTS``-th part of the longest training. Empty
-    where no step was recorded or the steps cannot be read.
+    ``step`` is the window's last; the longest training has ``_POINTS`` windows. Empty if no step was
+    recorded or the steps cannot be read.
     """
     cells = successful(report_data.trials).select("run_id", *EXPERIMENT, "strategy").lazy()
     longest = report_data.read("steps", lambda steps: steps.select(pl.col("step").max()))
@@ -94,9 +94,9 @@ def _line(strategy: str) -> Any:
 
 def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
-        "Look for lines that stay above ALL's: what is frozen there keeps the model from learning the task. "
-        f"Each point is the mean over {n_range(data['n'])} (seeds) and a {_POINTS}th of the training. Colours "
-        "tell the family, solid lines ratios below 30 %, dashed ones below 60 %, dotted ones above."
+        "A line that stays above ALL's means that freezing keeps the model from learning the task. Each point "
+        f"is the mean over {n_range(data['n'])} (seeds) and 1/{_POINTS} of the training steps. Colours show "
+        "the family; solid lines are ratios below 30 %, dashed lines below 60 %, dotted lines above."
     )
 
 

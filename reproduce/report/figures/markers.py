@@ -1,4 +1,4 @@
-"""Figure 4's markers, and labels that keep clear of markers and of each other."""
+"""Markers of scatter plots, and labels placed to avoid markers and each other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from reproduce.report.figures.style import INK, MUTED, colour, marker
 _AREA = 190.0  # of a marker, in square points
 _RADIUS = 7.0  # of a marker, in points
 _FONT = 6.6
-_SLIVER = 0.05  # so that the colour shows where next to nothing trains
-_RINGS = (1.0, 1.7, 2.5, 3.4)  # distances at which a label may stand, in radii of a marker
+_SLIVER = 0.05  # smallest drawn share, so that the colour is visible
+_RINGS = (1.0, 1.7, 2.5, 3.4)  # candidate distances of a label, in radii of a marker
 _ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 _DISTANCES = np.repeat(_RINGS, len(_ANGLES))
 _DIRECTIONS = np.tile(np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)]), (len(_RINGS), 1))
@@ -41,7 +41,7 @@ def dots(
     axes: Axes, points: Points, names: Sequence[str], families: Iterable[str], *, sizes: Sequence[float],
     widths: Sequence[float] = (0.6,),
 ) -> None:  # fmt: skip
-    """A mark for each strategy, in its family's shape and colour; ``sizes`` in square points."""
+    """A marker for each strategy, in its family's shape and colour; ``sizes`` in square points."""
     styles = [MarkerStyle(marker(name)) for name in names]
     shapes = [shape.get_path().transformed(shape.get_transform()) for shape in styles]
     faces = [colour(name, families) for name in names]
@@ -51,7 +51,7 @@ def dots(
 
 
 def _collection(axes: Axes, points: Points, shapes: Sequence[MarkerPath], **kwargs: Any) -> None:
-    """Marks of several shapes, drawn at once: one by one each takes the time of a whole collection."""
+    """Markers of several shapes in one collection, which takes as long to draw as one marker alone."""
     marks = PathCollection(shapes, offsets=points, offset_transform=axes.transData, **kwargs)
     marks.set_transform(IdentityTransform())
     axes.add_collection(marks, autolim=True)
@@ -60,7 +60,7 @@ def _collection(axes: Axes, points: Points, shapes: Sequence[MarkerPath], **kwar
 def _sector(share: float) -> MarkerPath:
     """The part of the upper half-disc from the left end over ``share`` of its angle.
 
-    Its radius is 0.5, as that of matplotlib's own markers.
+    Its radius is 0.5, like that of matplotlib's markers.
     """
     angles = np.linspace(np.pi, np.pi * (1 - share), max(2, round(24 * share)) + 1)
     arc = np.column_stack([np.cos(angles), np.sin(angles)])
@@ -71,9 +71,9 @@ def _sector(share: float) -> MarkerPath:
 
 
 def place_labels(axes: Axes, points: Points, texts: Sequence[str]) -> None:
-    """Write each text beside its point where it covers the least of what is there already.
+    """Write each text near its point, where it overlaps markers and earlier labels the least.
 
-    The axes' limits and size must be final. A text further off gets a thin line to its point.
+    The axes' limits and size must be final. A distant text gets a thin line to its point.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -82,15 +82,15 @@ def place_labels(axes: Axes, points: Points, texts: Sequence[str]) -> None:
     left, low, right, high = axes.get_window_extent().extents
     frame = (left / per_point, low / per_point, right / per_point, high / per_point)
     # Markers are upper half-discs around their points.
-    taken = [np.array([x - _RADIUS, y - 1, x + _RADIUS, y + _RADIUS]) for x, y in centres]
+    occupied = [np.array([x - _RADIUS, y - 1, x + _RADIUS, y + _RADIUS]) for x, y in centres]
     for index in sorted(range(len(texts)), key=lambda i: -centres[i][1]):
         half = np.array([0.31 * _FONT * len(texts[index]) + 1, 0.55 * _FONT])
         start = centres[index] + (0.0, 0.35 * _RADIUS)
         middles = start + _DIRECTIONS * (_DISTANCES[:, None] * _RADIUS + half + 1)
         boxes = np.hstack([middles - half, middles + half])
-        cost = _overlap(boxes, np.array(taken)) + 50 * _outside(boxes, frame) + 2 * _DISTANCES
+        cost = _overlap(boxes, np.array(occupied)) + 50 * _outside(boxes, frame) + 2 * _DISTANCES
         best = int(np.argmin(cost))
-        taken.append(boxes[best])
+        occupied.append(boxes[best])
         _write(axes, texts[index], centres[index], middles[best], far=_DISTANCES[best] > _RINGS[0])
 
 
@@ -121,7 +121,7 @@ def _overlap(boxes: Boxes, others: Boxes) -> Boxes:
 
 
 def _outside(boxes: Boxes, frame: tuple[float, ...]) -> Boxes:
-    """How far each box reaches beyond the frame, in points."""
+    """The distance that each box extends beyond the frame, in points."""
     beyond = np.hstack([np.array(frame[:2]) - boxes[:, :2], boxes[:, 2:] - np.array(frame[2:])])
     distances: Boxes = np.clip(beyond, 0, None).sum(axis=1)
     return distances

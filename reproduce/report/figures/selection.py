@@ -1,4 +1,4 @@
-"""The figure of the layers that adaptive strategies froze: numbers drawn, caption."""
+"""The figure of the layers that adaptive strategies froze."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
 from reproduce.report.figures.style import INK, MUTED, canvas, colour, families_of, plain, style
 from reproduce.report.strategy_order import strategies_in_order
 
-# All in inches: a row of the map, the columns beside it, what is above and below a panel.
+# In inches: a row of the map, the columns next to it, the space above and below a panel.
 _ROW, _LEFT, _GAP, _STRIP, _RIGHT = 0.27, 0.85, 0.3, 1.85, 0.2
 _HEAD, _TITLE, _BELOW, _FOOT = 0.4, 0.34, 0.62, 0.5
 _NARROWEST, _WIDEST, _CELL = 3.4, 6.6, 0.34  # of the map, and of one of its cells
-# From this width of a cell on there is room for its number, in that size of type (points).
+# (minimum width of a cell, font size in points of its number).
 _FONTS = ((0.27, 7.5), (0.195, 6.2), (0.16, 5.2))
 
 
 def figure_selection(data: pl.DataFrame) -> Figure:
-    """A panel for each model: which layers were frozen how often, how decisively, with what agreement."""
+    """A panel for each model: how often each layer was frozen, decisiveness, agreement of seeds."""
     models = sorted(set(data["model"]))
     heights = [_ROW * data.filter(pl.col("model") == m)["strategy"].n_unique() for m in models]
     most = int(max(data["layer"]))
@@ -38,7 +38,12 @@ def figure_selection(data: pl.DataFrame) -> Figure:
     with style():
         figure = canvas(width, total)
         figure.text(
-            0.12 / width, 1 - 0.12 / total, "Layers that ADT froze", fontsize=12, fontweight="bold", va="top"
+            0.12 / width,
+            1 - 0.12 / total,
+            "Layers frozen by adaptive strategies",
+            fontsize=12,
+            fontweight="bold",
+            va="top",
         )
         top = total - _HEAD
         for panel, (model, height) in enumerate(zip(models, heights, strict=True)):
@@ -92,7 +97,7 @@ def _heat_map(
     layers = len(shares[0])
     filled = np.array([[share or 0.0 for share in row] for row in shares])
     inks = np.array([to_rgb(colour(name, families)) for name in names])
-    # From white to the family's colour: darker means frozen more often, in black and white too.
+    # From white to the family's colour, so that darker means more often in greyscale, too.
     colours = 1 - filled[:, :, None] * (1 - inks[:, None, :])
     axes.pcolormesh(
         np.arange(layers + 1) + 0.5, np.arange(len(names) + 1) - 0.5, colours, edgecolors="#d0d7de", linewidth=0.4
@@ -125,7 +130,7 @@ def _mark(
     ink: str,
     whiskers: tuple[float | None, float | None] = (None, None),
 ) -> None:
-    """A dot with whiskers, and a bar at the value that says nothing."""
+    """A dot with whiskers, and a bar at the reference value."""
     edge: dict[str, Any] = {"zorder": 4, "clip_on": False}
     if reference is not None:
         axes.plot(reference, place, marker="|", color=INK, markersize=11, markeredgewidth=1.2, zorder=3)
@@ -145,24 +150,27 @@ def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
     rows = used.unique(["model", "strategy"], maintain_order=True)
     pairs = rows.filter(pl.col("n_pairs") > 0)["n_pairs"]
     text = (
-        "Look for dark cells, layers that were frozen whatever the task and seed: a choice that means nothing "
-        "gives "
-        "each layer of a row the same share, the strategy's ratio. "
-        f"{n_range(rows['n'])} (trials per row, over {n_range(rows['n_tasks'])} tasks and all seeds). Beside it how "
-        "decisive the choice was: the gap in score between the frozen and the kept layers, over the range of all "
-        "scores of "
-        "that trial (median, whiskers are quartiles); 1 would be two clear groups, the bar is the value of "
-        "evenly spread "
-        "scores. "
+        "Dark cells are layers that were frozen for most tasks and seeds; a random choice would give each "
+        "layer of a row the same share, the strategy's ratio. "
+        f"{n_range(rows['n'])} (trials per row, over {n_range(rows['n_tasks'])} tasks and all seeds). Decisiveness "
+        "is the gap in score between the frozen and the trained layers, divided by the range of all scores of "
+        "the trial (median; whiskers are quartiles): 1 means two clear groups, and the bar marks the value for "
+        "evenly spread scores. "
     )
     if not pairs.len():
-        return text + "No task has two seeds whose choices could be compared."
+        return text + "No task has two seeds to compare."
     return text + (
-        "On the right the mean Jaccard overlap of the layers that two seeds froze on the same task "
-        f"({n_range(pairs)}, pairs of seeds per row); the bar is what layers drawn at random would give."
+        "Agreement is the mean Jaccard overlap of the layers that two seeds froze on the same task "
+        f"({n_range(pairs)}, pairs of seeds per row); the bar marks the value expected for random layers."
     )
 
 
 FIGURES = (
-    FigureSpec("selection", "Layers that ADT froze", from_trials(selection_data), figure_selection, _caption),
+    FigureSpec(
+        "selection",
+        "Layers frozen by adaptive strategies",
+        from_trials(selection_data),
+        figure_selection,
+        _caption,
+    ),
 )

@@ -1,4 +1,4 @@
-"""What accuracy costs: Pareto fronts, accuracy by frozen share, measured against ideal savings."""
+"""Accuracy against cost: Pareto fronts, accuracy by frozen share, measured and ideal savings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from reproduce.report.formatting import listed
 from reproduce.report.strategy_order import BASELINE, family_of, kind_and_percent, strategies_in_order
 
 _COSTS = {"time": "time per step, % of ALL's", "memory": "training memory, % of ALL's"}
-_FAR = 0.05  # from the ideal, as a fraction of ALL's: points beyond are named
+_FAR = 0.05  # points further from the ideal than this fraction of ALL's value are named
 
 
 def figure_pareto(data: pl.DataFrame) -> Figure:
@@ -123,7 +123,7 @@ def _kind_line(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str], 
 
 
 def figure_savings(data: pl.DataFrame) -> Figure:
-    """Measured savings of memory and of time against the closed forms', for each model."""
+    """Measured against predicted savings of memory and time, for each model."""
     families = families_of(data["strategy"])
     shared = not data["exclusive"].drop_nulls().all()
     pairs = [(model, kind) for model in sorted(set(data["model"])) for kind in ("memory", "time")]
@@ -139,7 +139,7 @@ def figure_savings(data: pl.DataFrame) -> Figure:
     for (model, kind), axes in zip(pairs, grid, strict=True):
         rows = data.filter(pl.col("model") == model).drop_nulls([f"measured_{kind}", f"ideal_{kind}"])
         _savings_panel(axes, rows.to_dicts(), kind, families)
-    legend(figure, [*_family_marks(families), Line2D([], [], color=INK, label="measured as ideal")])
+    legend(figure, [*_family_marks(families), Line2D([], [], color=INK, label="measured = ideal")])
     return figure
 
 
@@ -173,27 +173,31 @@ def _pareto_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     absent = report_data.trials.select(keys).unique().join(data, on=keys, how="anti").sort(keys)
     names = [f"{row['strategy']} ({row['model']})" for row in absent.to_dicts()]
     return (
-        "Look along the line, the Pareto front: no strategy on it is beaten in both accuracy and cost; all "
-        "others are. Means over tasks of means over seeds, costs as ratios to ALL's; an adaptive strategy's "
+        "The line is the Pareto front: no other strategy is at least as good in both accuracy and cost as a "
+        "strategy on it. Means over tasks of means over seeds, costs relative to ALL's; an adaptive strategy's "
         f"memory includes its probe phase. {n_range(data['n'])} (trials per point), {n_range(data['n_tasks'])} "
         "(tasks)."
-        + (f" Without a result on every task, or trained weights: {listed(names)}." if names else "")
+        + (
+            f" Not drawn, for lack of results on every task with trained weights: {listed(names)}."
+            if names
+            else ""
+        )
     )
 
 
 def _ratio_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
-        "Look for where a line falls off: that share of frozen layers costs accuracy. Mean difference to ALL "
-        "over tasks, whiskers are standard deviations over tasks; "
+        "Where a line falls, that share of frozen layers costs accuracy. Points are mean differences to ALL "
+        "over tasks, whiskers standard deviations over tasks; "
         f"{n_range(data['n'])} (trials per point), {n_range(data['n_tasks'])} (tasks)."
     )
 
 
 def _savings_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
-        "Points on the line save as much as counting bytes and floating-point operations promises; points "
-        "under it save less. Those off by more than "
-        f"{100 * _FAR:g} points are named. Means over tasks of medians over seeds; {n_range(data['n'])} "
+        "Points on the line save as much as counting bytes and floating-point operations predicts; points "
+        "below it save less. Points that deviate by more than "
+        f"{100 * _FAR:g} percentage points are named. Means over tasks of medians over seeds; {n_range(data['n'])} "
         "(trials per point)."
     )
 

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, and the same as Markdown."""
+"""The report as one self-contained HTML page and as Markdown."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_LARGEST = 1.2  # times its own size: how large a figure is shown on a wide screen
+_LARGEST = 1.2  # largest size of a figure on a wide screen, relative to its own size
 _NOT_DRAWING = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
 _IDS = re.compile(r'(\bid="|url\(#|(?:xlink:)?href="#)')
 
 
 def render_page(content: Content, records: Mapping[str, Any] | None = None) -> str:
-    """The HTML page; every text from a trial is escaped.
+    """The HTML page; all text from trials is escaped.
 
     Args:
-        records: what to show of a trial that a reader opens (``trial_records``); None: no details.
+        records: the trials' details (``trial_records``); None: a page without them.
     """
     return _ENVIRONMENT.get_template("page.html.jinja").render(
         content=content,
@@ -42,7 +42,7 @@ def render_page(content: Content, records: Mapping[str, Any] | None = None) -> s
 
 
 def embedded_json(data: Mapping[str, Any]) -> Markup:
-    """JSON for the inside of a script element: no text in it can end the element."""
+    """JSON for a script element, escaped so that no text can end the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -50,13 +50,13 @@ def embedded_json(data: Mapping[str, Any]) -> Markup:
 
 
 def _asset(name: str) -> Markup:
-    """A file of this package, as it is."""
+    """A file of this package, unchanged."""
     assert _ENVIRONMENT.loader is not None
     return Markup(_ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0])
 
 
 def inline_svg(figure: RenderedFigure) -> Markup:
-    """A figure's SVG as part of a page: its ids made its own, its references to other files removed."""
+    """A figure's SVG for embedding: ids are made unique, references to other files are removed."""
     svg = _NOT_DRAWING.sub("", figure.svg.read_text("utf-8")).strip()
     svg = _IDS.sub(lambda match: match[1] + figure.name + "-", svg).replace("xlink:href", "href")
     opening, rest = svg.split(">", 1)
@@ -64,27 +64,27 @@ def inline_svg(figure: RenderedFigure) -> Markup:
     assert width is not None
     assert height is not None
     box = f"0 0 {width[1]} {height[1]}"
-    # Written by this program from its own figures, so its markup is safe; the alternative text is escaped.
+    # The markup is safe, since this program wrote it; the alternative text is escaped.
     head = Markup('<svg viewBox="{}" style="max-width: {}pt" role="img" aria-label="{}">')
     return head.format(box, round(float(width[1]) * _LARGEST), figure.alt) + Markup(rest)
 
 
 def markdown_page(content: Content) -> str:
-    """The same report as Markdown, with the figures' files beside it."""
+    """The report as Markdown, which refers to the figures' files."""
     lines = ["# Layer freezing: report", ""]
     lines += [f"> **Note:** {escape_markdown(text)}\n" for text in content.notices]
     lines += [escape_markdown(content.headline), ""]
     lines += [f"- {escape_markdown(text)}" for text in content.findings]
     if content.verdicts:
         lines += ["", "## The paper's claims", "", content.tally, ""]
-        lines += ["| claim | section | statement | verdict | what decides |", "|---|---|---|---|---|"]
+        lines += ["| claim | section | statement | verdict | reason |", "|---|---|---|---|---|"]
         for claim in content.verdicts:
             cells = (claim.id, claim.section, claim.statement, f"**{claim.verdict}**", claim.outcome)
             lines.append(f"| {' | '.join(map(escape_markdown, cells))} |")
     if content.proof:
-        lines += ["", "## Was frozen really frozen?", ""]
+        lines += ["", "## Freeze proof", ""]
         lines += [
-            f"- {'' if c.good else '**does not always hold:** '}{escape_markdown(c.sentence)}"
+            f"- {'' if c.good else '**does not hold for every trial:** '}{escape_markdown(c.sentence)}"
             for c in content.proof
         ]
     for figure in content.figures:
@@ -92,12 +92,18 @@ def markdown_page(content: Content) -> str:
         lines += ["", escape_markdown(figure.caption)]
     for table in content.tables:
         lines += ["", f"## {table.title}", "", escape_markdown(table.whole_note), "", table.markdown()]
-    lines += ["", "## What the paper leaves open", "", "| setting | value | question |", "|---|---|---|"]
+    lines += [
+        "",
+        "## What the paper leaves open",
+        "",
+        "| setting | value | question |",
+        "|---|---|---|",
+    ]
     lines += [
         f"| {name} | {escape_markdown(' · '.join(values))} | {question} |"
         for name, question, values in content.open_questions
     ]
-    lines += ["", "## How this was produced", ""]
+    lines += ["", "## Provenance", ""]
     for group, facts in content.origins.items():
         lines += [f"### {group}", ""]
         lines += [

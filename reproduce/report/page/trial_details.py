@@ -1,7 +1,7 @@
-"""Every trial's whole row and loss curve, packed small enough to be part of the HTML page.
+"""Every trial's complete row and loss curve, encoded compactly enough to embed in the HTML page.
 
-A column is a dictionary of its distinct cells and, unless all trials share one, a code for each
-trial. A cell is a value, or ``{"why": reason}`` where the row has none.
+A column is a list of its distinct cells and, unless all trials share one, a code for each trial. A
+cell is a value, or ``{"why": reason}`` for a missing one.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ MOST_TRIALS = MOST_ROWS
 MOST_POINTS = 50
 _DIGITS = 9
 _LOSS_DIGITS = 4
-_UNKNOWN = "no value and no reason were recorded"
+_UNKNOWN = "neither a value nor a reason was recorded"
 
 # The folder's name, which is no column of the files.
 _OTHER_GROUP = "Provenance"
 
 
 def trial_records(trials: pl.DataFrame, steps: pl.LazyFrame | None = None) -> dict[str, Any]:
-    """What the page shows of each trial when a reader opens it.
+    """The details that the page shows when a reader opens a trial.
 
     Args:
-        trials: trial rows as ``reproduce.store.parquet.read_trials`` gives them.
+        trials: trial rows as ``reproduce.store.parquet.read_trials`` returns them.
         steps: their training steps (``reproduce.store.parquet.scan_table``); None: no loss curves.
 
     Returns:
         ``count``, the number of trials, and ``columns``: each with ``name``, ``group``, its distinct
         ``cells`` and ``codes`` (an index into ``cells`` for each trial; null: all have the first).
         The columns ``loss_step`` and ``loss`` are a trial's curve of at most ``MOST_POINTS`` points,
-        each the mean of the ``loss_width`` steps that end with its own. Above ``MOST_TRIALS`` trials there
-        are no columns.
+        each the mean of the ``loss_width`` steps up to and including its own. With more than ``MOST_TRIALS``
+        trials there are no columns.
     """
     rows = distinct_trials(trials)
     if rows.height > MOST_TRIALS:
@@ -68,7 +68,7 @@ def _cell(value: Any, reason: str) -> Any:
 
 
 def _plain(value: Any, digits: int = _DIGITS) -> Any:
-    """A value as JSON can write it."""
+    """A value that JSON can represent."""
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, float):
@@ -80,7 +80,7 @@ def _plain(value: Any, digits: int = _DIGITS) -> Any:
 
 def _packed(name: str, group: str, cells: Sequence[Any]) -> dict[str, Any]:
     places: dict[str, int] = {}
-    # By text, as 1, 1.0 and True are one and the same key.
+    # Keyed by text, since 1, 1.0 and True are equal as dictionary keys.
     codes = [places.setdefault(repr(cell), len(places)) for cell in cells]
     firsts = dict(zip(reversed(codes), reversed(cells), strict=True))
     distinct = [firsts[code] for code in range(len(places))]
@@ -88,13 +88,13 @@ def _packed(name: str, group: str, cells: Sequence[Any]) -> dict[str, Any]:
 
 
 def _curves(run_ids: Sequence[str], steps: pl.LazyFrame) -> list[dict[str, Any]]:
-    """Each trial's mean loss over spans of steps; a span with a loss that is no number has none."""
+    """Each trial's mean loss over spans of steps; null for a span with a non-finite loss."""
     width = (pl.len().over("run_id") / MOST_POINTS).ceil().cast(pl.Int64)
     span = (pl.int_range(pl.len()).over("run_id") // width).alias("span")
-    wanted = pl.LazyFrame({"run_id": list(run_ids)}, schema={"run_id": STEP_SCHEMA["run_id"]})
+    shown = pl.LazyFrame({"run_id": list(run_ids)}, schema={"run_id": STEP_SCHEMA["run_id"]})
     points = (
         steps.select("run_id", "step", "loss")
-        .join(wanted, on="run_id", how="semi")
+        .join(shown, on="run_id", how="semi")
         .unique(["run_id", "step"], keep="first", maintain_order=True)
         .sort("run_id", "step")
         .with_columns(width=width, span=span)
@@ -105,13 +105,13 @@ def _curves(run_ids: Sequence[str], steps: pl.LazyFrame) -> list[dict[str, Any]]
     )
     none = {"why": "no training step was recorded"}
     try:
-        found = {run_id: curve for run_id, *curve in points.collect().iter_rows()}
+        curves = {run_id: curve for run_id, *curve in points.collect().iter_rows()}
     except (pl.exceptions.PolarsError, OSError):
-        # One damaged file hides all curves, but not the report.
-        found, none = {}, {"why": "the files of the training steps could not all be read"}
+        # One damaged file makes all curves unreadable; the report is made without them.
+        curves, none = {}, {"why": "a file of training steps could not be read"}
     by_name: dict[str, list[Any]] = {"loss_step": [], "loss": [], "loss_width": []}
     for run_id in run_ids:
-        step, loss, steps_each = found.get(run_id, (None, None, None))
+        step, loss, steps_each = curves.get(run_id, (None, None, None))
         by_name["loss_step"].append(none if step is None else _plain(step))
         by_name["loss"].append(none if loss is None else _plain(loss, _LOSS_DIGITS))
         by_name["loss_width"].append(none if steps_each is None else steps_each)

@@ -1,4 +1,4 @@
-"""The claims ledger in words: how a verdict, its rule and its numbers are written."""
+"""The claims ledger as text: verdicts, their rules and their numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reproduce.report.analysis.estimands import Contrast
 from reproduce.report.formatting import NONE, listed, number, plural
 from reproduce.report.text.tables import Column, Table
 
-# How a quantity is written: factor, digits, unit.
+# The format of a quantity: factor, digits, unit.
 _UNITS = {
     "accuracy": (100, 1, "points"),
     "deviation": (100, 2, "points"),
@@ -37,18 +37,18 @@ _NAMES = {
     "lead": "lead in ranking score",
     "memory": "training memory saved",
     "speed": "training speed gained",
-    "selection": "time for choosing layers, of ALL's training time",
+    "selection": "time for selecting layers, relative to ALL's training time",
 }
 _MEANING = {
-    SUPPORTED: "every interval lies inside the range",
-    CONTRADICTED: "an interval lies wholly outside the range",
-    INCONCLUSIVE: "the intervals do not decide",
+    SUPPORTED: "every interval is inside the range",
+    CONTRADICTED: "an interval is entirely outside the range",
+    INCONCLUSIVE: "the intervals do not decide the claim",
 }
 
 
 @dataclass(frozen=True)
 class ClaimLine:
-    """One part of a claim as it is shown; ``n`` counts trials / experiments."""
+    """One part of a claim as shown; ``n`` counts trials / experiments."""
 
     contrast: str
     value: str
@@ -60,7 +60,7 @@ class ClaimLine:
 
 @dataclass(frozen=True)
 class ClaimCard:
-    """One claim as it is shown; ``outcome`` says what decided, ``strategies`` whose trials to show."""
+    """One claim as shown: ``outcome`` explains the verdict, ``strategies`` are those whose trials are listed."""
 
     id: str
     section: str
@@ -74,55 +74,56 @@ class ClaimCard:
     strategies: tuple[str, ...]
 
 
-def card(found: Verdict) -> ClaimCard:
-    claim = found.claim
+def card(verdict: Verdict) -> ClaimCard:
+    """The texts that the page shows for a verdict."""
+    claim = verdict.claim
     return ClaimCard(
         claim.id,
         claim.section,
         claim.statement,
-        found.verdict,
-        _outcome(found),
+        verdict.verdict,
+        _outcome(verdict),
         rule(claim),
         _NAMES[claim.quantity],
         _UNITS[claim.quantity][2],
-        tuple(_line(claim, part) for part in found.parts),
-        tuple(found.strategies),
+        tuple(_line(claim, part) for part in verdict.parts),
+        tuple(verdict.strategies),
     )
 
 
-def tally(found: Sequence[Verdict]) -> str:
+def tally(judged: Sequence[Verdict]) -> str:
     """``Of 20 claims 3 are supported, 1 is contradicted and 16 are inconclusive.``"""
-    names = [verdict.verdict for verdict in found]
+    names = [verdict.verdict for verdict in judged]
     counts = {name: names.count(name) for name in (SUPPORTED, CONTRADICTED, INCONCLUSIVE)}
     texts = [f"{count} {'is' if count == 1 else 'are'} {name}" for name, count in counts.items()]
     return f"Of the paper's {plural(len(names), 'claim')}, {listed(texts)}."
 
 
-def _outcome(found: Verdict) -> str:
-    if not found.reasons:
-        text = _MEANING[found.verdict]
+def _outcome(verdict: Verdict) -> str:
+    if not verdict.reasons:
+        text = _MEANING[verdict.verdict]
         return f"{text[0].upper()}{text[1:]}."
-    text = f"These trials cannot decide it: {'; '.join(found.reasons)}."
-    if any(part.estimate for part in found.parts):
-        text += f" By their numbers alone it would be {found.by_numbers}: {_MEANING[found.by_numbers]}."
+    text = f"These trials are not evidence for or against the claim: {'; '.join(verdict.reasons)}."
+    if any(part.estimate for part in verdict.parts):
+        text += f" By the numbers alone it would be {verdict.by_numbers}: {_MEANING[verdict.by_numbers]}."
     return text
 
 
 def rule(claim: Claim) -> str:
-    """The range in words."""
+    """The claim's range as text."""
     bounds = [f"{BOUNDS[name].words} {shown(claim.quantity, bound)}" for name, bound in claim.range.items()]
     return f"{' and '.join(bounds)} {_UNITS[claim.quantity][2]}"
 
 
 def _line(claim: Claim, part: ClaimPart) -> ClaimLine:
     name = label(claim.quantity, part.contrast)
-    found, quantity = part.estimate, claim.quantity
-    if found is None:
+    estimate, quantity = part.estimate, claim.quantity
+    if estimate is None:
         return ClaimLine(name, NONE, "no trials to compare", NONE, "0", part.verdict)
-    interval = "none: one seed" if found.low is None else _span(quantity, found.low, found.high)
-    single = NONE if found.least is None else _span(quantity, found.least, found.most)
-    n = f"{found.n:,} / {found.n_blocks:,}"
-    return ClaimLine(name, shown(quantity, found.value), interval, single, n, part.verdict)
+    interval = "none: one seed" if estimate.low is None else _span(quantity, estimate.low, estimate.high)
+    single = NONE if estimate.least is None else _span(quantity, estimate.least, estimate.most)
+    n = f"{estimate.n:,} / {estimate.n_blocks:,}"
+    return ClaimLine(name, shown(quantity, estimate.value), interval, single, n, part.verdict)
 
 
 def _span(quantity: str, low: float | None, high: float | None) -> str:
@@ -130,7 +131,7 @@ def _span(quantity: str, low: float | None, high: float | None) -> str:
 
 
 def shown(quantity: str, value: float | None) -> str:
-    """A value in the quantity's unit, without it."""
+    """A value in the quantity's unit, without the unit's name."""
     scale, digits, _ = _UNITS[quantity]
     return number(value, digits, scale)
 
@@ -155,10 +156,10 @@ _CLAIM_COLUMNS = {
 }
 
 
-def claims_layout(found: Sequence[Verdict]) -> Table:
-    """Every part of every claim, in the quantity's own unit; n counts trials, n_blocks experiments."""
+def claims_layout(judged: Sequence[Verdict]) -> Table:
+    """Every part of every claim, in the quantity's unit; n counts trials, n_blocks experiments."""
     rows, texts = [], []
-    for verdict in found:
+    for verdict in judged:
         claim = verdict.claim
         for part in verdict.parts:
             names = ("value", "low", "high", "least", "most", "n", "n_blocks", "n_seeds")
@@ -187,9 +188,9 @@ def claims_layout(found: Sequence[Verdict]) -> Table:
         Column("n trials / experiments", lambda row: texts[row["index"]].n),
     )
     note = (
-        "A claim is supported if the 95 % interval of each of its parts lies inside its range, contradicted "
-        "if one lies wholly outside, else inconclusive; and inconclusive where the trials are no evidence "
-        "for the paper, whatever their numbers. Intervals: seeds resampled within each experiment. n counts the trials "
-        "behind a number / their experiments."
+        "A claim is supported if the 95 % interval of each of its parts is inside its range, contradicted if "
+        "an interval is entirely outside, and inconclusive otherwise or if the trials are not evidence about "
+        "the paper's models, tasks and recipe. Intervals resample the seeds within each experiment. n is the "
+        "number of trials / experiments used."
     )
     return Table("claims", "The paper's claims, part by part", note, frame, columns)

@@ -1,4 +1,4 @@
-"""Tables and figures' numbers for other programs: CSV with plain values, LaTeX for papers."""
+"""The numbers of tables and figures for other programs: CSV with unformatted values, LaTeX for papers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LATEX = {
 
 
 def write_csv(frame: pl.DataFrame, path: Path) -> None:
-    """Plain numbers; lists become values with spaces between."""
+    """Write unformatted numbers; the items of a list are separated by spaces."""
     lists = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
     flat = frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists)
     flat.write_csv(path)

@@ -1,4 +1,4 @@
-"""What the report says in words: headlines, notices, the freeze proof. Every number has its n."""
+"""The report's sentences: headline, main findings, notices, freeze proof. Every number has its n."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from reproduce.report.strategy_order import BASELINE, experiments, is_tiny, stra
 
 _CHECKS = {
     "frozen tensors stayed bit-identical": pl.col("frozen_unchanged"),
-    "every trainable tensor got a gradient": pl.col("every_trainable_got_gradient"),
+    "every trainable tensor received a gradient": pl.col("every_trainable_got_gradient"),
     "the optimiser held exactly the trainable tensors": pl.col("optimiser_holds_trainable"),
-    "the measured backward depth was the planned one": pl.col("backward_depth")
+    "the measured backward depth equalled the planned one": pl.col("backward_depth")
     == pl.col("planned_backward_depth"),
 }
 
 
 @dataclass(frozen=True)
 class FreezeCheck:
-    """One part of the freeze proof: in how many of the successful trials it held."""
+    """One check of the freeze proof: the number of successful trials for which it held."""
 
     statement: str
     held: int
@@ -65,9 +65,9 @@ def headline(report_data: ReportData) -> str:
 
 
 def findings(report_data: ReportData) -> list[str]:
-    """The main numbers, one sentence each; none where nothing succeeded."""
+    """The main numbers, one sentence each; empty if no trial succeeded."""
     sentences = []
-    # Random weights have accuracies too, but none that a ranking could mean.
+    # A ranking of accuracies with random weights is meaningless.
     scores = ranking(report_data.trials.filter(pl.col("weights") == "pretrained")).head(3)
     if scores.height > 1:
         best = [
@@ -88,13 +88,13 @@ def findings(report_data: ReportData) -> list[str]:
     ]
     if texts:
         sentences.append(
-            f"Training memory saved against {BASELINE}, mean over n experiments: {listed(texts)}."
+            f"Saving of training memory against {BASELINE}, mean over n experiments: {listed(texts)}."
         )
     return sentences
 
 
 def notices(report_data: ReportData) -> list[str]:
-    """What a reader must know before believing a figure."""
+    """What limits the validity of the figures, one sentence each."""
     trials, texts = report_data.trials, []
     models = sorted(set(trials["model"]))
     tiny = [model for model in models if is_tiny(model)]
@@ -102,13 +102,13 @@ def notices(report_data: ReportData) -> list[str]:
         texts.append(
             f"{listed(tiny)} {'is a miniature that comes' if len(tiny) == 1 else 'are miniatures that come'} "
             "with this package: "
-            "numbers from there are evidence that the machinery works, not for or against the paper."
+            "their results show that the program works and are not evidence for or against the paper."
         )
     random = sorted(set(trials.filter(pl.col("weights") == "random")["model"]))
     if random:
         texts.append(
-            f"Random weights ({listed(random)}): speed and memory do not depend on them, but accuracies say "
-            "nothing here, nor do rankings."
+            f"Random weights ({listed(random)}): speed and memory do not depend on the weights, but accuracies and "
+            "rankings are meaningless."
         )
     if report_data.failed or report_data.damaged or report_data.missing:
         counts = {
@@ -124,14 +124,13 @@ def notices(report_data: ReportData) -> list[str]:
         )
     if report_data.unreadable:
         texts.append(
-            f"Files of {listed(sorted(report_data.unreadable))} are damaged: what would be made from them is left out."
+            f"Files of {listed(sorted(report_data.unreadable))} are damaged; results that need them are omitted."
         )
     broken = sorted({name for check in freeze_proof(report_data) for name in check.broken})
     if broken:
         texts.append(
-            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): what their "
-            "strategy asked "
-            "for is not what was trained."
+            f"The freeze proof fails for {plural(len(broken), 'trial')} ({listed(broken)}): "
+            "what was trained is not what the strategy specifies."
         )
     for row in table_tasks(trials).drop_nulls("benchmark_train").to_dicts():
         for split in ("train", "validation"):
@@ -147,41 +146,43 @@ def notices(report_data: ReportData) -> list[str]:
         which = "in every experiment" if len(shared) == len(experiments(trials)) else f"for {pairs}"
         texts.append(
             f"Speed was measured while other trials used the same device (marked ▲, {which}). Memory and "
-            "accuracy do not depend on that; compare step times with care."
+            "accuracy are not affected; compare step times with care."
         )
     devices = timed_devices(trials)
     if devices:
         texts.append(
-            f"Times were taken on {plural(len(devices), 'kind')} of devices ({listed(devices)}): of each experiment "
-            "those of one kind count, and times of different experiments do not compare."
+            f"Times were measured on {plural(len(devices), 'kind')} of devices ({listed(devices)}): each experiment uses "
+            "those of one kind, and times are not comparable between experiments."
         )
     if trials.height and BASELINE not in set(trials.filter(pl.col("status") == "ok")["strategy"]):
-        texts.append(f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be given.")
+        texts.append(
+            f"No trial of {BASELINE} has a result, so savings against {BASELINE} cannot be computed."
+        )
     if report_data.repeated:
         texts.append(
             f"{plural(report_data.repeated, 'trial')} repeat{'s' if report_data.repeated == 1 else ''} a model, task, "
             "strategy and "
-            "seed of another: the folder that was named first counts, and for speed the one that had its "
-            "device to itself."
+            "seed of another: the folder named first is used and, for speed, the trial with exclusive use of "
+            "its device."
         )
     varying = varying_recipe(trials)
     if varying:
-        texts.append(f"The trials do not share one recipe; they differ in {listed(varying)}.")
+        texts.append(f"The trials do not have the same recipe; they differ in {listed(varying)}.")
     if trials["memory_method"].drop_nulls().n_unique() > 1:
         texts.append(
-            "Memory was measured by more than one method: compare memory only between trials of one device."
+            "Memory was measured by more than one method; compare memory only between trials on the same device."
         )
     return texts
 
 
 def varying_recipe(trials: pl.DataFrame) -> list[str]:
-    """Recipe values that are not the same in all trials."""
+    """The recipe fields that differ between trials."""
     names = [name for name in trials.columns if name.startswith("recipe_")]
     return [name.removeprefix("recipe_") for name in names if trials[name].drop_nulls().n_unique() > 1]
 
 
 def freeze_proof(report_data: ReportData) -> list[FreezeCheck]:
-    """Whether frozen meant frozen, over all successful trials."""
+    """The checks that frozen parameters stayed frozen, over all successful trials."""
     trials = report_data.trials.filter(pl.col("status") == "ok")
     checks = []
     for statement, held in _CHECKS.items():

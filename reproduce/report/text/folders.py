@@ -1,4 +1,4 @@
-"""Several artifact folders side by side: two GPUs, or a rerun."""
+"""Comparison of several artifact folders, such as two GPUs, or a sweep and its repetition."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _VALUES = ("accuracy", "memory", "memory_ratio", "time", "time_ratio", "exclusiv
 
 
 def table_folders(runs: pl.DataFrame) -> pl.DataFrame:
-    """What each folder holds and where it was made: one row each, in the order in which they were named.
+    """Contents and origin of each folder: one row each, in the order of the arguments.
 
     Columns: folder, trials, ok, device, gpu_share, torch, commit, accuracy (mean over the cells that
-    succeeded in every folder), same (of these, those whose accuracy is the first folder's), n (these
-    cells), largest (the largest difference of an accuracy from the first folder's).
+    succeeded in every folder), same (number of these whose accuracy equals the first folder's), n (number
+    of these cells), largest (largest absolute difference in accuracy to the first folder).
     """
     names = list(dict.fromkeys(runs["artifacts"]))
     common = _common(runs)
@@ -55,7 +55,7 @@ def table_side_by_side(runs: pl.DataFrame) -> pl.DataFrame:
     common = _common(runs)
     wide = common.group_by(keys).agg(n=pl.struct(CELL).n_unique())
     for name in dict.fromkeys(runs["artifacts"]):
-        found = (
+        means = (
             common.filter(pl.col("artifacts") == name)
             .with_columns(
                 memory_ratio=_against_all("training_bytes"), time_ratio=_against_all("seconds_per_10_steps")
@@ -70,12 +70,12 @@ def table_side_by_side(runs: pl.DataFrame) -> pl.DataFrame:
                 exclusive=pl.col("exclusive").all(),
             )
         )
-        wide = wide.join(found.rename({v: f"{name} {v}" for v in _VALUES}), on=keys, how="left")
+        wide = wide.join(means.rename({v: f"{name} {v}" for v in _VALUES}), on=keys, how="left")
     return in_order(wide)
 
 
 def _common(runs: pl.DataFrame) -> pl.DataFrame:
-    """The rows of cells that succeeded in every folder, each once for each folder."""
+    """The rows of cells that succeeded in every folder, one for each folder."""
     folders = runs["artifacts"].n_unique()
     ok = [one_per_cell(rows) for _, rows in runs.group_by("artifacts", maintain_order=True)]
     whole = pl.concat(ok).filter(pl.col("status") == "ok")
@@ -113,9 +113,9 @@ def folders_layout(frame: pl.DataFrame) -> Table:
         ),
     )
     note = (
-        "Compared are the trials, equal in model, task, strategy and seed, that succeeded in every folder: "
-        "their mean accuracy, and how many of their accuracies are exactly those of the first folder. "
-        "`reproduce verify` says what differs, and why."
+        "The comparison uses the model, task, strategy and seed combinations that succeeded in every folder: "
+        "their mean accuracy, and the number of accuracies exactly equal to those of the first folder. "
+        "`reproduce verify` lists the differences and their possible causes."
     )
     return Table("folders", "The folders", note, frame, columns)
 
@@ -132,8 +132,8 @@ def side_by_side_layout(frame: pl.DataFrame) -> Table:
     for name in names:
         columns += _columns(name, unit, size)
     note = (
-        "Means over the trials that succeeded in every folder, times as medians; in brackets the change "
-        "against ALL in the same folder. ▲ the device was shared with other trials."
+        f"Means over the trials that succeeded in every folder; times are medians. In parentheses: the change "
+        f"against {BASELINE} in the same folder. ▲ the device was shared with other trials."
     )
     return Table("side_by_side", "Folders side by side", note, frame, tuple(columns))
 

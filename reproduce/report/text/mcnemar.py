@@ -1,4 +1,4 @@
-"""Which examples two trials get right: exact tests where they share an evaluation set."""
+"""McNemar's exact tests between trials that share an evaluation set."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SCHEMA = {
 
 
 def prediction_differences(report_data: ReportData, against: str = BASELINE) -> pl.DataFrame | None:
-    """McNemar's exact test of each trial against that of ``against`` with the same model, task and seed.
+    """McNemar's exact test of each trial against ``against``'s trial with the same model, task and seed.
 
     Returns:
-        None without predictions. By model, task and strategy: n (pairs of trials that predicted the same examples), n_examples
-        (over all pairs), only_baseline_right and only_strategy_right (examples that one of the two got
-        right), difference (of the accuracies over these examples), least_p_holm (the smallest p-value,
+        None without predictions. By model, task and strategy: n (pairs of trials that predicted the same
+        examples), n_examples (over all pairs), only_baseline_right and only_strategy_right (examples that
+        only one of the two predicted correctly), difference (of the accuracies over these examples), least_p_holm (the smallest p-value,
         adjusted over the pairs) and n_significant (pairs whose adjusted p-value is below 0.05).
     """
     pairs = _pairs(report_data, against)
@@ -54,7 +54,7 @@ def prediction_differences(report_data: ReportData, against: str = BASELINE) -> 
 
 
 def _pairs(report_data: ReportData, against: str) -> pl.DataFrame | None:
-    """Pairs of trials over the same examples, with the numbers of those on which they disagree."""
+    """Pairs of trials with the same examples, and the numbers of examples on which they disagree."""
     keys = [*EXPERIMENT, "strategy", "seed"]
     cells = successful(report_data.trials).select(
         "run_id", *keys, "n_validation", pl.struct(*EXPERIMENT, "seed").rank("dense").alias("cell")
@@ -65,7 +65,7 @@ def _pairs(report_data: ReportData, against: str) -> pl.DataFrame | None:
     def disagreements(predictions: pl.LazyFrame) -> pl.LazyFrame:
         right = predictions.select(
             "run_id",
-            # A fixed width in place of text: joins over millions of examples stay small.
+            # A hash of fixed width keeps joins over millions of examples small.
             example=pl.col("example_id").hash(),
             right=pl.col("label") == pl.col("prediction"),
         ).join(cells.lazy().select("run_id", "cell", is_reference), on="run_id")
@@ -98,8 +98,8 @@ def agreement_layout(frame: pl.DataFrame) -> Table:
     columns = (
         *map(word, ("model", "task", "strategy")),
         count("examples", "n_examples"),
-        count(f"only {BASELINE} right", "only_baseline_right"),
-        count("only the strategy right", "only_strategy_right"),
+        count(f"only {BASELINE} correct", "only_baseline_right"),
+        count("only the strategy correct", "only_strategy_right"),
         Column(
             "difference, points", lambda row: percent(row["difference"]), value=lambda row: row["difference"]
         ),
@@ -109,7 +109,7 @@ def agreement_layout(frame: pl.DataFrame) -> Table:
     )
     note = (
         f"McNemar's exact test of each trial against {BASELINE}'s with the same model, task and seed, on the "
-        "examples that only one of the two got right; p-values adjusted by Holm over the pairs of a row. "
-        "Examples are counted once for each pair."
+        "examples that only one of the two predicted correctly; p-values are adjusted by Holm's method over the "
+        "pairs of a row. Each pair contributes all its examples to the counts."
     )
     return Table("predictions_compared", "Example by example", note, frame, columns)

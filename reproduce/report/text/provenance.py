@@ -1,4 +1,4 @@
-"""Where the trials come from: distinct values of the rows' provenance, inputs and recipe columns."""
+"""The origin of the trials: distinct values of the provenance, input and recipe columns."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from reproduce.report.formatting import NONE, memory_unit, number, plural
 from reproduce.store.columns import ORIGINS
 from reproduce.store.schema import TRIAL_COLUMNS
 
-_MOST = 6  # distinct values that are written out
+_MOST = 6  # distinct values that are listed
 _HASH_DIGITS = 12
 
-# The paper does not say: recipe value -> the question that it answers.
+# What the paper does not specify: recipe field -> the question that its value answers.
 _OPEN = {
-    "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: for BOT and LoRA only",
+    "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: only for the kinds that specify it, such as BOT and LoRA",
     "padding": "Are batches padded to their longest example or to the maximum length?",
-    "precision": "In which precision are the products computed and the weights stored?",
-    "frozen_dtype": "In which type are frozen weights stored? “same” as the trained ones, or the “compute” type",
+    "precision": "In which precision are matrix products computed and weights stored?",
+    "frozen_dtype": "In which type are frozen weights stored: “same” as the trained ones, or the “compute” type?",
     "lora_targets": "Which projections get LoRA adapters?",
     "adam_beta1": "AdamW's first decay rate",
     "adam_beta2": "AdamW's second decay rate",
     "adam_epsilon": "AdamW's epsilon",
     "weight_decay": "Weight decay",
-    "max_grad_norm": "Gradients are clipped to this norm",
-    "warmup_steps": "Warm-up steps before the schedule",
-    "data_seed": "Seed that chooses the training examples, the same for all trials",
+    "max_grad_norm": "Norm to which gradients are clipped",
+    "warmup_steps": "Number of warm-up steps",
+    "data_seed": "Seed of the choice of training examples, shared by all trials",
 }
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One named value; ``values`` has several entries where the trials differ."""
+    """One named value; several ``values`` if the trials differ."""
 
     name: str
     values: tuple[str, ...]
@@ -57,7 +57,7 @@ def origins(trials: pl.DataFrame, command: str | None) -> dict[str, list[Fact]]:
 
 
 def open_questions(trials: pl.DataFrame) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Recipe values that the paper leaves open: name, question, the values used."""
+    """Recipe fields that the paper does not specify: name, question, the values used."""
     if not trials.height:
         return []
     return [
@@ -79,7 +79,7 @@ def _run(trials: pl.DataFrame, command: str | None) -> list[Fact]:
         Fact("seeds", (", ".join(map(str, seeds)),)),
         Fact("first start, UTC", (_moment(started),)),
         Fact("last finish, UTC", (_moment(finished),)),
-        Fact("time in trials", (f"{hours:.2f} h, summed over {plural(trials.height, 'trial')}",)),
+        Fact("total trial time", (f"{hours:.2f} h, summed over {plural(trials.height, 'trial')}",)),
     ]
 
 
@@ -102,11 +102,11 @@ def _inputs(trials: pl.DataFrame) -> list[Fact]:
 
 
 def _distinct(trials: pl.DataFrame, column: str) -> tuple[str, ...]:
-    """The distinct values as text, the most frequent first; without any, why there is none."""
+    """The distinct values as text, the most frequent first; without any value, the reason."""
     if column not in trials.columns:
         return (NONE,)
     series = trials[column]
-    # The most frequent first, in a tie the first met.
+    # Ties keep the order of first occurrence.
     counts = series.drop_nulls().to_frame("value").group_by("value", maintain_order=True).len()
     if not counts.height:
         return (_reason(trials, column),)

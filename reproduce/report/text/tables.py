@@ -1,4 +1,4 @@
-"""How each table is shown: its columns as text, once for HTML and Markdown alike."""
+"""The format of each table: its columns as text, for HTML, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_ROWS = 2000
 
 @dataclass(frozen=True)
 class Column:
-    """One shown column: its header, a row's text, and the row's value to sort by (None: the text)."""
+    """One column: its header, a row's text, and the value that the row is sorted by (None: the text)."""
 
     header: str
     text: Callable[[Row], str]
@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableCell:
-    """What the page writes into one cell."""
+    """One cell of a table; ``sort`` is the text that the page sorts it by."""
 
     text: str
     numeric: bool
@@ -46,16 +46,16 @@ class Table:
 
     @property
     def rows(self) -> list[list[TableCell]]:
-        """At most ``MOST_ROWS``."""
+        """The cells of at most ``MOST_ROWS`` rows."""
         shown = self.frame.head(MOST_ROWS).iter_rows(named=True)
         return [[_cell(column, row) for column in self.columns] for row in shown]
 
     @property
     def whole_note(self) -> str:
-        """The note, and how much of the table is not shown."""
+        """The note, and where the rows that are not shown can be found."""
         if self.frame.height <= MOST_ROWS:
             return self.note
-        rest = f"The first {MOST_ROWS:,} of {self.frame.height:,} rows; all are in tables/{self.name}.csv."
+        rest = f"This shows the first {MOST_ROWS:,} of {self.frame.height:,} rows; tables/{self.name}.csv has all."
         return f"{self.note} {rest}"
 
     def markdown(self) -> str:
@@ -70,7 +70,7 @@ class Table:
 
 
 def escape_markdown(text: str) -> str:
-    """Text in one line, in which neither Markdown's table nor HTML sees marks of its own."""
+    """Text in one line, with the special characters of Markdown tables and HTML escaped."""
     escaped = (
         text.replace("&", "&amp;")
         .replace("<", "&lt;")
@@ -97,9 +97,9 @@ def tasks_layout(frame: pl.DataFrame) -> Table:
         _plain("validation, official and paper", "benchmark_validation", "{:,}".format),
     )
     note = (
-        "Examples of each task: used by the trials, in the splits as loaded, in the benchmark's official "
-        "release, and by the paper's rule (at most 3,200 training examples, the whole validation split; for "
-        "MNLI the matched one). A tiny task is generated and has no official size."
+        "Numbers of examples of each task: used by the trials, in the splits as loaded, in the benchmark's "
+        "official release, and by the paper's rule (at most 3,200 training examples, the whole validation "
+        "split; for MNLI the matched one). Tiny tasks are generated and have no official size."
     )
     return Table("tasks", "Table 1. Tasks", note, frame, columns)
 
@@ -133,16 +133,16 @@ def predictions_layout(frame: pl.DataFrame) -> Table:
         _plain("n", "n", str),
     )
     note = (
-        "What closed forms predict from the model's sizes alone, beside what was measured. The predicted "
-        "time counts floating-point operations, the least that a strategy could take on a device that is "
-        "always busy; memory-bound work, such as the optimiser's, comes on top. ▲ the device was shared."
+        "Closed-form predictions from the model's dimensions, compared with measurements. The predicted time "
+        "counts floating-point operations, a lower bound on a fully utilised device; memory-bound work, such "
+        "as the optimiser's, adds to it. ▲ the device was shared."
     )
     return Table("predictions", "Predicted and measured", note, frame, columns)
 
 
 def accuracy_layout(frame: pl.DataFrame) -> Table:
     tasks = [name.removesuffix(" mean") for name in frame.columns if name.endswith(" mean")]
-    note = "Validation accuracy in percent: mean ± sample standard deviation over seeds, n in brackets."
+    note = "Validation accuracy in percent: mean ± sample standard deviation over seeds, n in parentheses."
     return Table(
         "accuracy", "Accuracy", note, frame, (_word("model"), _word("strategy"), *map(_accuracy, tasks))
     )
@@ -187,12 +187,10 @@ def efficiency_layout(frame: pl.DataFrame) -> Table:
         ),
     )
     note = (
-        "Medians over seeds; “against ALL” is the change of the medians in the same model and task. "
-        "Training memory is "
-        "the peak above the static model; an adaptive strategy's is taken after its switch, and its probe "
-        "phase, "
-        "which trains every layer, stands apart. Backward depth: layers that the backward pass crosses. "
-        "▲ the device was shared with other trials."
+        "Medians over seeds; “against ALL” is the change relative to ALL's median for the same model and task. "
+        "Training memory is the peak above the static model; for adaptive strategies it is measured after the "
+        "switch, and the probe phase, which trains every layer, is listed separately. Backward depth: number "
+        "of layers that the backward pass crosses. ▲ the device was shared with other trials."
     )
     return Table("efficiency", "Memory and speed", note, frame, columns)
 
@@ -211,10 +209,9 @@ def ranking_layout(frame: pl.DataFrame) -> Table:
         _plain("n experiments", "n", str),
     )
     note = (
-        "In each experiment (model × task) the strategies are ranked by mean accuracy: K − 1 points for "
-        "the best of K, 0 "
-        "for the worst, ties share the mean. The score is the mean over the experiments in which a "
-        "strategy was run."
+        "In each experiment (model × task), the strategies are ranked by mean accuracy: the best of K gets "
+        "K − 1 points, the worst 0, and ties share the mean. The score is the mean over the experiments in "
+        "which a strategy was run."
     )
     return Table("ranking", "Ranking score", note, frame, columns)
 
@@ -265,7 +262,7 @@ def problems_layout(frame: pl.DataFrame) -> Table:
         _plain("seed", "seed", str),
         _word("reason"),
     )
-    note = "Trials that were asked for and have no result. None of them counts in any mean."
+    note = "Planned trials without a result. They are excluded from all means."
     return Table("problems", "Failed and missing trials", note, frame, columns)
 
 

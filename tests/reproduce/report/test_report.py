@@ -123,7 +123,7 @@ def test_same_trials_give_the_same_report(whole: Path, folder: Path, tmp_path: P
 
 def test_reader_is_told_of_tiny_models_shared_devices_and_the_proof(whole: Path) -> None:
     for text in (read(whole).text, (whole / "report.md").read_text("utf-8")):
-        assert "not for or against the paper" in text
+        assert "not evidence for or against the paper" in text
         assert "Speed was measured while other trials used the same device" in text
         assert text.count("in 72 of 72 trials") == 4
         assert "reproduce run embedded" in text
@@ -190,7 +190,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
 
 def test_without_all_a_note_says_that_savings_are_unknown(tmp_path: Path) -> None:
     page = report(tmp_path, [trial_row("BOT25"), trial_row("TOP25"), trial_row("ALL", status="oom")])
-    assert "savings against ALL cannot be given" in page.text
+    assert "savings against ALL cannot be computed" in page.text
     (row,) = (row for row in page.rows if len(row) == 12 and row[2] == "BOT25")
     assert (row[5], row[8]) == ("–", "–")
     assert not re.search(r"[−+]\d+\.\d %", page.text)
@@ -220,7 +220,7 @@ def test_only_missing_trials_are_a_report_too(tmp_path: Path) -> None:
 def test_a_broken_freeze_proof_is_named(tmp_path: Path) -> None:
     page = report(tmp_path, [trial_row("ALL"), trial_row("BOT25", frozen_unchanged=False, backward_depth=8)])
     assert "frozen tensors stayed bit-identical: in 1 of 2 trials; not in BOT25" in page.text
-    assert "was the planned one: in 1 of 2 trials" in page.text
+    assert "equalled the planned one: in 1 of 2 trials" in page.text
     assert "The freeze proof fails for 1 trial (BOT25 (tiny-gemma, tiny-rte, seed 42))" in page.text
 
 

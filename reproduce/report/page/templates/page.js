@@ -1,10 +1,10 @@
 "use strict";
-// The page is complete without this script; it adds sorting, filters, dialogs and the theme.
-// Whatever comes from trials becomes text nodes and attributes, never markup.
+// The page works without this script, which adds sorting, filters, dialogs and the theme.
+// Text from trials becomes text nodes and attributes, never markup.
 
-const CHUNK = 100; // rows that one scroll to the end of the trials table adds
-const LARGEST = 1.2; // times its own size: how large a figure is shown on a wide screen
-const LONG = 240; // characters from which a value is folded
+const CHUNK = 100; // rows added when the reader scrolls to the end of the trials table
+const LARGEST = 1.2; // largest size of a figure on a wide screen, relative to its own size
+const LONG = 240; // values with more characters are collapsed
 
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -25,7 +25,7 @@ function svg(tag, attributes, ...children) {
 
 const compareText = (a, b) => a.localeCompare(b, "en", {numeric: true});
 
-/* Theme: the system's, unless the reader chose one. */
+/* Theme: the system's unless the reader selects one. */
 
 function setUpTheme() {
   const button = document.getElementById("theme");
@@ -37,7 +37,7 @@ function setUpTheme() {
   const show = () => button.setAttribute("aria-pressed", isDark());
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* not remembered */ }
+    try { localStorage.setItem("theme", root.dataset.theme); } catch { /* storage is not available */ }
     show();
   });
   system.addEventListener("change", show);
@@ -45,7 +45,7 @@ function setUpTheme() {
   show();
 }
 
-/* Tables: a click on a header sorts `rows` in place, then `redraw` puts them into the page. */
+/* Tables: a click on a header sorts `rows` in place and calls `redraw`. */
 
 function makeSortable(table, rows, redraw) {
   const heads = [...table.tHead.rows[0].cells];
@@ -69,7 +69,7 @@ function makeSortable(table, rows, redraw) {
   });
 }
 
-/* Filters: selects that the script fills with the values that occur. */
+/* Filters: the script fills the selects with the values that occur. */
 
 function fillSelect(select, values) {
   for (const value of [...new Set(values)].sort(compareText)) select.append(el("option", {value}, value));
@@ -96,10 +96,10 @@ function setUpFigures(dialog) {
   const names = ["model", "task"];
   const subjects = name => drawings.flatMap(({panels}) => panels.map(panel => panel[name])).filter(Boolean);
   for (const name of names) fillSelect(form.elements[name], subjects(name));
-  const wanted = panel => names.every(name => ["", panel[name]].includes(form.elements[name].value) || !panel[name]);
+  const isShown = panel => names.every(name => ["", panel[name]].includes(form.elements[name].value) || !panel[name]);
   const apply = () => {
     figures.forEach((figure, i) => {
-      const shown = drawings[i].panels.filter(wanted);
+      const shown = drawings[i].panels.filter(isShown);
       figure.hidden = drawings[i].panels.length > 0 && !shown.length;
       if (shown.length) arrange(drawings[i], shown);
     });
@@ -113,7 +113,7 @@ function setUpFigures(dialog) {
   apply();
 }
 
-/* A figure's panels, from the ids that its drawing gives them; where a panel lies is its background's box. */
+/* A figure's panels, identified by ids in its SVG; a panel's position is that of its background. */
 
 function readPanels(drawing) {
   const panels = new Map();
@@ -134,7 +134,7 @@ function readPanels(drawing) {
   return {panels: [...panels.values()], drawing, size: [box.width, box.height], foot: drawing.querySelector("g[id$='-legend']")};
 }
 
-// The wanted panels move up into the places of those that are hidden; the drawing gets as much shorter.
+// The shown panels move up into the positions of the hidden ones, and the drawing gets shorter.
 function arrange({panels, drawing, size: [width, height], foot}, shown) {
   const unique = values => [...new Set(values)].sort((a, b) => a - b);
   const [lefts, tops] = [unique(panels.map(panel => panel.x)), unique(panels.map(panel => panel.y))];
@@ -152,7 +152,7 @@ function arrange({panels, drawing, size: [width, height], foot}, shown) {
   });
   const less = all ? 0 : Math.max(...bottoms) - end;
   if (foot) move(foot, 0, -less);
-  // As wide as the panels, the title and the legend need.
+  // The width is what the panels, the title and the legend need.
   const right = node => node.getBBox().x + node.getBBox().width + (node.transform.baseVal[0]?.matrix.e ?? 0);
   const parts = [...drawing.querySelector("g").children].slice(1).filter(node => node.style.display !== "none");
   const wide = all ? width : Math.min(width, Math.max(...parts.map(right)) + 8);
@@ -160,7 +160,7 @@ function arrange({panels, drawing, size: [width, height], foot}, shown) {
   drawing.style.maxWidth = `${LARGEST * wide}pt`;
 }
 
-/* One dialog for everything that opens; closing gives the focus back. */
+/* One dialog for figures and trials; closing it returns the focus to its opener. */
 
 function makeDialog() {
   const title = el("h2", {id: "dialog-title"});
@@ -195,7 +195,7 @@ function enlarge(dialog, title, sheet, opener) {
   dialog.open("wide", opener, () => { sheet.append(drawing); sheet.style.minHeight = ""; });
 }
 
-/* All trials: search, filters, rows added as the reader scrolls, one trial in a dialog. */
+/* All trials: search, filters, rows added on scrolling, one trial in a dialog. */
 
 function setUpTrials(dialog) {
   const table = document.querySelector("table[data-trials]");
@@ -210,13 +210,13 @@ function setUpTrials(dialog) {
   const places = Object.fromEntries(["model", "task", "strategy", "status"].map(name => [name, heads.indexOf(name)]));
   let strategies = null, matching = rows, drawn = 0;
 
-  const family = name => name.replace(/\d+(\.\d+)?$/, "");
+  const kind = name => name.replace(/\d+(\.\d+)?$/, "");
   const matches = row => {
     const text = texts.get(row), strategy = text[places.strategy];
     const words = form.elements.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     return words.every(word => haystacks.get(row).includes(word))
       && Object.entries(places).every(([name, i]) => [text[i], ""].includes(form.elements[name].value))
-      && (!strategies?.length || strategies.includes(strategy) || strategies.includes(family(strategy)));
+      && (!strategies?.length || strategies.includes(strategy) || strategies.includes(kind(strategy)));
   };
   const drawMore = (count = CHUNK) => {
     table.tBodies[0].append(...matching.slice(drawn, drawn + count));
@@ -272,7 +272,7 @@ function openTrials(dialog, table, rows, list, summary) {
     const cells = summary(row);
     const record = find(idOf(row));
     const name = cells.slice(0, 4).map(([, text]) => text).join(" · ");
-    dialog.fill(name, ...(record ? trialParts(cells, record) : ["No details of this trial are in this page."]));
+    dialog.fill(name, ...(record ? trialParts(cells, record) : ["This page does not contain the details of this trial."]));
   };
   const open = (row, opener) => {
     let current = row;
@@ -345,7 +345,7 @@ function trialParts(summary, record) {
   parts.push(el("div", {class: "drawings"},
     el("section", {}, el("h3", {}, "Training loss"), ...lossParts(get)),
     el("section", {}, el("h3", {}, "Layers"), ...layerParts(get))));
-  parts.push(el("h3", {}, "The whole row"), el("p", {class: "soft"}, "As in the Parquet file: seconds, bytes, fractions of 1; layers count from 0 here."));
+  parts.push(el("h3", {}, "Complete row"), el("p", {class: "soft"}, "Values as in the Parquet file: seconds, bytes, fractions of 1; layers are counted from 0."));
   parts.push(el("div", {class: "facts"}, ...[...groups].map(([group, entries]) => el("section", {}, el("h4", {}, group), pairs(entries)))));
   return parts;
 }
@@ -364,7 +364,7 @@ function lossParts(get) {
   if (loss === undefined) return [el("p", {class: "soft"}, "This page was made without the training steps.")];
   if (isMissing(loss)) return [el("p", {class: "soft"}, shownValue("", loss)[0])];
   const known = loss.filter(value => value !== null);
-  if (!known.length) return [el("p", {class: "soft"}, "No training step has a loss that is a number.")];
+  if (!known.length) return [el("p", {class: "soft"}, "No training step has a finite loss.")];
   const [w, h, left, right, top, bottom] = [440, 180, 46, 14, 12, 24];
   const [low, high] = [Math.min(...known), Math.max(...known)];
   const [first, last] = [1, steps[steps.length - 1]];
@@ -396,7 +396,7 @@ function lossParts(get) {
   drawing.append(svg("path", {class: "curve", d: path}));
   const gaps = loss.length - known.length;
   const note = (width > 1 ? `Each point is the mean of the ${width} steps up to it.` : "One point for each step.")
-    + (gaps ? ` ${gaps} of ${loss.length} points have a loss that is no number.` : "");
+    + (gaps ? ` ${gaps} of ${loss.length} points have a loss that is not finite.` : "");
   return [drawing, el("p", {class: "soft"}, note)];
 }
 

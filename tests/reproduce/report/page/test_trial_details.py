@@ -54,7 +54,7 @@ def test_a_damaged_file_of_steps_does_not_stop_the_page(tmp_path: Path) -> None:
     steps.write_bytes(b"PAR1 neither cut nor whole PAR1")
     data = trial_records(collected.trials, collected.steps)
     (cells,) = (entry["cells"] for entry in data["columns"] if entry["name"] == "loss")
-    assert cells == [{"why": "the files of the training steps could not all be read"}]
+    assert cells == [{"why": "a file of training steps could not be read"}]
 
 
 def test_too_many_trials_have_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,5 +65,5 @@ def test_too_many_trials_have_no_details(monkeypatch: pytest.MonkeyPatch) -> Non
     parts: dict[str, Any] = {field.name: [] for field in fields(Content)}
     parts |= {"headline": "", "origins": {}, "tables": [trials_layout(table_trials(trials))]}
     text = render_page(Content(**parts), records)
-    assert "With 2 trials, this page holds no details of each" in text
+    assert "With 2 trials, this page does not contain the details of each" in text
     assert text.count("</script>") == 1
