@@ -245,7 +245,7 @@ class Strategy:
 
     @property
     def ratio(self) -> Fraction:
-        """The share of layers to freeze; 33 means one third exactly (README, "What the paper leaves open")."""
+        """The share of layers to freeze; 33 means one third exactly (docs/decisions.md)."""
         return Fraction(1, 3) if self.percent == "33" else Fraction(self.percent or 0) / 100
 
     @property
