@@ -42,12 +42,13 @@ OTHER_OPTIONS = {"--profile", "--editable"}
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page, first line, language, marker (name and value) and text."""
+    """A fenced block: its page, first line, language, marker (name and value), visible title and text."""
 
     page: str
     line: int
     language: str
     marker: tuple[str, str] | None
+    title: str | None
     text: str
 
     def __str__(self) -> str:
@@ -56,7 +57,10 @@ class Block:
 
 @functools.cache
 def blocks() -> tuple[Block, ...]:
-    fence = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
+    fence = re.compile(
+        r'^(?P<indent> *)```(?P<language>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^(?P=indent)```$',
+        re.M | re.S,
+    )
     collected = []
     for page in PAGES:
         text = page.read_text("utf-8")
@@ -69,6 +73,7 @@ def blocks() -> tuple[Block, ...]:
                     text[: match.start()].count("\n") + 1,
                     match["language"],
                     (marker[1], marker[2] or "") if marker else None,
+                    match["title"],
                     textwrap.dedent(match["text"]) if match["language"] != "diff" else _dedented(match),
                 )
             )
@@ -139,6 +144,7 @@ def test_every_block_runs_or_states_what_it_needs(block: Block) -> None:
         assert value == "trainer"
     elif name in APPLIED:
         assert block.page == "extending.md"
+        assert block.title == ("pyproject.toml" if name == "package" else value)
     else:
         assert name == "run", f"{block}: unknown marker {name}"
         assert block.language in ("bash", "python", "toml")
