@@ -14,7 +14,7 @@ from lfreeze.errors import StrategyError
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeOptions:
-    """Settings that a strategy's name does not determine (README, "What the paper leaves open").
+    """Settings that a strategy's name does not determine (docs/decisions.md).
 
     Attributes:
         freeze_embeddings: ``"auto"`` (BOT and LoRA freeze them, the others do not), ``"yes"`` or ``"no"``.

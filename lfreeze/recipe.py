@@ -1,7 +1,7 @@
 """How a model is fine-tuned: every value that training depends on, in one frozen dataclass.
 
 The paper's own values (§4.3) have no default here: they are set in ``search_spaces/paper.toml``.
-Fields with a default are decisions that the paper leaves open (README, "What the paper leaves open").
+Fields with a default are decisions that the paper leaves open (docs/decisions.md).
 """
 
 import dataclasses

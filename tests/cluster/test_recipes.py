@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "reproduce" / "cluster"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
-README = (ROOT / "README.md").read_text()
+PAGES = "\n".join(
+    path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+)
 RAY_OPTIONS = {option for parameter in ray_start.params for option in parameter.opts}
 DASHBOARD = CLUSTER / "monitoring" / "grafana" / "dashboards" / "lfreeze.json"
 
@@ -117,8 +119,8 @@ def test_every_option_of_ray_start_exists() -> None:
 
 
 def commands() -> list[str]:
-    """Every `reproduce` command in the recipes and the README."""
-    texts = [path.read_text() for path in CLUSTER.glob("*.yaml")] + [README]
+    """Every `reproduce` command in the recipes and the documentation."""
+    texts = [path.read_text() for path in CLUSTER.glob("*.yaml")] + [PAGES]
     return [
         match.strip('"`')
         for text in texts
@@ -145,8 +147,8 @@ def test_the_job_fills_the_empty_caches_of_its_pods_first() -> None:
     assert run.startswith("reproduce run paper --address auto ")
 
 
-def test_every_recipe_runs_the_image_that_the_readme_builds() -> None:
-    assert "docker build -t lfreeze " in README
+def test_every_recipe_runs_the_image_that_the_documentation_builds() -> None:
+    assert "docker build -t lfreeze " in PAGES
     services = compose()["services"]
     assert {services[name]["image"] for name in ("head", "worker")} == {"${LFREEZE_IMAGE:-lfreeze}"}
     assert load("ray-cluster.yaml")[0]["docker"]["image"] == "lfreeze"
@@ -154,7 +156,7 @@ def test_every_recipe_runs_the_image_that_the_readme_builds() -> None:
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (container,) = group["template"]["spec"]["containers"]
         assert container["image"] == "lfreeze"
-    for argument in re.findall(r"--build-arg (\w+)=", README + DOCKERFILE):
+    for argument in re.findall(r"--build-arg (\w+)=", PAGES + DOCKERFILE):
         assert f"ARG {argument}" in DOCKERFILE
 
 
@@ -184,7 +186,7 @@ def test_nothing_listens_beyond_loopback_and_every_node_wants_the_token() -> Non
         assert services[name]["environment"]["RAY_AUTH_MODE"] == "token"
         assert services[name]["environment"]["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
     assert "--env=RAY_AUTH_MODE=token" in load("ray-cluster.yaml")[0]["docker"]["run_options"]
-    for published in re.findall(r"(?:-p|--publish) (\S*\d:\S+)", README):
+    for published in re.findall(r"(?:-p|--publish) (\S*\d:\S+)", PAGES):
         assert published.startswith("127.0.0.1:")
 
 

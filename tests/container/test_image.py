@@ -43,7 +43,7 @@ def mounted(tmp_path: Path) -> Path:
 
 
 def podman(mounted: Path | None, *options: str) -> list[str]:
-    """The README's `docker run`, by podman: no network, nothing writable but the mounts and /tmp."""
+    """The documented `docker run`, by podman: no network, nothing writable but the mounts and /tmp."""
     command = ["podman", "--runtime", "runc", "run", "--rm", "--network=none", "--read-only"]
     command += ["--tmpfs", "/tmp:rw,exec,mode=1777", "--cap-drop=all", "--security-opt=no-new-privileges"]
     command += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", f"--user={USER}:{USER}"]
@@ -124,7 +124,7 @@ def test_the_image_says_what_it_is_and_holds_no_checkout(image: str) -> None:
 def test_secrets_stay_out_of_layers_logs_artifacts_and_process_lists(
     image: str, mounted: Path, tmp_path: Path
 ) -> None:
-    """The hub's token by an environment file, as the README says; then looked for wherever it might turn up."""
+    """The hub's token by an environment file, as documented; then looked for wherever it might turn up."""
     (tmp_path / "token.env").write_text(f"HF_TOKEN={SECRET}\n")
     watch = "while sleep 0.2; do cat /proc/[0-9]*/cmdline 2>/dev/null; done > /artifacts/processes.txt & "
     script = (
