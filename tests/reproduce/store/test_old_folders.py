@@ -57,6 +57,8 @@ EARLIER_RUN_IDS = {
     ("tiny-cb", "BOT50"): "53c75059dbe1f619",
     ("tiny-cb", "ADT-L50"): "60efa9e5dd476eff",
 }
+# The refusal of a file that a later version wrote.
+NEWER = f"has schema version {SCHEMA_VERSION + 1}; this program reads versions up to {SCHEMA_VERSION}"
 # File, the line that is replaced, and its replacement.
 EDITS = (
     (
@@ -64,12 +66,13 @@ EDITS = (
         "    cpu_threads: int = 1\n",
         "    cpu_threads: int = 1\n"
         "    label_noise: float = dataclasses.field("
-        'default=0.0, metadata={"introduced": 0.0, "since": 3})\n',
+        f'default=0.0, metadata={{"introduced": 0.0, "since": {SCHEMA_VERSION + 1}}})\n',
     ),
     (
         "reproduce/store/trial_row.py",
         "    # by column: why it is null",
-        '    energy_joules: Annotated[float | None, Column("Speed", unit="J", since=3)] = None\n'
+        '    energy_joules: Annotated[float | None, Column("Speed", unit="J", '
+        f"since={SCHEMA_VERSION + 1})] = None\n"
         "    # by column: why it is null",
     ),
     (
@@ -248,14 +251,13 @@ def test_a_folder_is_continued(name: str, code: Path, tmp_path: Path) -> None:
 
 def _is_refused_by_this_program(folder: Path, n_new: int) -> None:
     """Files of a later schema version are named by its number, and never overwritten."""
-    why = f"has schema version {SCHEMA_VERSION + 1}; this program reads versions up to {SCHEMA_VERSION}"
     before = contents(folder)
     status = reproduce("status", folder, expect=1)
-    assert status.count(why) == n_new
+    assert status.count(NEWER) == n_new
     assert "12 done" in status
     arguments = ("--strategies", "ALL", "--seeds", "42,43", "--set", "steps=12", "--artifacts", folder)
     output = reproduce("run", "embedded", *arguments, expect=2)
-    assert why in output
+    assert NEWER in output
     assert contents(folder) == before
 
 
@@ -265,7 +267,7 @@ def test_a_newer_file_is_never_run_again(tmp_path: Path) -> None:
     path = folder / "trials" / relative_path(**vars(spec.factors), run_id=spec.run_id)
     newer = pl.lit(SCHEMA_VERSION + 1, pl.Int32).alias("schema_version")
     pl.read_parquet(path, hive_partitioning=False).with_columns(newer).write_parquet(path)
-    with pytest.raises(ArtifactError, match=r"has schema version 3; this program reads versions up to 2$"):
+    with pytest.raises(ArtifactError, match=f"{NEWER}$"):
         read_folder(folder).has_result(spec)
 
 

@@ -21,7 +21,7 @@ from reproduce.store.parquet import (
     scan_table,
     write_trial,
 )
-from reproduce.store.trial_row import TrialRow
+from reproduce.store.trial_row import SCHEMA_VERSION, TrialRow
 from tests.reproduce.report import synthetic
 
 
@@ -116,7 +116,7 @@ def _other_version(path: Path) -> None:
         (_truncate, "cut short"),
         (lambda path: path.write_bytes(b""), "cut short"),
         (lambda path: path.write_bytes(b"PAR1 nonsense PAR1"), ""),
-        (_other_version, "has schema version 99; this program reads versions up to 2"),
+        (_other_version, f"has schema version 99; this program reads versions up to {SCHEMA_VERSION}"),
     ],
 )
 def test_a_damaged_file_is_named_and_the_others_read(tmp_path: Path, damage: Any, reason: str) -> None:
