@@ -110,9 +110,9 @@ def _archived(task: Task, data_dir: Path) -> list[tuple[str, Path]]:
 
 def _hosted(task: Task) -> tuple[str, tuple[dict[str, Path], dict[str, Path]]]:
     """The hub's commit, and the Parquet files of each split, by their names in the repository."""
-    assert task.hosted is not None
     source = task.hosted
-
+    if source is None:
+        raise TaskError(f"task {task.name} is not on the hub: give the folder of its files with --data-dir")
     choose, complete = _chooser(source)
     first: hub.HubError | None = None
     for revision in (source.revision, _CONVERTED):
@@ -136,9 +136,13 @@ def _hosted(task: Task) -> tuple[str, tuple[dict[str, Path], dict[str, Path]]]:
 
 
 def task_availability(task: Task) -> hub.Availability:
-    """Whether ``load_task`` would succeed on the hub; generated tasks count as cached."""
-    if task.hosted is None:
+    """Whether ``load_task`` would succeed without ``data_dir``; generated tasks count as cached."""
+    if task.tiny:
         return hub.Availability(cached=True)
+    if task.hosted is None:
+        return hub.Availability(
+            cached=False, problem="not on the hub: give the folder of its files with --data-dir"
+        )
     return hub.check_availability(
         task.hosted.repo_id, task.hosted.revision, *_chooser(task.hosted), kind="dataset"
     )

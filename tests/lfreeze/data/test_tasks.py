@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfreeze import hub
-from lfreeze.data.loading import load_task
+from lfreeze.data.loading import load_task, task_availability
 from lfreeze.data.tasks import TASKS, TaskError
 
 
@@ -234,3 +235,11 @@ def test_official_row_counts(real_data: Path) -> None:
     # Of the official 250 training examples the files there hold 64.
     assert (len(cb.train), len(cb.validation)) == (64, 56)
     assert any('"' in e.first for e in rte.train)
+
+
+def test_a_task_that_is_only_in_files_asks_for_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "rte", replace(TASKS["rte"], hosted=None))
+    with pytest.raises(TaskError, match="task rte is not on the hub: .* --data-dir"):
+        load_task("rte", 4, 0)
+    assert "--data-dir" in task_availability(TASKS["rte"]).problem
+    assert task_availability(TASKS["tiny-rte"]).cached

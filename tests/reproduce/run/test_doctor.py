@@ -14,6 +14,12 @@ from reproduce.run.doctor import examine
 from reproduce.store.provenance import driver_version
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide enough that no path is folded inside a word, however long the temporary folder's name is."""
+    monkeypatch.setenv("COLUMNS", "500")
+
+
 def examined(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
     status = examine(*arguments)
     return status, " ".join(capsys.readouterr().out.split())
