@@ -239,7 +239,7 @@ def test_official_row_counts(real_data: Path) -> None:
 
 def test_a_task_that_is_only_in_files_asks_for_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "rte", replace(TASKS["rte"], hosted=None))
-    with pytest.raises(TaskError, match="task rte is not on the hub: .* --data-dir"):
+    with pytest.raises(TaskError, match=r"task rte is not on the hub: .* --data-dir"):
         load_task("rte", 4, 0)
     assert "--data-dir" in task_availability(TASKS["rte"]).problem
     assert task_availability(TASKS["tiny-rte"]).cached
