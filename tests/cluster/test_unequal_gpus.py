@@ -153,7 +153,7 @@ def test_trials_that_fit_on_no_node_left_wait_for_one(network: Network, home: Pa
     with log.open("w") as told:
         driver = start(sweep(network, home / "large", "9,10,11,12"), home / "large", 3, told)
     network.workers[0].kill()
-    network.wait(lambda: "no node is left that could run the next trial" in log.read_text(), 150)
+    network.wait(lambda: "no node can run the next trial" in log.read_text(), 150)
     start_worker(network, 0, LARGE_GPU, tools)
     assert driver.wait(280) == 0, log.read_text()
     check(home / "large", 16)
