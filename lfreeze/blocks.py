@@ -1,18 +1,27 @@
 """The roles of a model's parts: embeddings, transformer layers in order, final norm, head.
 
-Roles are derived from structure (module types, shapes, containment), never from names: a substring
-such as ``layers.1`` would match ``layers.10`` as well.
+Roles are derived from what the layers depend on in one forward pass (``lfreeze.dry_run``), and from
+structure where a model does not run; never from names: a substring such as ``layers.1`` would match
+``layers.10`` as well.
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parallel import DistributedDataParallel
 
+from lfreeze.dry_run import Observation, observe
 from lfreeze.errors import StrategyError
+from lfreeze.stacks import Layers, layer_stacks
 
-# A second stack with at least this share of the first one's parameters makes "the layers" ambiguous.
-_RIVAL_SHARE = 0.2
+Parameters = tuple[nn.Parameter, ...]
 
 
 @dataclass(frozen=True)
@@ -20,103 +29,243 @@ class Parts:
     """A model's parameters by role; every parameter has exactly one role.
 
     Attributes:
-        layers: the transformer layers in forward order.
-        embeddings: parameters of everything before the first layer.
-        norm: parameters of the norms outside the layers and the embeddings.
+        layers: the transformer layers in the order in which they run.
+        between: by layer, the parameters of what runs after it and before the next one.
+        embeddings: parameters of everything that the first layer's input depends on, and of what the
+            layers read from elsewhere.
+        norm: parameters of the norms after the layers.
         head: all other parameters, such as a classifier or a pooler.
+        others: parameters of the parts that have other stacks of layers, where one stack was chosen.
+        first_layers: for parameters outside the layers, by id, the first layer that depends on them.
+        unobserved: why the model did not run, so that the roles come from structure alone.
+        ambiguous: whether structure leaves open what a part of the base model is.
     """
 
-    layers: tuple[nn.Module, ...]
-    embeddings: tuple[nn.Parameter, ...]
-    norm: tuple[nn.Parameter, ...]
-    head: tuple[nn.Parameter, ...]
+    layers: Layers
+    between: tuple[Parameters, ...]
+    embeddings: Parameters
+    norm: Parameters
+    head: Parameters
+    others: Parameters
+    first_layers: Mapping[int, int]
+    unobserved: str | None
+    ambiguous: bool
+
+    def layer_parameters(self, index: int) -> Parameters:
+        """The parameters that are frozen with a layer."""
+        return (*self.layers[index].parameters(), *self.between[index])
+
+    def trains(self, index: int) -> bool:
+        """Whether any parameter of a layer trains."""
+        return any(p.requires_grad for p in self.layer_parameters(index))
+
+    def backward_depth(self) -> int:
+        """Layers that the backward pass crosses under the ``requires_grad`` flags, counted from the output."""
+        count = len(self.layers)
+        outside = (*self.embeddings, *self.norm, *self.head, *self.others)
+        first = [index for index in range(count) if self.trains(index)]
+        first += [self.first_layers.get(id(p), count) for p in outside if p.requires_grad]
+        return count - min(first, default=count)
 
 
-def model_parts(model: nn.Module) -> Parts:
+def model_parts(model: nn.Module, stack: str | None = None) -> Parts:
     """Determine the roles of a transformer's parts.
 
+    Args:
+        stack: the path of the stack of layers in a model that has several.
+
     Raises:
-        StrategyError: the model has no stack of layers, more than one, or no embeddings.
+        StrategyError: the model has no stack of layers, or several of which none is chosen; its layers
+            share parameters or run more than once; or it has no embeddings that structure alone shows
+            and does not run.
     """
-    stack = _layer_stack(model)
-    base = getattr(model, "base_model", model)
-    in_layers = {id(p) for p in stack.parameters()}
-    in_base = {id(p) for p in base.parameters()}
-    embeddings: list[nn.Parameter] = []
-    norm: list[nn.Parameter] = []
-    head: list[nn.Parameter] = []
-    widths = {m.embedding_dim for m in model.modules() if isinstance(m, nn.Embedding)}
-    hidden = _hidden_size(stack)
-    seen = set(in_layers)
-    for branch in _branches(model, stack):
-        parameters = [p for p in branch.parameters() if id(p) not in seen]
-        seen |= {id(p) for p in parameters}
-        inside = all(id(p) in in_base for p in parameters)
-        if _embeds(branch) or (inside and _widens(branch, widths - {hidden}, hidden)):
-            embeddings += parameters
-        elif inside and all(p.dim() == 1 for p in parameters):
-            norm += parameters
-        else:
-            head += parameters
-    if not embeddings:
-        raise StrategyError(f"{type(model).__name__} has no embeddings in front of its layers")
-    return Parts(tuple(stack), tuple(embeddings), tuple(norm), tuple(head))
+    layers, rivals = _choose_stack(model, stack)
+    known = _known.get(model)
+    if known is None or not known.is_of(model, layers):
+        known = _known[model] = _Known(model, layers)
+    observation = known.observation
+    if observation.error is None:
+        _require_one_call_each(model, layers, observation.calls)
+        layers = tuple(layers[i] for i in observation.calls)
+    return _assign(model, layers, {layer for rival in rivals for layer in rival}, observation)
 
 
-def _layer_stack(model: nn.Module) -> nn.ModuleList:
-    """The ModuleList that is the transformer's stack of layers."""
-    stacks = sorted(_outermost_lists(model), key=_size, reverse=True)
+def _choose_stack(model: nn.Module, stack: str | None) -> tuple[Layers, list[Layers]]:
+    """The stack of layers, and the other ones."""
+    name, stacks = type(model).__name__, layer_stacks(model)
     if not stacks:
         raise StrategyError(
-            f"{type(model).__name__} has no recognisable transformer layers (no torch.nn.ModuleList of modules)"
+            f"{name} has no recognisable transformer layers (no torch.nn.ModuleList of modules)"
         )
-    if len(stacks) > 1 and _size(stacks[1]) >= _RIVAL_SHARE * _size(stacks[0]):
+    listed = ", ".join(f"{path} ({len(layers)})" for path, layers in stacks.items())
+    if stack is not None and stack not in stacks:
+        raise StrategyError(f"stack = {stack!r} is not a stack of layers of {name}, which has {listed}")
+    if stack is None and len(stacks) > 1:
         raise StrategyError(
-            f"{type(model).__name__} has more than one stack of layers ({len(stacks[0])} and {len(stacks[1])}); "
-            "encoder-decoder and multi-tower models are not supported"
+            f"{name} has more than one stack of layers, {listed}: choose one with stack=..., "
+            "and whether the parts with the other stacks train with others='freeze' or 'train'"
         )
-    return stacks[0]
+    layers = stacks.pop(stack or next(iter(stacks)))
+    parameters = [id(p) for layer in layers for p in set(layer.parameters())]
+    if len(parameters) != len(set(parameters)):
+        raise StrategyError(f"the layers of {name} share parameters, so that none can be frozen alone")
+    return layers, list(stacks.values())
 
 
-def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
-    for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            if len(child) > 0 and all(_size(layer) > 0 for layer in child):
-                yield child
+def _require_one_call_each(model: nn.Module, layers: Layers, calls: Sequence[int]) -> None:
+    count = len(layers)
+    if sorted(calls) != list(range(count)):
+        raise StrategyError(
+            f"{type(model).__name__} runs its {count} {'layer' if count == 1 else 'layers'} {len(calls)} times in "
+            "one forward pass; layers can be frozen if each runs once"
+        )
+
+
+def observe_example(model: nn.Module, stack: str | None, example: Mapping[str, Any]) -> None:
+    """Observe a model's forward pass on a user's batch, for all later calls of ``model_parts``.
+
+    Args:
+        example: the keyword arguments of its forward method.
+
+    Raises:
+        StrategyError: the model does not run on it.
+    """
+    layers, _ = _choose_stack(model, stack)
+    known = _known[model] = _Known(model, layers, example)
+    if known.observation.error is not None:
+        raise StrategyError(f"{type(model).__name__} does not run on the example ({known.observation.error})")
+
+
+class _Known:
+    """What was observed of a model, as long as it has the same layers and parameters outside them."""
+
+    def __init__(self, model: nn.Module, layers: Layers, example: Mapping[str, Any] | None = None):
+        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        self.observation = observe(inner, layers, example)
+        self._layers = [weakref.ref(layer) for layer in layers]
+        self._outside = {id(p): weakref.ref(p) for p in _outside(model, layers)}
+
+    def is_of(self, model: nn.Module, layers: Layers) -> bool:
+        return [ref() for ref in self._layers] == list(layers) and all(
+            id(p) in self._outside and self._outside[id(p)]() is p for p in _outside(model, layers)
+        )
+
+
+_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def _outside(model: nn.Module, layers: Layers) -> list[nn.Parameter]:
+    inside = {id(p) for layer in layers for p in layer.parameters()}
+    return [p for p in model.parameters() if id(p) not in inside]
+
+
+def _assign(model: nn.Module, layers: Layers, rivals: set[nn.Module], observation: Observation) -> Parts:
+    before, inside = observation.before, observation.inside
+    between: list[list[nn.Parameter]] = [[] for _ in layers]
+    roles: dict[str, list[nn.Parameter]] = {"embeddings": [], "norm": [], "head": [], "others": []}
+    structure = _Structure(model, layers)
+    seen = {id(p) for layer in layers for p in layer.parameters()}
+    in_rivals = {id(p) for p in _rival_parameters(model, layers, rivals)}
+    # What feeds the layers belongs to the embeddings, even if a part with another stack shares it.
+    for branch in sorted(_branches(model, set(layers)), key=lambda branch: _has_any(branch, rivals)):
+        parameters = [p for p in branch.parameters() if id(p) not in seen]
+        seen |= {id(p) for p in parameters}
+        if _has_any(branch, rivals):
+            roles["others"] += parameters
+            continue
+        rest = []
+        for parameter in parameters:
+            if id(parameter) in inside or before.get(id(parameter)) == 0:
+                roles["embeddings"].append(parameter)
+            elif id(parameter) in before:
+                between[before[id(parameter)] - 1].append(parameter)
+            elif id(parameter) in in_rivals:
+                roles["others"].append(parameter)
+            else:
+                rest.append(parameter)
+        if observation.error is not None:
+            feeds = structure.feeds_layers(branch)
+        elif any(id(p) in observation.after for p in rest):
+            feeds = False
         else:
-            yield from _outermost_lists(child)
+            feeds = len(rest) < len(parameters) or structure.precedes_layers(rest)
+        roles["embeddings" if feeds else structure.role_behind_layers(rest)] += rest
+    first_layers = {**before, **inside}
+    if observation.error is not None:
+        first_layers = {id(p): 0 for p in (*roles["embeddings"], *roles["others"])}
+        if not roles["embeddings"]:
+            raise StrategyError(
+                f"{type(model).__name__} has no embeddings in front of its layers, and it does not run on a "
+                f"made-up input ({observation.error}): pass the arguments of its forward method as example={{...}}"
+            )
+    return Parts(
+        layers=layers,
+        between=tuple(map(tuple, between)),
+        first_layers=first_layers,
+        unobserved=observation.error,
+        ambiguous=observation.error is not None and structure.is_ambiguous((*roles["norm"], *roles["head"])),
+        **{role: tuple(parameters) for role, parameters in roles.items()},
+    )
 
 
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _rival_parameters(model: nn.Module, layers: Layers, rivals: set[nn.Module]) -> Iterator[nn.Parameter]:
+    for branch in _branches(model, set(layers)):
+        if _has_any(branch, rivals):
+            yield from branch.parameters()
 
 
-def _branches(module: nn.Module, stack: nn.ModuleList) -> Iterator[nn.Module]:
-    """The largest modules that have parameters and do not contain the layers."""
+def _has_any(branch: nn.Module, layers: set[nn.Module]) -> bool:
+    return any(module in layers for module in branch.modules())
+
+
+def _branches(module: nn.Module, layers: set[nn.Module]) -> Iterator[nn.Module]:
+    """The largest modules that have parameters and contain no layer."""
     if any(True for _ in module.parameters(recurse=False)):
         holder = nn.Module()
         for name, parameter in module.named_parameters(recurse=False):
             holder.register_parameter(name, parameter)
         yield holder
     for child in module.children():
-        if child is stack:
+        if child in layers:
             continue
-        if any(m is stack for m in child.modules()):
-            yield from _branches(child, stack)
-        elif _size(child):
+        if _has_any(child, layers):
+            yield from _branches(child, layers)
+        elif any(True for _ in child.parameters()):
             yield child
 
 
-def _embeds(branch: nn.Module) -> bool:
-    return any(isinstance(m, nn.Embedding) for m in branch.modules())
+class _Structure:
+    """What a model's structure tells of parts that its forward pass does not show."""
 
+    def __init__(self, model: nn.Module, layers: Layers):
+        self._order = {id(p): place for place, p in enumerate(model.parameters())}
+        self._base = {id(p) for p in getattr(model, "base_model", model).parameters()}
+        self._first = min(self._order[id(p)] for layer in layers for p in layer.parameters())
+        # The first vector of a layer is a norm's weight.
+        self._hidden = next((p.numel() for layer in layers for p in layer.parameters() if p.dim() == 1), 0)
+        self._widths = {m.embedding_dim for m in model.modules() if isinstance(m, nn.Embedding)}
 
-def _hidden_size(stack: nn.ModuleList) -> int:
-    """The width of the residual stream: the size of the layers' first vector, a norm's weight."""
-    return next((p.numel() for p in stack.parameters() if p.dim() == 1), 0)
+    def precedes_layers(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether unused parameters of the base model are registered in front of its layers."""
+        return all(id(p) in self._base and self._order[id(p)] < self._first for p in parameters)
 
+    def role_behind_layers(self, parameters: list[nn.Parameter]) -> str:
+        vectors = all(id(p) in self._base and p.dim() == 1 for p in parameters)
+        return "norm" if vectors else "head"
 
-def _widens(branch: nn.Module, widths: set[int], hidden: int) -> bool:
-    """Whether a branch maps embeddings of another width to the hidden size, as OPT-350m does."""
-    linears = [m for m in branch.modules() if isinstance(m, nn.Linear)]
-    return len(linears) == 1 and linears[0].in_features in widths and linears[0].out_features == hidden
+    def is_ambiguous(self, parameters: Parameters) -> bool:
+        """Whether any of these is in the base model in front of its layers, and may feed them."""
+        return any(id(p) in self._base and self._order[id(p)] < self._first for p in parameters)
+
+    def feeds_layers(self, branch: nn.Module) -> bool:
+        """Whether a part embeds, or maps embeddings of another width to the hidden size as in OPT-350m."""
+        modules = list(branch.modules())
+        if any(isinstance(m, nn.Embedding | _ConvNd) for m in modules):
+            return True
+        linears = [m for m in modules if isinstance(m, nn.Linear)]
+        return (
+            len(linears) == 1
+            and all(id(p) in self._base for p in branch.parameters())
+            and linears[0].in_features in self._widths - {self._hidden}
+            and linears[0].out_features == self._hidden
+        )

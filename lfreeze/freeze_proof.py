@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lfreeze.blocks import model_parts
+from lfreeze.dry_run import tensors_in
 
 # Small enough for the products of a chunk to stay in a processor's cache.
 _CHUNK = 1 << 18
@@ -45,10 +46,13 @@ class FreezeProof:
 
     Call ``begin`` when what trains is set or changes, ``observe_depth`` before a step to observe
     its backward depth, ``after_backward`` before each optimiser step, and ``conclude`` at the end.
+
+    Args:
+        stack: the path of the layers, as in ``FreezeOptions``.
     """
 
-    def __init__(self, model: nn.Module):
-        self._model = model
+    def __init__(self, model: nn.Module, stack: str | None = None):
+        self._model, self._stack = model, stack
         self.begin()
 
     def begin(self) -> None:
@@ -65,7 +69,7 @@ class FreezeProof:
         if self._observed:
             return []
         self._observed = True
-        layers = model_parts(self._model).layers
+        layers = model_parts(self._model, self._stack).layers
         return [layer.register_forward_hook(self._watch(index)) for index, layer in enumerate(layers)]
 
     def after_backward(self) -> None:
@@ -89,9 +93,9 @@ class FreezeProof:
 
     def _watch(self, index: int) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
-            if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-                hidden.register_hook(lambda grad: self._crossed.add(index))
+            for tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda grad: self._crossed.add(index))
 
         return hook
 

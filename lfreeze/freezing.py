@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import nn
 
-from lfreeze.blocks import Parts, model_parts
+from lfreeze.blocks import Parts, model_parts, observe_example
 from lfreeze.errors import StrategyError
 from lfreeze.plan import FreezeOptions, FreezePlan, parse_options
+from lfreeze.quantization import count_parameters, quantised_classes
 from lfreeze.strategy import Strategy
 
 
@@ -35,7 +36,8 @@ def freeze(model: nn.Module, strategy: str | Strategy, **options: object) -> Fre
     Raises:
         StrategyError: the strategy is unknown, does not fit the model, selects its layers during
             training (use ``AdaptiveFreezing``), or needs a package that is not installed; or the model
-            is sharded or has adapters already.
+            is sharded, has adapters already, has quantised weights that the strategy would train, has
+            several stacks of layers of which none is chosen, or does not show what runs before its layers.
     """
     if not isinstance(model, nn.Module):
         raise StrategyError(f"freeze expects a model (torch.nn.Module), not {model!r}")
@@ -56,11 +58,20 @@ def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Fre
     """
     _refuse_sharded(model)
     _refuse_adapters(model)
+    _refuse_quantised(model, strategy)
+    if options.example is not None:
+        observe_example(model, options.stack, options.example)
+    parts = model_parts(model, options.stack)
+    if parts.ambiguous:
+        raise StrategyError(
+            f"{type(model).__name__} does not run on a made-up input ({parts.unobserved}), which would show what "
+            "runs before its layers: pass the arguments of its forward method as example={...}"
+        )
     plan = strategy.implementation.prepare(model, strategy, options)
     if plan is not None:
         return plan
-    n_layers = len(model_parts(model).layers)
-    return set_trainable(model, strategy, strategy.frozen_layers(n_layers, options.seed), options)
+    frozen = strategy.frozen_layers(len(parts.layers), options.seed)
+    return set_trainable(model, strategy, frozen, options)
 
 
 def set_trainable(
@@ -68,34 +79,65 @@ def set_trainable(
 ) -> FreezePlan:
     """Freeze exactly the given layers (counted from 0), and the embeddings if the options say so.
 
-    The final norm and the head always train. Gradients of frozen parameters are dropped.
+    The final norm and the head always train, except for a head that is tied to frozen embeddings.
+    Gradients of frozen parameters are dropped.
     """
-    parts = model_parts(model)
-    frozen = {id(p) for i in frozen_layers for p in parts.layers[i].parameters()}
+    parts = model_parts(model, options.stack)
+    frozen = {id(p) for i in frozen_layers for p in parts.layer_parameters(i)}
     if strategy.implementation.embeddings_frozen(options.freeze_embeddings):
         frozen |= {id(p) for p in parts.embeddings}
+    if options.others == "freeze":
+        frozen |= {id(p) for p in parts.others}
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(id(parameter) not in frozen)
         if id(parameter) in frozen:
             parameter.grad = None
+    for module in model.modules():
+        # Encoders of audio make their input require a gradient, unless this flag is off.
+        if isinstance(getattr(module, "_requires_grad", None), bool):
+            module._requires_grad = any(p.requires_grad for p in module.parameters())
     store_frozen_linears(parts, options)
-    return describe(model, strategy)
+    return describe(model, strategy, options.stack)
 
 
-def describe(model: nn.Module, strategy: Strategy) -> FreezePlan:
-    """The plan that corresponds to a model's ``requires_grad`` flags."""
-    parts = model_parts(model)
-    training = [any(p.requires_grad for p in layer.parameters()) for layer in parts.layers]
-    embeddings_train = any(p.requires_grad for p in parts.embeddings)
+def describe(model: nn.Module, strategy: Strategy, stack: str | None = None) -> FreezePlan:
+    """The plan that corresponds to a model's ``requires_grad`` flags.
+
+    Args:
+        stack: as in ``FreezeOptions``.
+    """
+    parts = model_parts(model, stack)
+    n_layers = len(parts.layers)
+    embeddings = {id(p) for p in parts.embeddings}
     return FreezePlan(
         strategy=strategy.name,
-        n_layers=len(training),
-        frozen_layers=tuple(i for i, trains in enumerate(training) if not trains),
-        embeddings_frozen=not embeddings_train,
+        n_layers=n_layers,
+        frozen_layers=tuple(i for i in range(n_layers) if not parts.trains(i)),
+        embeddings_frozen=not any(p.requires_grad for p in parts.embeddings),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        total_parameters=sum(p.numel() for p in model.parameters()),
-        backward_depth=_backward_depth(training, embeddings_train),
+        total_parameters=count_parameters(model),
+        backward_depth=n_layers if _inputs_require_grad(model) else parts.backward_depth(),
+        head_parameters=sum(p.numel() for p in parts.head if p.requires_grad),
+        head_tied=any(id(p) in embeddings for p in _output_head(model)),
+        others_frozen=not any(p.requires_grad for p in parts.others) if parts.others else None,
+    )
+
+
+def _output_head(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The weight of the language model's head, if the model has one."""
+    get = getattr(model, "get_output_embeddings", None)
+    weight = getattr(get() if get is not None else None, "weight", None)
+    if isinstance(weight, nn.Parameter):
+        yield weight
+
+
+def _inputs_require_grad(model: nn.Module) -> bool:
+    """Whether enable_input_require_grads makes the backward pass cross every layer."""
+    return any(
+        getattr(hook, "__name__", "").startswith("make_inputs_require_grad")
+        for module in model.modules()
+        for hook in module._forward_hooks.values()
     )
 
 
@@ -113,12 +155,6 @@ def sync_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         del optimizer.state[parameter]
     fresh = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
     optimizer.param_groups[0]["params"].extend(fresh)
-
-
-def _backward_depth(training: list[bool], embeddings_train: bool) -> int:
-    if embeddings_train:
-        return len(training)
-    return len(training) - training.index(True) if any(training) else 0
 
 
 def store_frozen_linears(parts: Parts, options: FreezeOptions) -> None:
@@ -150,10 +186,20 @@ def _refuse_sharded(model: nn.Module) -> None:
 def _refuse_adapters(model: nn.Module) -> None:
     """Refuse a model with adapters: setting every parameter would make the base under them trainable."""
     tuners = sys.modules.get("peft.tuners.tuners_utils")
-    if tuners and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules()):
+    configured = any(getattr(module, "peft_config", None) for module in model.modules())
+    if configured or (tuners and any(isinstance(m, tuners.BaseTunerLayer) for m in model.modules())):
         raise StrategyError(
             f"{type(model).__name__} has adapters already: pass a model without adapters "
             "(the strategy LoRA adds its own)"
+        )
+
+
+def _refuse_quantised(model: nn.Module, strategy: Strategy) -> None:
+    classes = quantised_classes(model)
+    if classes and strategy.implementation.trains_base_weights:
+        raise StrategyError(
+            f"{type(model).__name__} has quantised weights ({', '.join(classes)}), which {strategy.name} cannot "
+            "train: load the model without quantisation, or choose LoRA"
         )
 
 

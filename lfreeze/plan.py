@@ -22,6 +22,12 @@ class FreezeOptions:
         probe_steps: optimiser steps before an adaptive strategy selects its layers (§3.2).
         seed: for strategies that select at random.
         lora_targets: names of the modules that get an adapter.
+        stack: the path of the layers in a model with several stacks, such as
+            ``"model.language_model.layers"``.
+        others: whether the parts with the other stacks train, such as an encoder or a vision tower:
+            ``"freeze"`` or ``"train"``.
+        example: keyword arguments of one forward pass, for a model that does not run on made-up ones;
+            it shows in which order the parts run.
 
     Raises:
         StrategyError: a value is of the wrong type or outside its range.
@@ -35,10 +41,15 @@ class FreezeOptions:
     lora_alpha: int = 32
     lora_dropout: float = 0.1
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    stack: str | None = None
+    others: str = "freeze"
+    example: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.freeze_embeddings not in ("auto", "yes", "no"):
             raise StrategyError(f"freeze_embeddings = {self.freeze_embeddings!r} is not one of auto, yes, no")
+        if self.others not in ("freeze", "train"):
+            raise StrategyError(f"others = {self.others!r} is not one of freeze, train")
         for name in ("probe_steps", "lora_rank", "lora_alpha"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -88,7 +99,11 @@ class FreezePlan:
 
     Attributes:
         frozen_layers: layers of which no parameter trains, ascending.
+        trainable_parameters: their number of elements; a quantised tensor counts as the one it stands for.
         backward_depth: layers that the backward pass crosses, counted from the output.
+        head_parameters: those of ``trainable_parameters`` that are behind the layers and the final norm.
+        head_tied: whether the output head's weight is that of the embeddings, and trains only with them.
+        others_frozen: whether the parts with other stacks of layers are frozen; None where there are none.
         layer_changes: mean L2 norm of the weight change by layer, for adaptive strategies.
     """
 
@@ -99,6 +114,9 @@ class FreezePlan:
     trainable_parameters: int
     total_parameters: int
     backward_depth: int
+    head_parameters: int = 0
+    head_tied: bool = False
+    others_frozen: bool | None = None
     layer_changes: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
@@ -106,13 +124,27 @@ class FreezePlan:
         marks = "".join("■" if i in frozen else "□" for i in range(self.n_layers))
         listed = ", ".join(str(i + 1) for i in self.frozen_layers) or "none"
         share = self.trainable_parameters / self.total_parameters
-        return "\n".join(
-            [
-                f"{self.strategy}: {len(frozen)} of {self.n_layers} layers frozen",
-                f"  layers      {marks}  input to output, ■ frozen, □ trains",
-                f"  frozen      {listed}  (counted from 1)",
-                f"  embeddings  {'frozen' if self.embeddings_frozen else 'train'}",
-                f"  parameters  {self.trainable_parameters:,} of {self.total_parameters:,} train ({share:.1%})",
-                f"  backward    crosses {self.backward_depth} of {self.n_layers} layers",
-            ]
-        )
+        lines = [
+            f"{self.strategy}: {len(frozen)} of {self.n_layers} layers frozen",
+            f"  layers      {marks}  input to output, ■ frozen, □ trains",
+            f"  frozen      {listed}  (counted from 1)",
+            f"  embeddings  {_state(self.embeddings_frozen)}",
+            f"  head        {self._head()}",
+            f"  parameters  {self.trainable_parameters:,} of {self.total_parameters:,} train ({share:.1%})",
+            f"  backward    crosses {self.backward_depth} of {self.n_layers} layers",
+        ]
+        if self.others_frozen is not None:
+            lines.insert(5, f"  others      {_state(self.others_frozen)}  (the parts with other stacks of layers)")
+        return "\n".join(lines)
+
+    def _head(self) -> str:
+        if self.head_tied:
+            return f"{_state(self.embeddings_frozen, 'trains')}, tied to the embeddings"
+        if not self.head_parameters:
+            return "none trains"
+        share = self.head_parameters / self.trainable_parameters
+        return f"trains, {self.head_parameters:,} parameters ({share:.1%} of those that train)"
+
+
+def _state(frozen: bool, trains: str = "train") -> str:
+    return "frozen" if frozen else trains

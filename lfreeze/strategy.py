@@ -51,6 +51,7 @@ class Kind:
         takes_ratio: whether a ratio follows the label, as in ``BOT25``.
         freezes_embeddings: what ``freeze_embeddings = "auto"`` means for this kind.
         adaptive: whether it selects its layers during training.
+        trains_base_weights: whether it trains weights of the model itself in the layers.
     """
 
     label: ClassVar[str]
@@ -61,6 +62,7 @@ class Kind:
     takes_ratio: ClassVar[bool] = True
     freezes_embeddings: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
+    trains_base_weights: ClassVar[bool] = True
 
     def select(self, n_layers: int, ratio: Fraction, seed: int) -> tuple[int, ...]:
         """The frozen layers, counted from 0 at the input, ascending."""
@@ -262,14 +264,12 @@ class Strategy:
         if self.percent is None:
             return 0
         count = math.floor(self.ratio * n_layers)
+        if n_layers < 2:
+            raise StrategyError(f"strategy {self.name} needs a model with at least 2 layers, not {n_layers}")
         if not 0 < count < n_layers:
-            what = "no layer" if count == 0 else "every layer"
-            accepted = f"the ratio must freeze between 1 and {n_layers - 1} of them"
-            if n_layers < 2:
-                what, accepted = "a part", "at least 2 layers are needed"
             raise StrategyError(
-                f"strategy {self.name} freezes {what} of a model with {n_layers} "
-                f"{'layer' if n_layers == 1 else 'layers'}; {accepted}"
+                f"strategy {self.name} freezes {'every' if count else 'no'} layer of a model with {n_layers} layers; "
+                f"the ratio must freeze between 1 and {n_layers - 1} of them"
             )
         return count
 

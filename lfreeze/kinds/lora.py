@@ -26,6 +26,7 @@ class LoRA(Kind):
     order = 10
     paper_percents = ("",)
     takes_ratio = False
+    trains_base_weights = False
 
     def embeddings_frozen(self, setting: str) -> bool:
         return True
@@ -43,9 +44,10 @@ class LoRA(Kind):
         from lfreeze.blocks import model_parts
         from lfreeze.freezing import describe, store_frozen_linears
 
-        parts = model_parts(model)
-        names = [f".{name}" for name, _ in model.named_modules()]
-        absent = [t for t in options.lora_targets if not any(name.endswith(f".{t}") for name in names)]
+        parts = model_parts(model, options.stack)
+        inside = {module for layer in parts.layers for module in layer.modules()}
+        paths = [path for path, module in model.named_modules() if module in inside]
+        absent = [t for t in options.lora_targets if not any(f".{path}".endswith(f".{t}") for path in paths)]
         if absent:
             raise StrategyError(
                 f"LoRA finds no module named {', '.join(absent)} in {type(model).__name__}; "
@@ -55,15 +57,16 @@ class LoRA(Kind):
             r=options.lora_rank,
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
-            target_modules=list(options.lora_targets),
+            target_modules=[p for p in paths if any(f".{p}".endswith(f".{t}") for t in options.lora_targets)],
             # GPT-2's projections keep their weights transposed.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
         inject_adapter_in_model(config, model)
-        for parameter in parts.head:
-            parameter.requires_grad_(True)
+        for parameter in parts.head + (parts.others if options.others == "train" else ()):
+            if parameter.is_floating_point():
+                parameter.requires_grad_(True)
         store_frozen_linears(parts, options)
-        return describe(model, strategy)
+        return describe(model, strategy, options.stack)
 
     def undo(self, model: nn.Module) -> None:
         _remove_adapters(model, merge=False)
@@ -129,6 +132,7 @@ def _remove_adapters(model: nn.Module, *, merge: bool) -> None:
     if importlib.util.find_spec("peft") is None:
         return  # No model has adapters.
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
 
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -136,6 +140,9 @@ def _remove_adapters(model: nn.Module, *, merge: bool) -> None:
                 if merge:
                     child.merge()
                 setattr(parent, name, child.get_base_layer())
+            elif isinstance(child, ModulesToSaveWrapper):
+                trained = child.modules_to_save[child.active_adapters[0]] if child.active_adapters else None
+                setattr(parent, name, trained if merge and trained is not None else child.original_module)
     for leftover in ("peft_config", "active_adapter", "_hf_peft_config_loaded"):
         if leftover in vars(model):
             delattr(model, leftover)

@@ -55,7 +55,7 @@ def test_a_tied_output_head_belongs_to_the_embeddings() -> None:
     ("model", "message"),
     [
         (nn.Sequential(nn.Linear(3, 3)), "Sequential has no recognisable transformer layers"),
-        (nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)] * 2)}), "has no embeddings"),
+        (nn.ModuleDict({"layers": nn.ModuleList(nn.Linear(4, 4) for _ in range(2))}), "has no embeddings"),
         (
             T5ForSequenceClassification(
                 T5Config(d_model=32, num_layers=2, vocab_size=50, d_kv=8, num_heads=2, d_ff=32)

@@ -152,7 +152,8 @@ def test_a_plan_is_counted_by_hand() -> None:
     plan = freeze(model, "INT50")
     layer = sum(p.numel() for p in model.model.layers[0].parameters())
     total = sum(p.numel() for p in model.parameters())
-    assert plan == FreezePlan("INT50", 4, (1, 3), False, total - 2 * layer, total, 4)
+    head = 3 * 32
+    assert plan == FreezePlan("INT50", 4, (1, 3), False, total - 2 * layer, total, 4, head)
 
 
 def test_sharded_models_are_refused() -> None:

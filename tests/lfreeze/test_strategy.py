@@ -147,7 +147,7 @@ def test_ratios_outside_0_to_100_are_refused(ratio: str) -> None:
 def test_a_ratio_that_freezes_nothing_or_everything_is_refused() -> None:
     with pytest.raises(StrategyError, match="BOT5 freezes no layer of a model with 8 layers"):
         Strategy.parse("BOT5").frozen_layers(8)
-    with pytest.raises(StrategyError, match="a model with 1 layer; at least 2 layers are needed"):
+    with pytest.raises(StrategyError, match="needs a model with at least 2 layers, not 1"):
         Strategy.parse("BOT50").frozen_layers(1)
     with pytest.raises(StrategyError, match="freezes no layer"):
         Strategy.parse("ADT-L10").frozen_count(8)
