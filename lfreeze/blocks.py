@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parallel import DistributedDataParallel
 
-from lfreeze.dry_run import Observation, observe
+from lfreeze.dry_run import Observation, crossed_layers, observe
 from lfreeze.errors import StrategyError
 from lfreeze.stacks import Layers, layer_stacks
 
@@ -36,9 +36,8 @@ class Parts:
         norm: parameters of the norms after the layers.
         head: all other parameters, such as a classifier or a pooler.
         others: parameters of the parts that have other stacks of layers, where one stack was chosen.
-        first_layers: for parameters outside the layers, by id, the first layer that depends on them.
         unobserved: why the model did not run, so that the roles come from structure alone.
-        ambiguous: whether structure leaves open what a part of the base model is.
+        ambiguous: whether structure leaves open if a part of the base model runs before or behind the layers.
     """
 
     layers: Layers
@@ -47,7 +46,6 @@ class Parts:
     norm: Parameters
     head: Parameters
     others: Parameters
-    first_layers: Mapping[int, int]
     unobserved: str | None
     ambiguous: bool
 
@@ -58,14 +56,6 @@ class Parts:
     def trains(self, index: int) -> bool:
         """Whether any parameter of a layer trains."""
         return any(p.requires_grad for p in self.layer_parameters(index))
-
-    def backward_depth(self) -> int:
-        """Layers that the backward pass crosses under the ``requires_grad`` flags, counted from the output."""
-        count = len(self.layers)
-        outside = (*self.embeddings, *self.norm, *self.head, *self.others)
-        first = [index for index in range(count) if self.trains(index)]
-        first += [self.first_layers.get(id(p), count) for p in outside if p.requires_grad]
-        return count - min(first, default=count)
 
 
 def model_parts(model: nn.Module, stack: str | None = None) -> Parts:
@@ -121,6 +111,24 @@ def _require_one_call_each(model: nn.Module, layers: Layers, calls: Sequence[int
         )
 
 
+def backward_depth(model: nn.Module, stack: str | None = None) -> int:
+    """Layers that the backward pass crosses under the ``requires_grad`` flags, counted from the output.
+
+    Observed in a forward pass; where the model does not run, derived from the roles of its parts.
+
+    Raises:
+        StrategyError: as ``model_parts``.
+    """
+    parts = model_parts(model, stack)
+    count = len(parts.layers)
+    first = next((index for index in range(count) if parts.trains(index)), count)
+    if parts.unobserved is None:
+        # A layer with a backward pass of its own hides its graph.
+        return max(count - first, crossed_layers(_inner(model), parts.layers, _known[model].observation))
+    in_front = any(p.requires_grad for p in (*parts.embeddings, *parts.others))
+    return count if in_front else count - first
+
+
 def observe_example(model: nn.Module, stack: str | None, example: Mapping[str, Any]) -> None:
     """Observe a model's forward pass on a user's batch, for all later calls of ``model_parts``.
 
@@ -140,8 +148,7 @@ class _Known:
     """What was observed of a model, as long as it has the same layers and parameters outside them."""
 
     def __init__(self, model: nn.Module, layers: Layers, example: Mapping[str, Any] | None = None):
-        inner = model.module if isinstance(model, DistributedDataParallel) else model
-        self.observation = observe(inner, layers, example)
+        self.observation = observe(_inner(model), layers, example)
         self._layers = [weakref.ref(layer) for layer in layers]
         self._outside = {id(p): weakref.ref(p) for p in _outside(model, layers)}
 
@@ -152,6 +159,10 @@ class _Known:
 
 
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _outside(model: nn.Module, layers: Layers) -> list[nn.Parameter]:
@@ -190,20 +201,16 @@ def _assign(model: nn.Module, layers: Layers, rivals: set[nn.Module], observatio
         else:
             feeds = len(rest) < len(parameters) or structure.precedes_layers(rest)
         roles["embeddings" if feeds else structure.role_behind_layers(rest)] += rest
-    first_layers = {**before, **inside}
-    if observation.error is not None:
-        first_layers = {id(p): 0 for p in (*roles["embeddings"], *roles["others"])}
-        if not roles["embeddings"]:
-            raise StrategyError(
-                f"{type(model).__name__} has no embeddings in front of its layers, and it does not run on a "
-                f"made-up input ({observation.error}): pass the arguments of its forward method as example={{...}}"
-            )
+    if observation.error is not None and not roles["embeddings"]:
+        raise StrategyError(
+            f"{type(model).__name__} has no embeddings in front of its layers, and it does not run on a "
+            f"made-up input ({observation.error}): pass the arguments of its forward method as example={{...}}"
+        )
     return Parts(
         layers=layers,
         between=tuple(map(tuple, between)),
-        first_layers=first_layers,
         unobserved=observation.error,
-        ambiguous=observation.error is not None and structure.is_ambiguous((*roles["norm"], *roles["head"])),
+        ambiguous=observation.error is not None and structure.any_in_base(roles["norm"] + roles["head"]),
         **{role: tuple(parameters) for role, parameters in roles.items()},
     )
 
@@ -253,9 +260,8 @@ class _Structure:
         vectors = all(id(p) in self._base and p.dim() == 1 for p in parameters)
         return "norm" if vectors else "head"
 
-    def is_ambiguous(self, parameters: Parameters) -> bool:
-        """Whether any of these is in the base model in front of its layers, and may feed them."""
-        return any(id(p) in self._base and self._order[id(p)] < self._first for p in parameters)
+    def any_in_base(self, parameters: list[nn.Parameter]) -> bool:
+        return any(id(p) in self._base for p in parameters)
 
     def feeds_layers(self, branch: nn.Module) -> bool:
         """Whether a part embeds, or maps embeddings of another width to the hidden size as in OPT-350m."""

@@ -32,6 +32,8 @@ class Observation:
         inside: the same for parameters that a layer does not own but reads itself.
         after: ids of the other parameters that the model's output depends on.
         calls: the layers' indices in the order in which they ran.
+        arguments: what the model ran on; positional arguments are under "".
+        autocast: whether it ran in bfloat16.
         error: why the model did not run, if it did not; the rest is empty then.
     """
 
@@ -39,6 +41,8 @@ class Observation:
     inside: Mapping[int, int]
     after: Collection[int]
     calls: tuple[int, ...]
+    arguments: Mapping[str, Any]
+    autocast: bool = False
     error: str | None = None
 
 
@@ -61,21 +65,43 @@ def observe(
     for arguments, autocast in attempts:
         recorder = _Recorder(layers)
         try:
-            with (
-                _undisturbed(model),
-                recorder.hooks(),
-                torch.autocast("cuda", torch.bfloat16, enabled=autocast),
-            ):
-                output = model(*arguments.get("", ()), **{k: v for k, v in arguments.items() if k})
-                after = recorder.reached(output)
+            with _undisturbed(model), _all_trainable(model), recorder.hooks():
+                after = recorder.reached(_run(model, arguments, autocast))
         except Exception as failure:
             # Any input may be wrong for a model that was never seen before; the caller decides.
             error = error or first_line(failure, with_type=True)
             continue
         if recorder.calls:
-            return Observation(recorder.before, recorder.inside, after, tuple(recorder.calls))
+            calls = tuple(recorder.calls)
+            return Observation(recorder.before, recorder.inside, after, calls, arguments, autocast)
         error = error or "its layers did not run"
-    return Observation({}, {}, (), (), error or "its arguments are not known")
+    return Observation({}, {}, (), (), {}, error=error or "its arguments are not known")
+
+
+def crossed_layers(model: nn.Module, layers: Sequence[nn.Module], observation: Observation) -> int:
+    """Layers whose output requires a gradient under the present ``requires_grad`` flags."""
+    crossed: set[int] = set()
+
+    def watch(index: int) -> Any:
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            if any(tensor.requires_grad for tensor in tensors_in(output)):
+                crossed.add(index)
+
+        return note
+
+    handles = [layer.register_forward_hook(watch(index)) for index, layer in enumerate(layers)]
+    try:
+        with _undisturbed(model):
+            _run(model, observation.arguments, observation.autocast)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return len(crossed)
+
+
+def _run(model: nn.Module, arguments: Mapping[str, Any], autocast: bool) -> Any:
+    with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+        return model(*arguments.get("", ()), **{k: v for k, v in arguments.items() if k})
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -149,36 +175,44 @@ class _Recorder:
 
 @contextlib.contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, in which every parameter is in the graph; everything is restored afterwards."""
+    """Evaluation mode with gradients; modes and random numbers are restored afterwards."""
     training = {module: module.training for module in model.modules()}
-    flags = [(p, p.requires_grad) for p in model.parameters() if p.is_floating_point()]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
     try:
         model.eval()
-        for parameter, _ in flags:
-            parameter.requires_grad_(True)
         with (
-            torch.random.fork_rng(sorted(d.index or 0 for d in devices)),
+            torch.random.fork_rng(sorted(devices)),
             torch.enable_grad(),
             torch.compiler.set_stance("force_eager"),
         ):
             yield
     finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
         for module, mode in training.items():
             module.training = mode
 
 
+@contextlib.contextmanager
+def _all_trainable(model: nn.Module) -> Iterator[None]:
+    """Every parameter in the graph."""
+    flags = [(p, p.requires_grad) for p in model.parameters() if p.is_floating_point()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
 def model_inputs(model: nn.Module) -> Iterator[dict[str, Any]]:
-    """Arguments to try in turn; those under "" are positional."""
+    """Made-up arguments of a model's forward method, to try in turn; those under "" are positional."""
     config = getattr(model, "config", None)
     names = list(inspect.signature(model.forward).parameters)
     parameter = next(model.parameters())
     config_of_text = _text_config(config)
     for length in _LENGTHS:
         ids = torch.tensor([_tokens(model, config, length)], device=parameter.device)
-        text = {name: ids for name in ("input_ids", "decoder_input_ids") if name in names}
+        text: dict[str, Any] = {name: ids for name in ("input_ids", "decoder_input_ids") if name in names}
         if "bbox" in names:
             text["bbox"] = ids.new_zeros(1, length, 4)
         if "input_ids" in text:

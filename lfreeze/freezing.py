@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import nn
 
-from lfreeze.blocks import Parts, model_parts, observe_example
+from lfreeze.blocks import Parts, backward_depth, model_parts, observe_example
 from lfreeze.errors import StrategyError
 from lfreeze.plan import FreezeOptions, FreezePlan, parse_options
 from lfreeze.quantization import count_parameters, quantised_classes
@@ -62,7 +62,7 @@ def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Fre
     if options.example is not None:
         observe_example(model, options.stack, options.example)
     parts = model_parts(model, options.stack)
-    if parts.ambiguous:
+    if parts.ambiguous and strategy.implementation.trains_base_weights:
         raise StrategyError(
             f"{type(model).__name__} does not run on a made-up input ({parts.unobserved}), which would show what "
             "runs before its layers: pass the arguments of its forward method as example={...}"
@@ -96,7 +96,8 @@ def set_trainable(
     for module in model.modules():
         # Encoders of audio make their input require a gradient, unless this flag is off.
         if isinstance(getattr(module, "_requires_grad", None), bool):
-            module._requires_grad = any(p.requires_grad for p in module.parameters())
+            flag = any(p.requires_grad for p in module.parameters())
+            setattr(module, "_requires_grad", flag)  # noqa: B010
     store_frozen_linears(parts, options)
     return describe(model, strategy, options.stack)
 
@@ -117,7 +118,7 @@ def describe(model: nn.Module, strategy: Strategy, stack: str | None = None) -> 
         embeddings_frozen=not any(p.requires_grad for p in parts.embeddings),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=count_parameters(model),
-        backward_depth=n_layers if _inputs_require_grad(model) else parts.backward_depth(),
+        backward_depth=backward_depth(model, stack),
         head_parameters=sum(p.numel() for p in parts.head if p.requires_grad),
         head_tied=any(id(p) in embeddings for p in _output_head(model)),
         others_frozen=not any(p.requires_grad for p in parts.others) if parts.others else None,
@@ -130,15 +131,6 @@ def _output_head(model: nn.Module) -> Iterator[nn.Parameter]:
     weight = getattr(get() if get is not None else None, "weight", None)
     if isinstance(weight, nn.Parameter):
         yield weight
-
-
-def _inputs_require_grad(model: nn.Module) -> bool:
-    """Whether enable_input_require_grads makes the backward pass cross every layer."""
-    return any(
-        getattr(hook, "__name__", "").startswith("make_inputs_require_grad")
-        for module in model.modules()
-        for hook in module._forward_hooks.values()
-    )
 
 
 def sync_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:

@@ -134,7 +134,9 @@ class FreezePlan:
             f"  backward    crosses {self.backward_depth} of {self.n_layers} layers",
         ]
         if self.others_frozen is not None:
-            lines.insert(5, f"  others      {_state(self.others_frozen)}  (the parts with other stacks of layers)")
+            lines.insert(
+                5, f"  others      {_state(self.others_frozen)}  (the parts with other stacks of layers)"
+            )
         return "\n".join(lines)
 
     def _head(self) -> str:

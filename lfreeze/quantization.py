@@ -16,7 +16,9 @@ def quantised_classes(model: nn.Module) -> list[str]:
 def count_parameters(model: nn.Module) -> int:
     """A model's parameters; a quantised tensor counts as the one that it stands for."""
     packed = [m for m in model.modules() if _packed_in_buffers(m)]
-    in_buffers = sum(_size(m, "in_features", "infeatures") * _size(m, "out_features", "outfeatures") for m in packed)
+    in_buffers = sum(
+        _size(m, "in_features", "infeatures") * _size(m, "out_features", "outfeatures") for m in packed
+    )
     return sum(map(_elements, model.parameters())) + in_buffers
 
 

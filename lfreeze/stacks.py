@@ -24,10 +24,11 @@ def layer_stacks(model: nn.Module) -> dict[str, Layers]:
             candidates[path] = layers
     if candidates:
         return candidates
-    return {path: tuple(module) for path, module in _lists(model, "") if all(map(_has_parameters, module))}
+    lists = {path: tuple(module.children()) for path, module in _lists(model, "")}
+    return {path: layers for path, layers in lists.items() if all(map(_has_parameters, layers))}
 
 
-def _lists(module: nn.Module, path: str) -> Iterator[tuple[str, nn.ModuleList | nn.Sequential]]:
+def _lists(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     """The outermost lists of modules, with their paths."""
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name

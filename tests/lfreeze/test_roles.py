@@ -37,7 +37,9 @@ IMAGE = {"pixel_values": torch.zeros(1, 3, 16, 16) + torch.arange(16) / 16}
 def deberta(**changes: Any) -> nn.Module:
     relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "norm_rel_ebd": "layer_norm"}
     buckets = {"position_buckets": 16, "position_biased_input": False, "type_vocab_size": 0}
-    return hf.DebertaV2ForSequenceClassification(hf.DebertaV2Config(**SIZES, **relative, **buckets, **changes))
+    return hf.DebertaV2ForSequenceClassification(
+        hf.DebertaV2Config(**SIZES, **relative, **buckets, **changes)
+    )
 
 
 def gemma3n() -> nn.Module:
@@ -228,7 +230,9 @@ def llava() -> nn.Module:
     return hf.LlavaForConditionalGeneration(config)
 
 
-def bart(config: type = hf.BartConfig, model: type = hf.BartForConditionalGeneration, **changes: Any) -> nn.Module:
+def bart(
+    config: type = hf.BartConfig, model: type = hf.BartForConditionalGeneration, **changes: Any
+) -> nn.Module:
     result: nn.Module = model(config(**(SEQ2SEQ | changes)))
     return result
 
@@ -247,7 +251,9 @@ STACKS = {
 @pytest.mark.parametrize("strategy", ["BOT50", "LoRA", "ALL"])
 def test_several_stacks_are_refused_unless_one_is_chosen(name: str, strategy: str) -> None:
     make, stack, *_ = STACKS[name]
-    with pytest.raises(StrategyError, match=rf"more than one stack of layers.* {stack} \(\d+\).*stack=") as caught:
+    with pytest.raises(
+        StrategyError, match=rf"more than one stack of layers.* {stack} \(\d+\).*stack="
+    ) as caught:
         freeze(make(), strategy)
     assert "\n" not in str(caught.value)
     with pytest.raises(StrategyError, match=r"stack = 'layers' is not a stack of layers of .*which has "):
@@ -309,7 +315,12 @@ def test_layers_that_share_parameters_are_refused() -> None:
     [
         (hf.LlamaForCausalLM, hf.LlamaConfig, "lm_head", "model.embed_tokens"),
         (hf.BertForMaskedLM, hf.BertConfig, "cls.predictions.decoder", "bert.embeddings.word_embeddings"),
-        (hf.XLMRobertaForMaskedLM, hf.XLMRobertaConfig, "lm_head.decoder", "roberta.embeddings.word_embeddings"),
+        (
+            hf.XLMRobertaForMaskedLM,
+            hf.XLMRobertaConfig,
+            "lm_head.decoder",
+            "roberta.embeddings.word_embeddings",
+        ),
     ],
 )
 def test_a_tied_head_is_named(model_class: Any, config_class: Any, head: str, embeddings: str) -> None:
@@ -327,4 +338,6 @@ def test_an_untied_heads_share_is_given() -> None:
     plan = freeze(model, "BOT50")
     assert not plan.head_tied
     assert plan.head_parameters == 99 * 32
-    assert f"trains, 3,168 parameters ({3168 / plan.trainable_parameters:.1%} of those that train)" in str(plan)
+    assert f"trains, 3,168 parameters ({3168 / plan.trainable_parameters:.1%} of those that train)" in str(
+        plan
+    )
