@@ -99,7 +99,7 @@ def measure(model: nn.Module, strategy: str, stack: str | None) -> tuple[str, bo
     """A line on a strategy's plan and one backward pass, and whether they agree."""
     plan = freeze(model, strategy, stack=stack)
     layers, crossed = model_parts(model, stack).layers, set()
-    arguments = next(a for a in model_inputs(model) if _runs(model, a))
+    arguments = next(a for a in model_inputs(model) if _reaches(layers[0], model, a))
 
     def watch(index: int) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -124,13 +124,18 @@ def measure(model: nn.Module, strategy: str, stack: str | None) -> tuple[str, bo
     return text + (f", trains {trained}" if trained != expected else ""), right
 
 
-def _runs(model: nn.Module, arguments: dict[str, Any]) -> bool:
+def _reaches(layer: nn.Module, model: nn.Module, arguments: dict[str, Any]) -> bool:
+    """Whether the model runs on these arguments, the layer included."""
+    calls: list[nn.Module] = []
+    handle = layer.register_forward_hook(lambda module, *_: calls.append(module))
     try:
         with torch.no_grad():
             model(*arguments.get("", ()), **{k: v for k, v in arguments.items() if k})
     except Exception:
         return False
-    return True
+    finally:
+        handle.remove()
+    return bool(calls)
 
 
 def examine(model_class: Any, config_class: Any) -> tuple[str, str]:

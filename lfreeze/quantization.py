@@ -9,8 +9,13 @@ from torch import nn
 
 
 def quantised_classes(model: nn.Module) -> list[str]:
-    """The classes of the modules whose weights are quantised, sorted by name."""
-    return sorted({type(module).__name__ for module in model.modules() if _is_quantised(module)})
+    """The classes of quantised weights, or of the modules that hold them, sorted by name."""
+    names = set()
+    for module in model.modules():
+        own = [p for p in module.parameters(recurse=False) if _is_quantised(p)]
+        if own or _packed_in_buffers(module):
+            names |= {type(p if _is_wrapper(p) else module).__name__ for p in own} or {type(module).__name__}
+    return sorted(names)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -22,12 +27,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(map(_elements, model.parameters())) + in_buffers
 
 
-def _is_quantised(module: nn.Module) -> bool:
-    own = list(module.parameters(recurse=False))
-    return _packed_in_buffers(module) or any(map(_is_quantised_tensor, own))
-
-
-def _is_quantised_tensor(tensor: torch.Tensor) -> bool:
+def _is_quantised(tensor: torch.Tensor) -> bool:
     """Integers, eight-bit floats, or a tensor class that holds other tensors."""
     if not tensor.is_floating_point():
         return tensor.dim() > 1

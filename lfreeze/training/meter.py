@@ -54,6 +54,8 @@ class Meter:
         self.method = "cuda allocator" if self._cuda else "torch profiler (CPU)"
         self.static_bytes = tensor_bytes([*model.parameters(), *model.buffers()])
         if self._cuda:
+            # Earlier products of matrices, such as an earlier trial's, leave workspaces behind.
+            torch._C._cuda_clearCublasWorkspaces()
             self.static_bytes = torch.cuda.memory_allocated(device)
         self.step_seconds = 0.0
         self.begin_phase()

@@ -134,6 +134,40 @@ def test_models_with_adapters_are_refused() -> None:
             freeze(model, strategy)
 
 
+@pytest.mark.parametrize(
+    "config", ["PrefixTuningConfig", "PromptTuningConfig", "PromptEncoderConfig", "IA3Config"]
+)
+def test_models_of_peft_are_refused(config: str) -> None:
+    peft = pytest.importorskip("peft")
+    sizes = (
+        {"num_virtual_tokens": 3}
+        if config != "IA3Config"
+        else {"target_modules": ["q_proj"], "feedforward_modules": []}
+    )
+    model = peft.get_peft_model(build("llama"), getattr(peft, config)(task_type="SEQ_CLS", **sizes))
+    for part in (model, model.base_model):
+        if getattr(part, "peft_config", None):
+            with pytest.raises(StrategyError, match="has adapters already"):
+                freeze(part, "BOT50")
+
+
+def test_merging_a_peft_model_keeps_its_trained_head() -> None:
+    peft = pytest.importorskip("peft")
+    base = build("llama").eval()
+    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], modules_to_save=["score"])
+    model = peft.get_peft_model(base, config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.normal_(generator=torch.Generator().manual_seed(len(name)))
+    ids = torch.tensor([[3, 4, 5, 6]])
+    before = model(input_ids=ids).logits
+    merge_lora(model)
+    torch.testing.assert_close(base(input_ids=ids).logits, before, atol=1e-5, rtol=1e-5)
+    assert type(base.score) is nn.Linear
+    assert set(dict(base.named_parameters())) == set(dict(build("llama").named_parameters()))
+
+
 def test_freeze_refers_adaptive_strategies_to_adaptive_freezing() -> None:
     with pytest.raises(StrategyError, match=r"use AdaptiveFreezing\(model, 'ADT-L50'\)"):
         freeze(make_model(), "ADT-L50")
