@@ -73,11 +73,8 @@ def model_parts(model: nn.Module, stack: str | None = None) -> Parts:
     known = _known.get(model)
     if known is None or not known.is_of(model, layers):
         known = _known[model] = _Known(model, layers)
-    observation = known.observation
-    if observation.error is None:
-        _require_one_call_each(model, layers, observation.calls)
-        layers = tuple(layers[i] for i in observation.calls)
-    return _assign(model, layers, {layer for rival in rivals for layer in rival}, observation)
+    ordered = _in_order(model, layers, known.observation.calls)
+    return _assign(model, ordered, {layer for rival in rivals for layer in rival}, known.observation)
 
 
 def _choose_stack(model: nn.Module, stack: str | None) -> tuple[Layers, list[Layers]]:
@@ -102,13 +99,15 @@ def _choose_stack(model: nn.Module, stack: str | None) -> tuple[Layers, list[Lay
     return layers, list(stacks.values())
 
 
-def _require_one_call_each(model: nn.Module, layers: Layers, calls: Sequence[int]) -> None:
+def _in_order(model: nn.Module, layers: Layers, calls: Sequence[int]) -> Layers:
+    """The layers in the order in which they ran, if they did."""
     count = len(layers)
-    if sorted(calls) != list(range(count)):
+    if len(set(calls)) < len(calls):
         raise StrategyError(
             f"{type(model).__name__} runs its {count} {'layer' if count == 1 else 'layers'} {len(calls)} times in "
             "one forward pass; layers can be frozen if each runs once"
         )
+    return tuple(layers[i] for i in calls) or layers
 
 
 def backward_depth(model: nn.Module, stack: str | None = None) -> int:

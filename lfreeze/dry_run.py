@@ -21,6 +21,14 @@ from lfreeze.errors import first_line
 # Texts of the second length fill the blocks of models that process several tokens at once.
 _LENGTHS = (2, 64)
 _AUDIO_SAMPLES = 4000
+# Names of a spectrogram's number of frequencies in configurations.
+_FREQUENCIES = (
+    "num_mel_bins",
+    "input_feat_per_channel",
+    "feature_projection_input_dim",
+    "feature_size",
+    "input_dim",
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,11 @@ def observe(
             # Any input may be wrong for a model that was never seen before; the caller decides.
             error = error or first_line(failure, with_type=True)
             continue
-        if recorder.calls:
+        ran = len(set(recorder.calls))
+        if ran == len(layers):
             calls = tuple(recorder.calls)
             return Observation(recorder.before, recorder.inside, after, calls, arguments, autocast)
-        error = error or "its layers did not run"
+        error = error or f"{ran} of its {len(layers)} layers ran"
     return Observation({}, {}, (), (), {}, error=error or "its arguments are not known")
 
 
@@ -271,12 +280,10 @@ def _images(config: Any) -> Iterator[torch.Tensor]:
 
 
 def _sounds(config: Any) -> Iterator[torch.Tensor]:
-    """A waveform, and spectrograms with the frequencies last or first."""
+    """A waveform, and spectrograms with the frequencies first or last."""
     yield torch.zeros(1, _AUDIO_SAMPLES)
-    bins = next(
-        (getattr(config, n) for n in ("num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "feature_size")
-         if isinstance(getattr(config, n, None), int)), 80,
-    )  # fmt: skip
-    length = getattr(config, "max_length", None) or 64
-    yield torch.zeros(1, bins, 2 * (getattr(config, "max_source_positions", None) or 32))
-    yield torch.zeros(1, length, bins)
+    frames = 2 * (getattr(config, "max_source_positions", None) or 32)
+    for name in _FREQUENCIES:
+        if isinstance(getattr(config, name, None), int):
+            yield torch.zeros(1, getattr(config, name), frames)
+            yield torch.zeros(1, getattr(config, "max_length", None) or frames, getattr(config, name))
