@@ -31,7 +31,7 @@ class AdaptiveSwitch:
 
     def __init__(self, model: nn.Module, strategy: Strategy, options: FreezeOptions, *, largest: bool):
         self._model, self._strategy, self._options, self._largest = model, strategy, options, largest
-        self._layers = model_parts(model).layers
+        self._layers = model_parts(model, options.stack).layers
         self._count = strategy.frozen_count(len(self._layers))
         self._before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
         self._steps = 0

@@ -69,7 +69,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """The arguments of this callback and the state of its selection, for trainer_state.json."""
-        options = {k: str(v) if isinstance(v, torch.dtype) else v for k, v in self._arguments.items()}
+        # An example is needed only until the order of execution is observed.
+        arguments = {k: v for k, v in self._arguments.items() if k != "example"}
+        options = {k: str(v) if isinstance(v, torch.dtype) else v for k, v in arguments.items()}
         return {
             "args": {"strategy": self._strategy.name, **options},
             "attributes": {"selected": self.selected, "probe": self.probe},
@@ -85,9 +87,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
                 raise StrategyError(f"FreezeCallback does not support {sharding}: train the model unsharded")
         if self._strategy.implementation.adaptive and args.world_size > 1:
             raise StrategyError(f"strategy {name} can freeze in one process only, not in {args.world_size}")
+        _release_inputs(model)
         self.plan = _prepared[model] = prepare(model, self._strategy, self._options)
         self._strategy.frozen_count(self.plan.n_layers)
-        _release_inputs(model)
         if optimizer is not None:
             self._require_trainable(model, optimizer)
 
@@ -106,8 +108,11 @@ class FreezeCallback(TrainerCallback, ExportableState):
                 f"strategy {strategy.name} has stored frozen layers in {self._options.frozen_dtype}, which cannot "
                 "train again: reload the model before another train()"
             )
-        adaptive = strategy.implementation.adaptive
-        self.plan = prepare(model, strategy, self._options) if adaptive else describe(model, strategy)
+        _release_inputs(model)
+        if strategy.implementation.adaptive:
+            self.plan = prepare(model, strategy, self._options)
+        else:
+            self.plan = describe(model, strategy, self._options.stack)
         if self.plan != before:
             raise StrategyError(
                 f"requires_grad flags have changed since {strategy.name} set them: leave them as the callback sets them"
@@ -118,7 +123,6 @@ class FreezeCallback(TrainerCallback, ExportableState):
                 "re-entrant gradient checkpointing gives no gradient to layers above frozen embeddings: "
                 'set gradient_checkpointing_kwargs={"use_reentrant": False}'
             )
-        _release_inputs(model)
         saved = self._saved(state) if state.global_step else {"selected": None, "probe": None}
         self.selected, self.probe = saved["selected"], saved["probe"]
         self._controller = None

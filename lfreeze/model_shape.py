@@ -58,6 +58,12 @@ class ModelShape:
                 )
         if kind not in _ARCHITECTURES:
             raise ShapeError(f"no closed form for model_type {kind!r}; known are {', '.join(_ARCHITECTURES)}")
+        projected = config.get("word_embed_proj_dim", config["hidden_size"])
+        if projected != config["hidden_size"]:
+            raise ShapeError(
+                f"no closed form for a model of type {kind!r} with word_embed_proj_dim = {projected!r}; "
+                f"it must be the hidden_size, {config['hidden_size']}"
+            )
         gated, parallel, norm_size, biased, copies = _ARCHITECTURES[kind]
         hidden, inner = config["hidden_size"], config[inner_name]
         heads = config["num_attention_heads"]
