@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,9 +11,19 @@ from torch import nn
 
 from lfreeze.blocks import model_parts
 from lfreeze.errors import StrategyError
-from lfreeze.freezing import as_strategy, prepare, set_trainable, sync_optimizer
+from lfreeze.freezing import as_strategy, prepare, set_trainable
+from lfreeze.optimizers import (
+    ChangeDetector,
+    evaluation_weights,
+    require_held,
+    require_separable,
+    sync_optimizers,
+)
 from lfreeze.plan import FreezeOptions, FreezePlan, parse_options
 from lfreeze.strategy import Strategy
+
+# More than micro-batches are accumulated for one update, or steps skipped by a loss scaler.
+_CALLS_WITHOUT_UPDATE = 200
 
 
 class AdaptiveSwitch:
@@ -25,6 +36,9 @@ class AdaptiveSwitch:
         strategy: ADT-L or ADT-H with its ratio.
         largest: freeze the layers with the largest change instead of the smallest.
 
+    Attributes:
+        updates: steps so far that changed a weight.
+
     Raises:
         StrategyError: the ratio freezes no layer of this model, or every layer.
     """
@@ -34,30 +48,74 @@ class AdaptiveSwitch:
         self._layers = model_parts(model, options.stack).layers
         self._count = strategy.frozen_count(len(self._layers))
         self._before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
-        self._steps = 0
+        self._trained = ChangeDetector(model)
+        self._frozen: ChangeDetector | None = None
+        self._calls = self.updates = 0
 
-    def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
-        """Count an optimiser step; after the last one of the probe, select and freeze layers.
+    def step(self, *optimizers: torch.optim.Optimizer) -> FreezePlan | None:
+        """Count the step if it changed a weight; after the last one of the probe, select and freeze layers.
 
         All gradients are dropped before freezing, so that none can move a frozen weight later.
         Parameters that continue to train keep their optimiser state.
+
+        Raises:
+            StrategyError: no weight changes, an optimiser cannot drop parameters or has moved frozen
+                ones, or training runs in several processes.
         """
-        self._steps += 1
-        if self._steps != self._options.probe_steps:
+        if self._frozen is not None:
+            self._require_unmoved(self._frozen, optimizers)
+        if self.updates >= self._options.probe_steps:
             return None
-        optimizer.zero_grad(set_to_none=True)
-        changes = layer_changes(self._layers, self._before)
-        if not any(changes):
-            raise StrategyError(
-                f"no weight of any layer has changed in {self._steps} steps, so {self._strategy.name} cannot "
-                "select any: call step(optimizer) after each optimizer.step(), with a learning rate above 0"
-            )
+        if not self._calls:
+            self._require_supported(optimizers)
+        self._calls += 1
+        if not self._trained.changed():
+            self._note_empty_step()
+            return None
+        self.updates += 1
+        return self._switch(optimizers) if self.updates == self._options.probe_steps else None
+
+    def _switch(self, optimizers: Sequence[torch.optim.Optimizer]) -> FreezePlan:
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        with evaluation_weights(optimizers):
+            changes = layer_changes(self._layers, self._before)
+            order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
+            frozen = tuple(sorted(order[: self._count]))
+            plan = set_trainable(self._model, self._strategy, frozen, self._options)
+            sync_optimizers(optimizers, self._model)
         self._before = []
-        order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
-        frozen = tuple(sorted(order[: self._count]))
-        plan = set_trainable(self._model, self._strategy, frozen, self._options)
-        sync_optimizer(optimizer, self._model)
+        self._frozen = ChangeDetector(self._model, trainable=False)
         return replace(plan, layer_changes=changes)
+
+    def _require_supported(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        require_separable(optimizers)
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            raise StrategyError(
+                f"strategy {self._strategy.name} can freeze in one process only, "
+                f"not in {distributed.get_world_size()}: choose a strategy that freezes before training"
+            )
+
+    def _note_empty_step(self) -> None:
+        if self.updates == 0 and self._calls >= _CALLS_WITHOUT_UPDATE:
+            raise StrategyError(
+                f"no weight has changed in {self._calls} calls of step, so {self._strategy.name} cannot select "
+                "layers: call step(optimizer) after each optimizer.step(), with a learning rate above 0"
+            )
+        if self._calls - self.updates == 1:
+            warnings.warn(
+                f"{self._strategy.name}: a step changed no weight (gradient accumulation, a loss scaler, or a "
+                "learning rate of 0); the probe counts the steps that do",
+                stacklevel=4,
+            )
+
+    def _require_unmoved(self, frozen: ChangeDetector, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """After the first step that follows the switch, check that it moved nothing frozen."""
+        self._frozen = None
+        if frozen.changed():
+            names = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
+            raise StrategyError(f"{names} has moved frozen weights: use another optimiser, such as AdamW")
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Each layer's parameters before the first step, by ``"<layer>.<place in the layer>"``."""
@@ -67,12 +125,12 @@ class AdaptiveSwitch:
             for j, tensor in enumerate(layer)
         }
 
-    def resume(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
-        """Continue an interrupted probe after ``steps`` steps, with the snapshot of its beginning."""
+    def resume(self, tensors: Mapping[str, torch.Tensor], updates: int) -> None:
+        """Continue an interrupted probe after a number of updates, with the snapshot of its beginning."""
         self._before = [
             [tensors[f"{i}.{j}"] for j in range(len(layer))] for i, layer in enumerate(self._before)
         ]
-        self._steps = steps
+        self.updates = updates
 
 
 class AdaptiveFreezing:
@@ -104,23 +162,24 @@ class AdaptiveFreezing:
         self._model = model
         self.plan = prepare(model, strategy, parsed)
         self._controller = strategy.implementation.controller(model, strategy, parsed)
+        self._start = ChangeDetector(model)
 
-    def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
-        """Call it after ``optimizer.step()``; it returns the new plan when it freezes layers, else None.
+    def step(self, *optimizers: torch.optim.Optimizer) -> FreezePlan | None:
+        """Call it after ``optimizer.step()``, with every optimiser that trains the model.
+
+        It may be called after steps that change no weight, as under gradient accumulation; they do not
+        count. It returns the new plan when it freezes layers, else None.
 
         Raises:
-            StrategyError: the optimiser lacks trainable parameters, or no weight changed in the probe.
+            StrategyError: the optimisers lack trainable parameters, keep one state for all parameters, or
+                moved frozen weights; no weight changes; or training runs in several processes.
         """
         assert self._controller is not None
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise StrategyError(f"step expects the optimiser (torch.optim.Optimizer), not {optimizer!r}")
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not held >= {id(p) for p in self._model.parameters() if p.requires_grad}:
-            raise StrategyError(
-                f"the optimiser lacks parameters that {self.plan.strategy} trains: "
-                "create it after AdaptiveFreezing, from model.parameters()"
-            )
-        plan = self._controller.step(optimizer)
+        for optimizer in optimizers or (None,):
+            if not isinstance(optimizer, torch.optim.Optimizer):
+                raise StrategyError(f"step expects the optimiser (torch.optim.Optimizer), not {optimizer!r}")
+        require_held(self._model, optimizers, self.plan.strategy, self._start)
+        plan = self._controller.step(*optimizers)
         self.plan = plan or self.plan
         return plan
 

@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parallel import DistributedDataParallel
 
 from lfreeze.dry_run import Observation, crossed_layers, observe
 from lfreeze.errors import StrategyError
@@ -123,7 +122,7 @@ def backward_depth(model: nn.Module, stack: str | None = None) -> int:
     first = next((index for index in range(count) if parts.trains(index)), count)
     if parts.unobserved is None:
         # A layer with a backward pass of its own hides its graph.
-        return max(count - first, crossed_layers(_inner(model), parts.layers, _known[model].observation))
+        return max(count - first, crossed_layers(model, parts.layers, _known[model].observation))
     in_front = any(p.requires_grad for p in (*parts.embeddings, *parts.others))
     return count if in_front else count - first
 
@@ -147,7 +146,7 @@ class _Known:
     """What was observed of a model, as long as it has the same layers and parameters outside them."""
 
     def __init__(self, model: nn.Module, layers: Layers, example: Mapping[str, Any] | None = None):
-        self.observation = observe(_inner(model), layers, example)
+        self.observation = observe(model, layers, example)
         self._layers = [weakref.ref(layer) for layer in layers]
         self._outside = {id(p): weakref.ref(p) for p in _outside(model, layers)}
 
@@ -158,10 +157,6 @@ class _Known:
 
 
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _outside(model: nn.Module, layers: Layers) -> list[nn.Parameter]:

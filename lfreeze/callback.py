@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from transformers.trainer_callback import ExportableState
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import fingerprint
 from lfreeze.freezing import as_strategy, describe, prepare, set_trainable
+from lfreeze.optimizers import require_held
 from lfreeze.plan import FreezePlan, ResumableController, parse_options
 from lfreeze.strategy import Strategy
 
@@ -81,17 +83,21 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model, optimizer, name = kwargs["model"], kwargs.get("optimizer"), self._strategy.name
-        for sharding, enabled in (("FSDP", args.fsdp), ("DeepSpeed", args.deepspeed)):
-            # accelerate launch sets the variable.
-            if enabled or os.environ.get(f"ACCELERATE_USE_{sharding.upper()}", "").lower() == "true":
-                raise StrategyError(f"FreezeCallback does not support {sharding}: train the model unsharded")
+        # accelerate launch sets the variables.
+        if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+            raise StrategyError("FreezeCallback does not support FSDP: train the model unsharded")
+        if args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+            raise StrategyError(
+                "FreezeCallback cannot check what DeepSpeed's optimiser holds, which joins parameters into flat ones: "
+                f"for ZeRO-1 and 2, call freeze(model, {name!r}) before the Trainer is created, without the callback"
+            )
         if self._strategy.implementation.adaptive and args.world_size > 1:
             raise StrategyError(f"strategy {name} can freeze in one process only, not in {args.world_size}")
         _release_inputs(model)
         self.plan = _prepared[model] = prepare(model, self._strategy, self._options)
         self._strategy.frozen_count(self.plan.n_layers)
         if optimizer is not None:
-            self._require_trainable(model, optimizer)
+            require_held(model, [optimizer], name)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -117,7 +123,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
             raise StrategyError(
                 f"requires_grad flags have changed since {strategy.name} set them: leave them as the callback sets them"
             )
-        self._require_trainable(model, optimizer)
+        require_held(model, [optimizer], strategy.name)
         if self.plan.embeddings_frozen and _is_reentrant(model):
             raise StrategyError(
                 "re-entrant gradient checkpointing gives no gradient to layers above frozen embeddings: "
@@ -141,14 +147,26 @@ class FreezeCallback(TrainerCallback, ExportableState):
         groups = [list(group["params"]) for group in optimizer.param_groups]
         plan = self._controller.step(optimizer)
         if plan is None:
+            assert self.probe is not None
+            self.probe["updates"] = self._controller.updates
             return
         assert plan.layer_changes is not None
         # Frozen parameters stay listed, without gradient and state: optimisers skip parameters without
         # a gradient, and a resumed run loads its state into an optimiser that lists all of them.
         for group, parameters in zip(optimizer.param_groups, groups, strict=True):
-            group["params"] = parameters
+            group["params"][:] = parameters
         self.plan, self._controller, self.probe = plan, None, None
         self.selected = {"layers": list(plan.frozen_layers), "changes": list(plan.layer_changes)}
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._controller is not None:
+            warnings.warn(
+                f"{self._strategy.name} has frozen nothing: {self._controller.updates} steps changed a weight, "
+                f"and its probe takes {self._options.probe_steps}",
+                stacklevel=2,
+            )
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -173,7 +191,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
                 f"it must be between 1 and {state.max_steps - 1}, one less than the steps of this training"
             )
         if state.global_step:
-            controller.resume(self._read_probe(args, state), state.global_step)
+            tensors = self._read_probe(args, state)
+            # Checkpoints of version 0.2 count every step.
+            controller.resume(tensors, (self.probe or {}).get("updates", state.global_step))
         else:
             snapshot = _fingerprint(controller.state_tensors())
             self.probe = {"output_dir": args.output_dir, "fingerprint": snapshot}
@@ -206,22 +226,14 @@ class FreezeCallback(TrainerCallback, ExportableState):
             raise StrategyError(f"the checkpoint was trained with FreezeCallback {saved['args']}, not {own}")
         return saved["attributes"]
 
-    def _require_trainable(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Refuse an optimiser whose parameters are not exactly the trainable ones."""
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if held != {id(p) for p in model.parameters() if p.requires_grad}:
-            raise StrategyError(
-                f"the optimiser's parameters are not those that {self._strategy.name} trains: "
-                "let the Trainer create it"
-            )
-
 
 def _release_inputs(model: Any) -> None:
     """Undo enable_input_require_grads, which makes the backward pass cross every frozen layer.
 
     Gradient checkpointing enables it, but only the re-entrant variant needs it.
     """
-    if hasattr(model, "disable_input_require_grads"):
+    # Older releases of transformers fail on a model on which it was never enabled.
+    if hasattr(model, "_require_grads_hook"):
         model.disable_input_require_grads()
 
 

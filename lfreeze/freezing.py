@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator
 
-import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lfreeze.blocks import Parts, backward_depth, model_parts, observe_example
 from lfreeze.errors import StrategyError
@@ -57,6 +57,17 @@ def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Fre
         StrategyError: as ``freeze``.
     """
     _refuse_sharded(model)
+    absent = next((name for name, p in model.named_parameters() if p.is_meta), None)
+    if absent and strategy.implementation.adaptive:
+        raise StrategyError(
+            f"strategy {strategy.name} compares weights, but {absent} is on the meta device or offloaded: "
+            "load the whole model onto its device"
+        )
+    if isinstance(model, DistributedDataParallel):
+        raise StrategyError(
+            "DistributedDataParallel has already prepared for the parameters that trained when it was created: "
+            "freeze the model before you wrap it"
+        )
     _refuse_adapters(model)
     _refuse_quantised(model, strategy)
     if options.example is not None:
@@ -131,22 +142,6 @@ def _output_head(model: nn.Module) -> Iterator[nn.Parameter]:
     weight = getattr(get() if get is not None else None, "weight", None)
     if isinstance(weight, nn.Parameter):
         yield weight
-
-
-def sync_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Make an optimiser hold exactly the trainable parameters; those that stay keep their moments.
-
-    Frozen parameters are removed with their state and gradient, so that no later step can move
-    them. Newly trainable ones join the first group.
-    """
-    for group in optimizer.param_groups:
-        group["params"] = [p for p in group["params"] if p.requires_grad]
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for parameter in [p for p in optimizer.state if id(p) not in held]:
-        parameter.grad = None
-        del optimizer.state[parameter]
-    fresh = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
-    optimizer.param_groups[0]["params"].extend(fresh)
 
 
 def store_frozen_linears(parts: Parts, options: FreezeOptions) -> None:

@@ -19,7 +19,7 @@ class FreezeOptions:
     Attributes:
         freeze_embeddings: ``"auto"`` (BOT and LoRA freeze them, the others do not), ``"yes"`` or ``"no"``.
         frozen_dtype: type in which the linear weights of frozen layers are stored; None keeps theirs.
-        probe_steps: optimiser steps before an adaptive strategy selects its layers (§3.2).
+        probe_steps: updates of the weights before an adaptive strategy selects its layers (§3.2).
         seed: for strategies that select at random.
         lora_targets: names of the modules that get an adapter.
         stack: the path of the layers in a model with several stacks, such as
@@ -73,24 +73,32 @@ def parse_options(options: Mapping[str, Any]) -> FreezeOptions:
 
 
 class Controller(Protocol):
-    """What a strategy does during training; called after each optimiser step."""
+    """What a strategy does during training."""
 
-    def step(self, optimizer: torch.optim.Optimizer) -> FreezePlan | None:
-        """Act on the step just taken; return the new plan if what trains has changed."""
+    def step(self, *optimizers: torch.optim.Optimizer) -> FreezePlan | None:
+        """Act on the step just taken; return the new plan if what trains has changed.
+
+        Called after each step of the optimisers that train the model, whether or not it changed a weight.
+        """
 
 
 @runtime_checkable
 class ResumableController(Controller, Protocol):
     """A controller whose probe a checkpoint can hold, which ``FreezeCallback`` requires.
 
-    It changes what trains once, after ``FreezeOptions.probe_steps`` steps.
+    It changes what trains once, after ``FreezeOptions.probe_steps`` updates.
+
+    Attributes:
+        updates: steps so far that changed a weight.
     """
+
+    updates: int
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """What the selection compares with, on the CPU; constant until the selection."""
 
-    def resume(self, tensors: Mapping[str, torch.Tensor], steps: int) -> None:
-        """Continue after ``steps`` steps with the ``state_tensors`` of an earlier run."""
+    def resume(self, tensors: Mapping[str, torch.Tensor], updates: int) -> None:
+        """Continue after a number of updates with the ``state_tensors`` of an earlier run."""
 
 
 @dataclass(frozen=True)
