@@ -14,10 +14,10 @@ from lfreeze.errors import StrategyError
 from lfreeze.freezing import as_strategy, prepare, set_trainable
 from lfreeze.optimizers import (
     ChangeDetector,
+    drop_frozen,
     evaluation_weights,
     require_held,
     require_separable,
-    sync_optimizers,
 )
 from lfreeze.plan import FreezeOptions, FreezePlan, parse_options
 from lfreeze.strategy import Strategy
@@ -83,7 +83,7 @@ class AdaptiveSwitch:
             order = sorted(range(len(changes)), key=lambda i: changes[i], reverse=self._largest)
             frozen = tuple(sorted(order[: self._count]))
             plan = set_trainable(self._model, self._strategy, frozen, self._options)
-            sync_optimizers(optimizers, self._model)
+            drop_frozen(optimizers)
         self._before = []
         self._frozen = ChangeDetector(self._model, trainable=False)
         return replace(plan, layer_changes=changes)

@@ -56,23 +56,18 @@ def require_separable(optimizers: Iterable[torch.optim.Optimizer]) -> None:
             )
 
 
-def sync_optimizers(optimizers: Sequence[torch.optim.Optimizer], model: nn.Module) -> None:
-    """Make optimisers hold exactly the trainable parameters; those that stay keep their moments.
+def drop_frozen(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Remove frozen parameters from optimisers; those that stay keep their moments.
 
-    Frozen parameters are removed with their state and gradient, so that no later step can move them. The
-    lists are edited in place, since an optimiser may keep a second reference. Newly trainable parameters
-    join the first group of the first optimiser.
+    They are removed with their state and gradient, so that no later step can move them. The lists are
+    edited in place, since an optimiser may keep a second reference.
     """
-    held = set()
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["params"][:] = [p for p in group["params"] if p.requires_grad]
-            held |= {id(p) for p in group["params"]}
         for parameter in [p for p in optimizer.state if not p.requires_grad]:
             parameter.grad = None
             del optimizer.state[parameter]
-    fresh = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
-    optimizers[0].param_groups[0]["params"].extend(fresh)
 
 
 @contextlib.contextmanager

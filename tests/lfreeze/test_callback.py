@@ -340,11 +340,17 @@ def test_a_callback_added_after_the_optimiser_is_refused(tmp_path: Path) -> None
         trainer.train()
 
 
-def test_an_optimiser_with_other_parameters_is_refused(tmp_path: Path) -> None:
+def test_an_optimiser_holds_what_trains_and_may_hold_more(tmp_path: Path) -> None:
     model = tiny()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    with pytest.raises(StrategyError, match="the optimiser's parameters are not those that BOT50 trains"):
+    optimizer = torch.optim.AdamW(list(model.parameters())[:-1], lr=1e-3)
+    with pytest.raises(StrategyError, match=r"lacks 1 of the parameters that BOT50 trains \(score\.weight\)"):
         make(tmp_path, model, FreezeCallback("BOT50"), optimizers=(optimizer, None))
+    model = tiny()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    trainer = make(tmp_path, model, FreezeCallback("BOT50"), optimizers=(optimizer, None))
+    frozen = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
+    trainer.train()
+    assert all(torch.equal(model.get_parameter(n), p) for n, p in frozen.items())
     model = tiny()
     freeze(model, "BOT50")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -353,6 +359,65 @@ def test_an_optimiser_with_other_parameters_is_refused(tmp_path: Path) -> None:
     trainer.model.requires_grad_(True)
     with pytest.raises(StrategyError, match="requires_grad flags have changed since BOT50 set them"):
         trainer.train()
+
+
+class CountUpdates(TrainerCallback):
+    """Counts the steps that changed a weight, and those of them in front of the freezing."""
+
+    def __init__(self, freezing: FreezeCallback):
+        self.freezing, self.updates, self.in_probe = freezing, 0, 0
+        self.weight: torch.Tensor | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.weight = kwargs["model"].score.weight.detach().clone()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self.weight is not None
+        changed = not torch.equal(kwargs["model"].score.weight, self.weight)
+        self.in_probe += changed and self.freezing.selected is None
+        self.updates += changed
+
+
+def test_steps_that_a_loss_scaler_skips_do_not_count(tmp_path: Path) -> None:
+    callback = FreezeCallback("ADT-L50")
+    counter = CountUpdates(callback)
+    trainer = make(tmp_path, tiny(), callback, max_steps=40, save_strategy="steps", save_steps=1)
+    trainer.callback_handler.callbacks.insert(0, counter)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    with pytest.warns(UserWarning, match="a step changed no weight"):
+        trainer.train()
+    assert counter.in_probe == 5
+    assert counter.updates < 40
+    files = sorted(
+        tmp_path.glob("**/checkpoint-*/trainer_state.json"), key=lambda f: int(f.parent.name.split("-")[1])
+    )
+    states = [
+        json.loads(f.read_text("utf-8"))["stateful_callbacks"]["FreezeCallback"]["attributes"] for f in files
+    ]
+    probing = [state["probe"]["updates"] for state in states if state["probe"]]
+    assert probing == sorted(probing)
+    assert (probing[0], probing[-1]) == (0, 4)
+
+
+def test_training_that_ends_within_the_probe_is_reported(tmp_path: Path) -> None:
+    trainer = make(tmp_path, tiny(), FreezeCallback("ADT-L50"), max_steps=6, learning_rate=0.0)
+    with (
+        pytest.warns(UserWarning, match="a step changed no weight"),
+        pytest.warns(UserWarning, match="has frozen nothing: 0 steps changed a weight"),
+    ):
+        trainer.train()
+
+
+def test_a_stack_and_an_example_are_options(tmp_path: Path) -> None:
+    ids = {"input_ids": torch.tensor([[5, 6]])}
+    callback = FreezeCallback("BOT50", stack="model.layers", example=ids)
+    trainer = make(tmp_path, tiny(), callback, save_strategy="steps", save_steps=2)
+    trainer.train()
+    state = json.loads(next(tmp_path.glob("**/checkpoint-2/trainer_state.json")).read_text("utf-8"))
+    assert state["stateful_callbacks"]["FreezeCallback"]["args"] == {
+        "strategy": "BOT50",
+        "stack": "model.layers",
+    }
 
 
 def test_trainings_that_cannot_freeze_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,16 +497,24 @@ def test_frozen_weights_of_another_type_resume_equally(tmp_path: Path) -> None:
         runs[0].train()
 
 
-@pytest.mark.parametrize("sharding", ["FSDP", "DeepSpeed"])
-def test_sharded_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharding: str) -> None:
+@pytest.mark.parametrize(
+    ("sharding", "reason"),
+    [
+        ("FSDP", "does not support FSDP: train the model unsharded"),
+        ("DeepSpeed", r"cannot check what DeepSpeed's optimiser holds.*call freeze\(model, 'BOT50'\) before"),
+    ],
+)
+def test_sharded_training_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharding: str, reason: str
+) -> None:
     trainer = make(tmp_path, tiny())
     monkeypatch.setenv(f"ACCELERATE_USE_{sharding.upper()}", "true")
-    with pytest.raises(StrategyError, match=f"does not support {sharding}: train the model unsharded"):
+    with pytest.raises(StrategyError, match=reason):
         FreezeCallback("BOT50").on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
     monkeypatch.undo()
     trainer.args.fsdp = sharding == "FSDP"
     trainer.args.deepspeed = None if trainer.args.fsdp else "zero3.json"
-    with pytest.raises(StrategyError, match=f"does not support {sharding}"):
+    with pytest.raises(StrategyError, match=reason):
         FreezeCallback("BOT50").on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
     assert all(p.requires_grad for p in trainer.model.parameters())
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from tests.support.compatibility import PAGE, architecture_table, replace_table
+import pytest
+
+from tests.support.compatibility import PAGE, TABLES, replace_table
 
 
-def test_the_table_of_architectures_is_current() -> None:
-    table, page = architecture_table(), PAGE.read_text("utf-8")
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_current(name: str) -> None:
+    table, page = TABLES[name](), PAGE.read_text("utf-8")
     assert "wrong" not in table
-    assert replace_table(page, "architectures", table) == page
+    assert "lost" not in table
+    assert table in page
+    assert replace_table(page, name, table) == page

@@ -1,6 +1,6 @@
-"""What was tried with each architecture, as the table in docs/compatibility.md.
+"""What was tried with each architecture and optimiser, as the tables in docs/compatibility.md.
 
-python -m tests.support.compatibility    # writes the table into the page
+python -m tests.support.compatibility    # writes the tables into the page
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lfreeze.model_shape import ModelShape, ShapeError
 from lfreeze.strategy import Strategy
 from tests.lfreeze.test_roles import CASES, IDS
 from tests.support.architectures import ARCHITECTURES, build
+from tests.support.optimizers import OPTIMIZERS, outcome
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 STRATEGIES = ("BOT50", "TOP25", "INT50")
@@ -90,6 +91,16 @@ def _closed_form(model: Any) -> str:
     return "agrees"
 
 
+def optimizer_table() -> str:
+    """A row for each optimiser of the tests."""
+    rows = ["| optimiser | BOT34 | ADT-L34 |", "|---|---|---|"]
+    rows += [f"| {name} | {outcome(name, 'BOT34')} | {outcome(name, 'ADT-L34')} |" for name in OPTIMIZERS]
+    return "\n".join(rows)
+
+
+TABLES = {"architectures": architecture_table, "optimisers": optimizer_table}
+
+
 def replace_table(page: str, name: str, table: str) -> str:
     """A page with the table between two marks replaced."""
     return re.sub(
@@ -101,4 +112,7 @@ def replace_table(page: str, name: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(replace_table(PAGE.read_text("utf-8"), "architectures", architecture_table()), "utf-8")
+    text = PAGE.read_text("utf-8")
+    for title, make_table in TABLES.items():
+        text = replace_table(text, title, make_table())
+    PAGE.write_text(text, "utf-8")
