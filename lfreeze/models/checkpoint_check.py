@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import transformers
 
 from lfreeze.blocks import Parts, model_parts
 from lfreeze.errors import InputError
-from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.files import ModelError
 
 # Heads of other tasks, for checkpoints that do not name the architecture they were saved from.
@@ -50,23 +48,27 @@ def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
                 f"model {name}: the tensor {tensor} has the shape {tuple(actual)}, "
                 f"its configuration requires {tuple(expected)}"
             )
-    allowed = _HEADS | _own_heads(model)
+    base = {model.base_model_prefix, *(n for n, _ in model.base_model.named_children())}
+    has_head = _saved_with_head(model)
     for tensor in sorted(info["unexpected_keys"]):
-        if tensor.split(".")[0] not in allowed and not tensor.endswith(_CONSTANTS):
+        place = tensor.split(".")[0]
+        head = place in _HEADS or (has_head and place not in base)
+        if not head and not tensor.endswith(_CONSTANTS):
             raise ModelError(
                 f"model {name}: its checkpoint has the tensor {tensor}, which the model does not have"
             )
 
 
-def _own_heads(model: Any) -> set[str]:
-    """Top-level names, outside the base model, of the architecture that the checkpoint was saved from."""
+def _saved_with_head(model: Any) -> bool:
+    """Whether the checkpoint was saved from a class with a head around this base model.
+
+    The head's names are not compared: files may hold others than the class has.
+    """
     declared = (getattr(model.config, "architectures", None) or [""])[0]
     cls: Any = getattr(transformers, str(declared), None)
-    base = {model.base_model_prefix, *(n for n, _ in model.base_model.named_children())}
-    if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
-        return set()
-    if getattr(cls, "config_class", None) is not type(model.config):
-        return set()
-    with silence_transformers(), torch.device("meta"):
-        saved = cls(model.config)
-    return {name for name, _ in saved.named_children()} - base
+    return (
+        isinstance(cls, type)
+        and issubclass(cls, transformers.PreTrainedModel)
+        and getattr(cls, "config_class", None) is type(model.config)
+        and not isinstance(model.base_model, cls)
+    )

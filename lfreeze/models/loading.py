@@ -17,13 +17,12 @@ from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.catalog import EOS, Checkpoint
 from lfreeze.models.checkpoint_check import check_tensors
 from lfreeze.models.files import ModelError, weight_files
+from lfreeze.models.initialization import deviation, draw_as_architecture
 from lfreeze.models.minicpm import GraniteForSequenceClassification, granite_config
 from lfreeze.models.weights import FileWeights, RandomWeights, Weights
 from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Kind
-
-ATTENTION = "sdpa"
 
 
 class BaseModel:
@@ -41,17 +40,19 @@ class BaseModel:
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.model: Any
         self._weights: Weights
+        self._fresh: frozenset[str]
         if checkpoint.folder is None:
             self.model = empty_classifier(checkpoint, n_labels, self.dtype, device)
-            head = {id(p) for p in model_parts(self.model).head}
-            self._fresh = frozenset(n for n, p in self.model.named_parameters() if id(p) in head)
-            self._weights = RandomWeights(self.model, _deviation(self.model))
+            self._fresh = self._head_names()
+            self._weights = RandomWeights(self.model, deviation(self.model))
             for name, parameter in self._base():
                 self._weights.restore(name, parameter)
         else:
             self.model, info = load(checkpoint, n_labels, self.dtype)
             self.model.to(device)
-            self._fresh = frozenset(info["missing_keys"]) | {entry[0] for entry in info["mismatched_keys"]}
+            missing = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
+            # A checkpoint's own head of this width would let tasks of other widths start elsewhere.
+            self._fresh = self._head_names(n_labels) | missing
             files = weight_files(checkpoint.name, checkpoint.folder)
             self._weights = FileWeights(files, self.model, self._fresh)
         self.model.config.pad_token_id = load_tokenizer(checkpoint).pad_token_id
@@ -79,6 +80,11 @@ class BaseModel:
         model: nn.Module = self.model
         return model
 
+    @property
+    def attention(self) -> str:
+        """The attention implementation, by transformers' name."""
+        return str(self.model.config._attn_implementation)
+
     def release(self, kind: Kind) -> None:
         """Undo a strategy's changes to the model's structure; call it after every trial."""
         kind.undo(self.model)
@@ -87,18 +93,20 @@ class BaseModel:
     def _base(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if n not in self._fresh]
 
-    @torch.no_grad()
+    def _head_names(self, width: int | None = None) -> frozenset[str]:
+        """The names of the head's parameters; with ``width``, of those outside the base model with so many rows."""
+        head = {id(p) for p in model_parts(self.model).head}
+        if width is not None:
+            head -= {id(p) for p in self.model.base_model.parameters()}
+        return frozenset(
+            n for n, p in self.model.named_parameters() if id(p) in head and width in (None, p.shape[0])
+        )
+
     def _draw_head(self, seed: int) -> None:
-        """Initialise as the transformers library does: normal with the configured deviation, zero biases."""
-        deviation = _deviation(self.model)
-        generator = torch.Generator().manual_seed(stream_seed(seed, "head"))
-        for name, parameter in self.model.named_parameters():
-            if name in self._fresh:
-                parameter.requires_grad_(True)
-                values = torch.zeros(parameter.shape)
-                if parameter.dim() > 1:
-                    values.normal_(0.0, deviation, generator=generator)
-                parameter.copy_(values)
+        parameters = [p for n, p in self.model.named_parameters() if n in self._fresh]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        draw_as_architecture(self.model, parameters, stream_seed(seed, "head"))
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -189,11 +197,11 @@ def load(
     config.num_labels = n_labels
     try:
         with silence_transformers():
-            model, info = _classifier(checkpoint, config).from_pretrained(
+            model, info = classifier_class(checkpoint, config).from_pretrained(
                 checkpoint.folder,
                 config=config,
                 dtype=dtype,
-                attn_implementation=ATTENTION,
+                attn_implementation=attention(checkpoint, config),
                 local_files_only=True,
                 weights_only=True,
                 ignore_mismatched_sizes=True,
@@ -219,8 +227,8 @@ def empty_classifier(
     config = model_config(checkpoint)
     config.num_labels = n_labels
     with silence_transformers(), torch.device("meta"):
-        built = _classifier(checkpoint, config, from_config=True)(
-            config, dtype=dtype, attn_implementation=ATTENTION
+        built = classifier_class(checkpoint, config)._from_config(
+            config, dtype=dtype, attn_implementation=attention(checkpoint, config)
         )
     built.to_empty(device=device)
     for parameter in built.parameters():
@@ -231,20 +239,25 @@ def empty_classifier(
     return model
 
 
-def _classifier(checkpoint: Checkpoint, config: Any, *, from_config: bool = False) -> Any:
+def attention(checkpoint: Checkpoint, config: Any) -> str:
+    """The attention implementation: torch's, or transformers' own for architectures that do not support it."""
+    return "sdpa" if classifier_class(checkpoint, config)._supports_sdpa else "eager"
+
+
+def classifier_class(checkpoint: Checkpoint, config: Any) -> Any:
+    """The class of the sequence classifier of a configuration.
+
+    Raises:
+        ModelError: the transformers library has none.
+    """
     from transformers import AutoModelForSequenceClassification
 
     if is_minicpm(checkpoint):
-        own = GraniteForSequenceClassification
-        return own._from_config if from_config else own
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        return GraniteForSequenceClassification
+    mapping = AutoModelForSequenceClassification._model_mapping
+    if type(config) not in mapping:
         raise ModelError(
             f"model {checkpoint.name}: the transformers library has no sequence classifier of the architecture "
             f"{config.model_type!r}"
         )
-    auto = AutoModelForSequenceClassification
-    return auto.from_config if from_config else auto
-
-
-def _deviation(model: Any) -> float:
-    return float(getattr(model.config, "initializer_range", 0.02))
+    return mapping[type(config)]

@@ -19,7 +19,7 @@ from lfreeze.data.encoding_cache import encoded
 from lfreeze.data.tasks import TaskData
 from lfreeze.errors import InputError
 from lfreeze.models.catalog import Checkpoint
-from lfreeze.models.loading import ATTENTION, BaseModel
+from lfreeze.models.loading import BaseModel
 from lfreeze.strategy import Strategy
 from lfreeze.training.loop import train
 from lfreeze.training.record import Step, TrainingRecord
@@ -94,11 +94,13 @@ class TrialWorker:
                 row,
                 gpu_share=placement.gpu_share,
                 exclusive=placement.exclusive,
-                attention_implementation=ATTENTION,
                 **hardware(self.device.type),
             )
             checkpoint = find_checkpoint()
-            record = self._train(spec, checkpoint, data, on_step)
+            _require_inputs(spec, checkpoint, data)
+            base = self._base_model(spec, checkpoint, len(data.task.labels))
+            row = replace(row, attention_implementation=base.attention)
+            record = self._train(spec, base, self._encode(spec, checkpoint, data), on_step)
             row = trained_row(row, spec, record, checkpoint, data)
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
@@ -119,20 +121,12 @@ class TrialWorker:
         return _result(row, record, data)
 
     def _train(
-        self,
-        spec: TrialSpec,
-        checkpoint: Checkpoint,
-        data: TaskData,
-        on_step: Callable[[Step], None] | None,
+        self, spec: TrialSpec, base: BaseModel, data: EncodedTask, on_step: Callable[[Step], None] | None
     ) -> TrainingRecord:
-        recipe, seed = spec.recipe, spec.factors.seed
-        _require_inputs(spec, checkpoint, data)
-        strategy = Strategy.parse(spec.factors.strategy)
-        base = self._base_model(spec, checkpoint, len(data.task.labels))
-        encoded = self._encode(spec, checkpoint, data)
+        strategy, seed = Strategy.parse(spec.factors.strategy), spec.factors.seed
         model = base.reset(seed)
         try:
-            return train(model, encoded, recipe, strategy, seed, self.device, on_step=on_step)
+            return train(model, data, spec.recipe, strategy, seed, self.device, on_step=on_step)
         finally:
             base.release(strategy.implementation)
 
