@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import transformers
+from transformers.core_model_loading import revert_weight_conversion
 
 from lfreeze.blocks import Parts, model_parts
 from lfreeze.errors import InputError
+from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.files import ModelError
 
 # Heads of other tasks, for checkpoints that do not name the architecture they were saved from.
@@ -48,27 +51,25 @@ def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
                 f"model {name}: the tensor {tensor} has the shape {tuple(actual)}, "
                 f"its configuration requires {tuple(expected)}"
             )
-    base = {model.base_model_prefix, *(n for n, _ in model.base_model.named_children())}
-    has_head = _saved_with_head(model)
+    allowed = _HEADS | _own_heads(model)
     for tensor in sorted(info["unexpected_keys"]):
-        place = tensor.split(".")[0]
-        head = place in _HEADS or (has_head and place not in base)
-        if not head and not tensor.endswith(_CONSTANTS):
+        if tensor.split(".")[0] not in allowed and not tensor.endswith(_CONSTANTS):
             raise ModelError(
                 f"model {name}: its checkpoint has the tensor {tensor}, which the model does not have"
             )
 
 
-def _saved_with_head(model: Any) -> bool:
-    """Whether the checkpoint was saved from a class with a head around this base model.
-
-    The head's names are not compared: files may hold others than the class has.
-    """
+def _own_heads(model: Any) -> set[str]:
+    """Top-level names in the files, outside the base model, of the architecture that the checkpoint was saved from."""
     declared = (getattr(model.config, "architectures", None) or [""])[0]
     cls: Any = getattr(transformers, str(declared), None)
-    return (
-        isinstance(cls, type)
-        and issubclass(cls, transformers.PreTrainedModel)
-        and getattr(cls, "config_class", None) is type(model.config)
-        and not isinstance(model.base_model, cls)
-    )
+    base = {model.base_model_prefix, *(n for n, _ in model.base_model.named_children())}
+    if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
+        return set()
+    if getattr(cls, "config_class", None) is not type(model.config):
+        return set()
+    with silence_transformers(), torch.device("meta"):
+        built = cls(model.config)
+        # Files may hold older names than the class has.
+        saved = revert_weight_conversion(built, built.state_dict())
+    return {name.split(".")[0] for name in saved} - base
