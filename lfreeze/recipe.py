@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "frozen_dtype": ("same", "compute"),
     "freeze_embeddings": ("auto", "yes", "no"),
     "padding": ("longest", "max_length"),
+    "pair_separator": ("auto", "none"),
 }
 # Smallest accepted value by field; fields that are not listed have no lower bound.
 _MINIMUM: dict[str, float] = {
@@ -73,6 +74,8 @@ class Recipe:
     frozen_dtype: str = "same"
     freeze_embeddings: str = "auto"
     padding: str = "longest"
+    # Metadata of this and another field: reproduce.plan.spec.
+    pair_separator: str = dataclasses.field(default="auto", metadata={"introduced": "auto", "since": 3})
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
@@ -82,7 +85,7 @@ class Recipe:
     data_seed: int = 0
     # how the trial is measured
     eval_batch_size: int = 128
-    # The first so many examples of the validation split; 0 means all. Metadata: reproduce.plan.spec.
+    # The first so many examples of the validation split; 0 means all.
     max_validation_examples: int = dataclasses.field(
         default=0, metadata={"introduced": 0, "since": 2, "hashed_at_default": True}
     )

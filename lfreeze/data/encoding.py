@@ -1,4 +1,4 @@
-"""From texts to batches: sentence pairs as token ids, right-padded tensors, a reproducible order."""
+"""From texts to batches: sentence pairs as token ids, padded tensors, a reproducible order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from lfreeze.data.tasks import Example, TaskData
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Token ids and label index of each example, in the order of the split."""
+    """Token ids and label index of each example, in the order of the split.
+
+    Attributes:
+        token_types: for each token, 0 in the first text and 1 in the second; None for a tokenizer
+            that does not tell them apart.
+        pad_left: whether batches are padded on the left, for models that classify by the last position.
+    """
 
     input_ids: tuple[tuple[int, ...], ...]
     labels: tuple[int, ...]
+    token_types: tuple[tuple[int, ...], ...] | None = None
+    pad_left: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,6 +47,7 @@ class Batch:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
+    token_types: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -46,11 +55,22 @@ class Batch:
         return self.input_ids.numel()
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+        tensors = {name: t.to(device, non_blocking=True) for name, t in vars(self).items() if t is not None}
+        return Batch(**tensors)
 
 
-def encode_task(data: TaskData, tokenizer: Any, max_length: int) -> EncodedTask:
+def encode_task(
+    data: TaskData,
+    tokenizer: Any,
+    max_length: int,
+    *,
+    pair_separator: str = "auto",
+    pad_left: bool = False,
+) -> EncodedTask:
     """Encode each example as a sentence pair of at most ``max_length`` tokens; the longer text is truncated first.
+
+    Args:
+        pair_separator: the recipe's value; see ``separator``.
 
     Raises:
         ValueError: the tokenizer has no pad token.
@@ -58,17 +78,46 @@ def encode_task(data: TaskData, tokenizer: Any, max_length: int) -> EncodedTask:
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer {type(tokenizer).__name__} has no pad token, which batches need")
 
+    between = separator(tokenizer, pair_separator)
+
     def split(rows: Sequence[Example]) -> EncodedSplit:
         pairs = tokenizer(
             [e.first for e in rows],
-            [e.second for e in rows],
+            [between + e.second for e in rows],
             truncation="longest_first",
             max_length=max_length,
             return_attention_mask=False,
         )
-        return EncodedSplit(tuple(map(tuple, pairs["input_ids"])), tuple(e.label for e in rows))
+        ids, types = pairs["input_ids"], pairs.get("token_type_ids")
+        return EncodedSplit(
+            tuple(map(tuple, ids)),
+            tuple(e.label for e in rows),
+            tuple(map(tuple, types)) if types is not None and any(map(any, types)) else None,
+            pad_left,
+        )
 
     return EncodedTask(split(data.train), split(data.validation), tokenizer.pad_token_id)
+
+
+def separator(tokenizer: Any, setting: str) -> str:
+    """The text in front of the second text of a pair.
+
+    Empty where the tokenizer itself puts tokens between the two texts. Otherwise different pairs would have
+    equal token ids: ``"auto"`` gives a line break, or the end-of-text token where the tokenizer drops line
+    breaks; ``"none"`` joins the texts.
+    """
+
+    def ids(*texts: str, special: bool = True) -> list[int]:
+        encoded: list[int] = tokenizer(*texts, add_special_tokens=special)["input_ids"]
+        return encoded
+
+    first, second = "a", "b"
+    joined, pair = ids(first, special=False) + ids(second, special=False), ids(first, second)
+    together = any(pair[i : i + len(joined)] == joined for i in range(len(pair) - len(joined) + 1))
+    if setting == "none" or not together:
+        return ""
+    candidates = ("\n", tokenizer.eos_token or "")
+    return next((text for text in candidates if ids(first, text + second) != pair), "")
 
 
 def training_order(n_examples: int, n_draws: int, seed: int) -> list[int]:
@@ -84,15 +133,23 @@ def training_order(n_examples: int, n_draws: int, seed: int) -> list[int]:
 def collate(
     split: EncodedSplit, indices: Sequence[int], pad_token_id: int, length: int | None = None
 ) -> Batch:
-    """The examples at ``indices``, padded on the right to ``length`` or to their longest."""
+    """The examples at ``indices``, padded to ``length`` or to their longest."""
     rows = [split.input_ids[i] for i in indices]
     width = length or max(map(len, rows))
-    input_ids = torch.full((len(rows), width), pad_token_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for row, ids in enumerate(rows):
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        mask[row, : len(ids)] = 1
-    return Batch(input_ids, mask, torch.tensor([split.labels[i] for i in indices]))
+
+    def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+        tensor = torch.full((len(rows), width), fill)
+        for row, numbers in enumerate(values):
+            start = width - len(numbers) if split.pad_left else 0
+            tensor[row, start : start + len(numbers)] = torch.tensor(numbers)
+        return tensor
+
+    return Batch(
+        input_ids=padded(rows, pad_token_id),
+        attention_mask=padded([(1,) * len(row) for row in rows], 0),
+        labels=torch.tensor([split.labels[i] for i in indices]),
+        token_types=padded([split.token_types[i] for i in indices], 0) if split.token_types else None,
+    )
 
 
 def evaluation_batches(

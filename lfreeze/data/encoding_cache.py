@@ -16,10 +16,10 @@ from lfreeze.data.encoding import EncodedSplit, EncodedTask, encode_task
 from lfreeze.data.tasks import TaskData
 from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.files import ModelError
-from lfreeze.models.loading import load_tokenizer
+from lfreeze.models.loading import classifies_last_position, load_tokenizer
 
 # Increase it when the encoding of the same texts changes.
-_VERSION = 1
+_VERSION = 2
 
 
 def cache_folder() -> Path:
@@ -28,19 +28,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LFREEZE_CACHE") or Path(base) / "lfreeze")
 
 
-def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int) -> EncodedTask:
+def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int, pair_separator: str) -> EncodedTask:
     """The texts as a model's token ids, from the cache or encoded and added to it.
+
+    Args:
+        max_length, pair_separator: the recipe's values.
 
     Raises:
         ModelError: the tokenizer does not load, has no pad token, or produces ids beyond the model's
             embeddings.
     """
-    content = f"{_VERSION} {checkpoint.tokenizer_hash} {data.fingerprint} {max_length}"
+    pad_left = classifies_last_position(checkpoint)
+    settings = f"{max_length} {pair_separator} {pad_left}"
+    content = f"{_VERSION} {checkpoint.tokenizer_hash} {data.fingerprint} {settings}"
     path = cache_folder() / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
     try:
-        task = _unpack(load_file(path))
+        task = _unpack(load_file(path), pad_left)
     except (OSError, SafetensorError, KeyError, RuntimeError):
-        task = encode_task(data, load_tokenizer(checkpoint), max_length)
+        tokenizer = load_tokenizer(checkpoint)
+        task = encode_task(data, tokenizer, max_length, pair_separator=pair_separator, pad_left=pad_left)
         _write(path, save(_pack(task)))
     _require_known_ids(task, checkpoint)
     return task
@@ -63,15 +69,25 @@ def _pack(task: EncodedTask) -> dict[str, torch.Tensor]:
         tensors[f"{name}.ids"] = torch.tensor([i for row in split.input_ids for i in row], dtype=torch.int32)
         tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in split.input_ids])
         tensors[f"{name}.labels"] = torch.tensor(split.labels)
+        if split.token_types is not None:
+            types = [i for row in split.token_types for i in row]
+            tensors[f"{name}.types"] = torch.tensor(types, dtype=torch.uint8)
     return tensors
 
 
-def _unpack(tensors: dict[str, torch.Tensor]) -> EncodedTask:
+def _unpack(tensors: dict[str, torch.Tensor], pad_left: bool) -> EncodedTask:
+    def rows(values: torch.Tensor, lengths: torch.Tensor) -> tuple[tuple[int, ...], ...]:
+        numbers, ends = values.tolist(), accumulate(lengths.tolist(), initial=0)
+        return tuple(tuple(numbers[start:end]) for start, end in pairwise(ends))
+
     def split(name: str) -> EncodedSplit:
-        ids = tensors[f"{name}.ids"].tolist()
-        ends = accumulate(tensors[f"{name}.lengths"].tolist(), initial=0)
-        rows = tuple(tuple(ids[start:end]) for start, end in pairwise(ends))
-        return EncodedSplit(rows, tuple(tensors[f"{name}.labels"].tolist()))
+        lengths, types = tensors[f"{name}.lengths"], tensors.get(f"{name}.types")
+        return EncodedSplit(
+            rows(tensors[f"{name}.ids"], lengths),
+            tuple(tensors[f"{name}.labels"].tolist()),
+            rows(types, lengths) if types is not None else None,
+            pad_left,
+        )
 
     return EncodedTask(split("train"), split("validation"), int(tensors["pad"].item()))
 

@@ -239,6 +239,11 @@ def empty_classifier(
     return model
 
 
+def classifies_last_position(checkpoint: Checkpoint) -> bool:
+    """Whether the classifier reads the last position, padding or not, as XLNet's does."""
+    return getattr(model_config(checkpoint), "summary_type", None) == "last"
+
+
 def attention(checkpoint: Checkpoint, config: Any) -> str:
     """The attention implementation: torch's, or transformers' own for architectures that do not support it."""
     return "sdpa" if classifier_class(checkpoint, config)._supports_sdpa else "eager"

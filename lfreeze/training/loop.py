@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -165,9 +166,23 @@ def classification_logits(model: nn.Module, batch: Batch, recipe: Recipe) -> tor
     """Logits of shape (examples, labels) in float32, computed in the recipe's precision."""
     device_type = batch.input_ids.device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        output = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, **_token_types(model, batch)
+        )
     logits: torch.Tensor = output.logits
     return logits.float()
+
+
+def _token_types(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """The token types as an argument of models that tell the two texts of a pair apart."""
+    types = getattr(model.config, "type_vocab_size", None)
+    if (
+        batch.token_types is None
+        or "token_type_ids" not in inspect.signature(model.forward).parameters
+        or (types is not None and types < 2)
+    ):
+        return {}
+    return {"token_type_ids": batch.token_types}
 
 
 def classification_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:

@@ -16,11 +16,16 @@ from reproduce.plan.spec import Inputs, TrialSpec
 
 @dataclass(frozen=True)
 class SpaceInputs:
-    """The models and tasks of a space, by name; each card names the commit of its checkpoint."""
+    """The models and tasks of a space, by name; each card names the commit of its checkpoint.
+
+    Attributes:
+        separators: by model, the text between the two texts of a pair.
+    """
 
     cards: Mapping[str, ModelCard]
     checkpoints: Mapping[str, Checkpoint]
     data: Mapping[str, TaskData]
+    separators: Mapping[str, str]
 
     def of(self, model: str, task: str) -> Inputs:
         """The identity of one model and one task, as it enters a run id."""
@@ -34,6 +39,7 @@ class SpaceInputs:
             weights="random" if checkpoint.folder is None else "pretrained",
             model_revision=checkpoint.revision,
             dataset_revision=data.revision,
+            pair_separator=self.separators[model],
         )
 
 
@@ -56,7 +62,19 @@ def find_inputs(space: SearchSpace, data_dir: Path | None = None) -> SpaceInputs
         name: replace(card, revision=checkpoints[name].revision or card.revision)
         for name, card in space.cards.items()
     }
-    return SpaceInputs(cards, checkpoints, data)
+    separators = {
+        # The tokenizer of the tiny models has a separator of its own.
+        name: "" if cards[name].tiny else _separator(checkpoint, recipe.pair_separator)
+        for name, checkpoint in checkpoints.items()
+    }
+    return SpaceInputs(cards, checkpoints, data, separators)
+
+
+def _separator(checkpoint: Checkpoint, setting: str) -> str:
+    from lfreeze.data.encoding import separator
+    from lfreeze.models.loading import load_tokenizer
+
+    return separator(load_tokenizer(checkpoint), setting)
 
 
 def check_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
@@ -75,7 +93,7 @@ def check_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
         n_labels = max(len(data.task.labels) for data in inputs.data.values())
         inspect_model(checkpoint, n_labels, strategies, space.recipe)
         for data in inputs.data.values():
-            encoded(data, checkpoint, space.recipe.max_length)
+            encoded(data, checkpoint, space.recipe.max_length, space.recipe.pair_separator)
 
 
 def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:

@@ -25,6 +25,8 @@ class Inputs:
     Attributes:
         weights: ``"pretrained"`` or ``"random"``.
         model_revision, dataset_revision: the hub's commits; None for files that are not from the hub.
+        pair_separator: the text that is put between the two texts of a pair; empty where the tokenizer
+            puts tokens there, or nothing is put there.
     """
 
     model_id: str
@@ -35,10 +37,13 @@ class Inputs:
     weights: str = "pretrained"
     model_revision: str | None = None
     dataset_revision: str | None = None
+    pair_separator: str = ""
 
     def identity(self) -> dict[str, str]:
         """The values that the numbers depend on: contents, whatever their source."""
-        names = ("model_id", "weights_hash", "tokenizer_hash", "dataset_id", "dataset_fingerprint")
+        names = ["model_id", "weights_hash", "tokenizer_hash", "dataset_id", "dataset_fingerprint"]
+        # Results without a separator were made before there was one.
+        names += ["pair_separator"] if self.pair_separator else []
         return {name: getattr(self, name) for name in names}
 
 

@@ -144,9 +144,10 @@ class TrialWorker:
         return base
 
     def _encode(self, spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> EncodedTask:
-        key = (checkpoint.tokenizer_hash, data.fingerprint, spec.recipe.max_length)
+        recipe = spec.recipe
+        key = (checkpoint, data.fingerprint, recipe.max_length, recipe.pair_separator)
         if key not in self._encoded:
-            self._encoded[key] = encoded(data, checkpoint, spec.recipe.max_length)
+            self._encoded[key] = encoded(data, checkpoint, recipe.max_length, recipe.pair_separator)
             while len(self._encoded) > _KEPT_ENCODINGS:
                 self._encoded.popitem(last=False)
         return self._encoded[key]

@@ -269,7 +269,7 @@ def test_token_ids_beyond_the_embeddings_are_refused(tmp_path: Path) -> None:
     write_minicpm(tmp_path / "m", vocab_size=100)
     data = load_task("tiny-cb", 50, 0, max_validation_examples=20)
     with pytest.raises(ModelError, match=r"produces the token id \d+, but its embeddings end at 99"):
-        encoded(data, of(tmp_path / "m"), 64)
+        encoded(data, of(tmp_path / "m"), 64, "auto")
 
 
 def test_cached_encodings_are_reused_and_never_read_partially(
@@ -278,17 +278,17 @@ def test_cached_encodings_are_reused_and_never_read_partially(
     monkeypatch.setenv("LFREEZE_CACHE", str(tmp_path / "cache"))
     write_causal(tmp_path / "m")
     data = load_task("tiny-cb", 50, 0, max_validation_examples=20)
-    first = encoded(data, of(tmp_path / "m"), 64)
+    first = encoded(data, of(tmp_path / "m"), 64, "auto")
     (file,) = (tmp_path / "cache" / "encoded").iterdir()
     written = file.stat().st_mtime_ns
-    assert encoded(data, of(tmp_path / "m"), 64) == first
+    assert encoded(data, of(tmp_path / "m"), 64, "auto") == first
     assert file.stat().st_mtime_ns == written
     file.write_bytes(file.read_bytes()[:-50])
-    assert encoded(data, of(tmp_path / "m"), 64) == first
-    assert encoded(data, of(tmp_path / "m"), 8) != first
+    assert encoded(data, of(tmp_path / "m"), 64, "auto") == first
+    assert encoded(data, of(tmp_path / "m"), 8, "auto") != first
     assert len(list((tmp_path / "cache" / "encoded").iterdir())) == 2
     monkeypatch.setenv("LFREEZE_CACHE", "/proc/nowhere")
-    assert encoded(data, of(tmp_path / "m"), 64) == first
+    assert encoded(data, of(tmp_path / "m"), 64, "auto") == first
 
 
 def test_random_weights_are_the_same_everywhere_and_after_each_trial(recipe: Recipe) -> None:
