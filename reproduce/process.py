@@ -36,7 +36,7 @@ _ENVIRONMENT = {
 # interface.
 _SINGLE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
-_received = signal.SIGINT
+_received: signal.Signals | None = None
 
 
 def set_environment(*, single_machine: bool = False) -> None:
@@ -69,8 +69,13 @@ def is_ray_sigterm_exit(status: object) -> bool:
 
 
 def received() -> signal.Signals:
-    """The signal behind a KeyboardInterrupt."""
-    return _received
+    """The signal that ended the command; SIGINT for a KeyboardInterrupt that Python itself raised."""
+    return _received or signal.SIGINT
+
+
+def has_received() -> bool:
+    """Whether a signal has arrived, after which any other error is its consequence."""
+    return _received is not None
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -25,6 +25,27 @@ from lfreeze.recipe import Recipe
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+# The modules that take longest, in this order; they start first, so that no worker ends with one of them.
+LONGEST = (
+    "reproduce/run/test_sweep.py",
+    "reproduce/store/test_old_folders.py",
+    "lfreeze/test_hub.py",
+    "test_docs.py",
+    "reproduce/run/test_worker.py",
+    "reproduce/run/test_ray_session.py",
+    "reproduce/run/test_foreign_arm.py",
+    "lfreeze/test_callback.py",
+    "reproduce/report/test_report.py",
+    "reproduce/report/figures/test_registry.py",
+    "reproduce/run/test_tune_compat.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _process() -> Iterator[None]:
     torch.set_num_threads(1)

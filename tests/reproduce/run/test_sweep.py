@@ -167,7 +167,8 @@ def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_pat
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,BOT25,BOT50,TOP25,TOP50", "--seeds",
-                        "42,43", *SMALL, "--set", "steps=30", "--artifacts", str(folder))  # fmt: skip
+                        "42,43", *SMALL, "--set", "steps=30", "--set", "max_validation_examples=50",
+                        "--artifacts", str(folder))  # fmt: skip
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
         deadline = time.monotonic() + 120
         while len(list(folder.glob("trials/**/*.parquet"))) < 3:
