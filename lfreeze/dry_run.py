@@ -109,7 +109,10 @@ def crossed_layers(model: nn.Module, layers: Sequence[nn.Module], observation: O
 
 
 def _run(model: nn.Module, arguments: Mapping[str, Any], autocast: bool) -> Any:
-    with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+    # Weights of several types, such as frozen ones stored in bfloat16, multiply under autocast only.
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    device = "cuda" if next(model.parameters()).device.type == "cuda" else "cpu"
+    with torch.autocast(device, torch.bfloat16, enabled=autocast or len(types) > 1):
         return model(*arguments.get("", ()), **{k: v for k, v in arguments.items() if k})
 
 
