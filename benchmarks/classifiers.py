@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -40,11 +41,6 @@ RECIPE = Recipe(
     batch_size=4, max_length=64, steps=8, learning_rate=1e-3, schedule="cosine", lora_rank=4, lora_alpha=8,
     lora_dropout=0.0, max_train_examples=40, probe_steps=3, precision="fp32", timing_warmup_steps=1,
 )  # fmt: skip
-# What LoRA adapts where a model has no q_proj and v_proj.
-TARGETS = (
-    ("query", "value"), ("q_lin", "v_lin"), ("query_proj", "value_proj"), ("query_key_value",), ("c_attn",), ("qkv_proj",),
-    ("Wqkv",), ("qkv",), ("q", "v"), ("in_proj",), ("dense",),
-)  # fmt: skip
 CPU = torch.device("cpu")
 SECONDS = 60
 VOCABULARY = 512
@@ -63,7 +59,10 @@ def examine(config_class: Any, folder: Path) -> tuple[str, str]:
     try:
         checkpoint = find_checkpoint(get_model(str(folder)))
         recipe = choose_targets(checkpoint)
-        base, task = BaseModel(checkpoint, 3, recipe, CPU), encoded(data, checkpoint, RECIPE.max_length, "auto")
+        base, task = (
+            BaseModel(checkpoint, 3, recipe, CPU),
+            encoded(data, checkpoint, RECIPE.max_length, "auto"),
+        )
     except InputError as error:
         return "refused", str(error)
     failures = []
@@ -86,16 +85,17 @@ def choose_targets(checkpoint: Any) -> Recipe:
     Raises:
         InputError: the model cannot be used.
     """
-    for targets in (RECIPE.lora_targets, *TARGETS):
-        recipe = replace(RECIPE, lora_targets=targets)
-        try:
-            inspect_model(checkpoint, 3, STRATEGIES, recipe)
-        except InputError as error:
-            if "LoRA's target" in str(error) and targets != TARGETS[-1]:
-                continue
+    try:
+        inspect_model(checkpoint, 3, STRATEGIES, RECIPE)
+        return RECIPE
+    except InputError as error:
+        # The message ends with the linear maps of the layers.
+        maps = re.search(r"LoRA's target .*; it has (.*): choose", str(error))
+        if maps is None:
             raise
-        return recipe
-    raise AssertionError
+    recipe = replace(RECIPE, lora_targets=(maps[1].split(", ")[0],))
+    inspect_model(checkpoint, 3, STRATEGIES, recipe)
+    return recipe
 
 
 def main() -> int:

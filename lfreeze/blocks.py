@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from lfreeze.dry_run import Observation, crossed_layers, observe
+from lfreeze.dry_run import crossed_layers, observe
 from lfreeze.errors import StrategyError
 from lfreeze.stacks import Layers, layer_stacks
 
@@ -36,7 +36,7 @@ class Parts:
         head: all other parameters, such as a classifier or a pooler.
         others: parameters of the parts that have other stacks of layers, where one stack was chosen.
         unobserved: why the model did not run, so that the roles come from structure alone.
-        ambiguous: whether structure leaves open if a part of the base model runs before or behind the layers.
+        ambiguous: whether structure leaves open if a part runs before or behind the layers.
     """
 
     layers: Layers
@@ -65,15 +65,14 @@ def model_parts(model: nn.Module, stack: str | None = None) -> Parts:
 
     Raises:
         StrategyError: the model has no stack of layers, or several of which none is chosen; its layers
-            share parameters or run more than once; or it has no embeddings that structure alone shows
-            and does not run.
+            share parameters or run more than once.
     """
     layers, rivals = _choose_stack(model, stack)
     known = _known.get(model)
     if known is None or not known.is_of(model, layers):
         known = _known[model] = _Known(model, layers)
     ordered = _in_order(model, layers, known.observation.calls)
-    return _assign(model, ordered, {layer for rival in rivals for layer in rival}, known.observation)
+    return _assign(model, ordered, {layer for rival in rivals for layer in rival}, known)
 
 
 def _choose_stack(model: nn.Module, stack: str | None) -> tuple[Layers, list[Layers]]:
@@ -122,7 +121,8 @@ def backward_depth(model: nn.Module, stack: str | None = None) -> int:
     first = next((index for index in range(count) if parts.trains(index)), count)
     if parts.unobserved is None:
         # A layer with a backward pass of its own hides its graph.
-        return max(count - first, crossed_layers(model, parts.layers, _known[model].observation))
+        known = _known[model]
+        return max(count - first, crossed_layers(known.scope, parts.layers, known.observation))
     in_front = any(p.requires_grad for p in (*parts.embeddings, *parts.others))
     return count if in_front else count - first
 
@@ -146,7 +146,12 @@ class _Known:
     """What was observed of a model, as long as it has the same layers and parameters outside them."""
 
     def __init__(self, model: nn.Module, layers: Layers, example: Mapping[str, Any] | None = None):
-        self.observation = observe(model, layers, example)
+        self.scope, self.observation = model, observe(model, layers, example)
+        inner = _inner_model(model, layers)
+        if self.observation.error is not None and example is None and inner is not None:
+            observation = observe(inner, layers)
+            if observation.error is None:
+                self.scope, self.observation = inner, observation
         self._layers = [weakref.ref(layer) for layer in layers]
         self._outside = {id(p): weakref.ref(p) for p in _outside(model, layers)}
 
@@ -159,17 +164,26 @@ class _Known:
 _known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
+def _inner_model(model: nn.Module, layers: Layers) -> nn.Module | None:
+    """The model of transformers inside a wrapper with another forward method."""
+    inside = [m for m in model.modules() if m is not model and hasattr(m, "main_input_name")]
+    return next((m for m in inside if set(layers) <= set(m.modules())), None)
+
+
 def _outside(model: nn.Module, layers: Layers) -> list[nn.Parameter]:
     inside = {id(p) for layer in layers for p in layer.parameters()}
     return [p for p in model.parameters() if id(p) not in inside]
 
 
-def _assign(model: nn.Module, layers: Layers, rivals: set[nn.Module], observation: Observation) -> Parts:
+def _assign(model: nn.Module, layers: Layers, rivals: set[nn.Module], known: _Known) -> Parts:
+    observation = known.observation
     before, inside = observation.before, observation.inside
     between: list[list[nn.Parameter]] = [[] for _ in layers]
     roles: dict[str, list[nn.Parameter]] = {"embeddings": [], "norm": [], "head": [], "others": []}
     structure = _Structure(model, layers)
     seen = {id(p) for layer in layers for p in layer.parameters()}
+    in_scope = {id(p) for p in known.scope.parameters()}
+    wrapping: list[nn.Parameter] = []
     in_rivals = {id(p) for p in _rival_parameters(model, layers, rivals)}
     # What feeds the layers belongs to the embeddings, even if a part with another stack shares it.
     for branch in sorted(_branches(model, set(layers)), key=lambda branch: _has_any(branch, rivals)):
@@ -178,7 +192,9 @@ def _assign(model: nn.Module, layers: Layers, rivals: set[nn.Module], observatio
         if _has_any(branch, rivals):
             roles["others"] += parameters
             continue
-        rest = []
+        wrapping += [p for p in parameters if id(p) not in in_scope]
+        parameters = [p for p in parameters if id(p) in in_scope]
+        rest: list[nn.Parameter] = []
         for parameter in parameters:
             if id(parameter) in inside or before.get(id(parameter)) == 0:
                 roles["embeddings"].append(parameter)
@@ -195,16 +211,16 @@ def _assign(model: nn.Module, layers: Layers, rivals: set[nn.Module], observatio
         else:
             feeds = len(rest) < len(parameters) or structure.precedes_layers(rest)
         roles["embeddings" if feeds else structure.role_behind_layers(rest)] += rest
-    if observation.error is not None and not roles["embeddings"]:
-        raise StrategyError(
-            f"{type(model).__name__} has no embeddings in front of its layers, and it does not run on a "
-            f"made-up input ({observation.error}): pass the arguments of its forward method as example={{...}}"
-        )
+    roles["head"] += wrapping
     return Parts(
         layers=layers,
         between=tuple(map(tuple, between)),
         unobserved=observation.error,
-        ambiguous=observation.error is not None and structure.any_in_base(roles["norm"] + roles["head"]),
+        ambiguous=structure.any_precede_layers(wrapping)
+        or (
+            observation.error is not None
+            and (not roles["embeddings"] or structure.any_in_base(roles["norm"] + roles["head"]))
+        ),
         **{role: tuple(parameters) for role, parameters in roles.items()},
     )
 
@@ -253,6 +269,9 @@ class _Structure:
     def role_behind_layers(self, parameters: list[nn.Parameter]) -> str:
         vectors = all(id(p) in self._base and p.dim() == 1 for p in parameters)
         return "norm" if vectors else "head"
+
+    def any_precede_layers(self, parameters: list[nn.Parameter]) -> bool:
+        return any(self._order[id(p)] < self._first for p in parameters)
 
     def any_in_base(self, parameters: list[nn.Parameter]) -> bool:
         return any(id(p) in self._base for p in parameters)

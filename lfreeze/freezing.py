@@ -31,7 +31,9 @@ def as_strategy(strategy: str | Strategy) -> Strategy:
 def freeze(model: nn.Module, strategy: str | Strategy, **options: object) -> FreezePlan:
     """Freeze a model in place for fine-tuning; call it before you create the optimiser.
 
-    Keyword arguments are those of ``lfreeze.plan.FreezeOptions``. LoRA injects its adapters in place.
+    Keyword arguments are those of ``lfreeze.plan.FreezeOptions``. LoRA injects its adapters in place. The
+    final norm and the head always train, except for an output head whose weight is that of frozen
+    embeddings: the plan names it as tied.
 
     Raises:
         StrategyError: the strategy is unknown, does not fit the model, selects its layers during
@@ -75,8 +77,8 @@ def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Fre
     parts = model_parts(model, options.stack)
     if parts.ambiguous and strategy.implementation.trains_base_weights:
         raise StrategyError(
-            f"{type(model).__name__} does not run on a made-up input ({parts.unobserved}), which would show what "
-            "runs before its layers: pass the arguments of its forward method as example={...}"
+            f"{type(model).__name__} does not run on a made-up input ({parts.unobserved or 'its arguments are not known'})"
+            ", which would show what runs before its layers: pass the arguments of its forward method as example={...}"
         )
     plan = strategy.implementation.prepare(model, strategy, options)
     if plan is not None:

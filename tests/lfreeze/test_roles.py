@@ -206,13 +206,43 @@ class Custom(nn.Module):
 
 def test_an_example_shows_what_a_made_up_input_cannot() -> None:
     model = Custom()
-    with pytest.raises(StrategyError, match=r"no embeddings.*does not run on a made-up input.*example="):
+    with pytest.raises(StrategyError, match=r"does not run on a made-up input.*example="):
         freeze(model, "BOT50")
     with pytest.raises(StrategyError, match=r"does not run on the example \(TypeError"):
         freeze(model, "BOT50", example={"signal": torch.rand(1, 5, 3)})
     plan = freeze(model, "BOT50", example={"signal": torch.rand(1, 5, 3), "scale": 1.0})
     assert not model.inlet.weight.requires_grad
     assert (plan.embeddings_frozen, plan.backward_depth, plan.head_parameters) == (True, 2, 8 * 2 + 2)
+
+
+class Wrapper(nn.Module):
+    """A model of transformers with a head of one's own, and a forward method that takes a dictionary."""
+
+    def __init__(self, head_first: bool = False) -> None:
+        super().__init__()
+        if head_first:
+            self.outlet = nn.Linear(32, 2)
+        self.encoder = hf.BertModel(hf.BertConfig(**SIZES))
+        if not head_first:
+            self.outlet = nn.Linear(32, 2)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.outlet(self.encoder(**features).last_hidden_state.mean(1))
+
+
+def test_a_wrapped_model_is_observed_inside_its_wrapper() -> None:
+    model = Wrapper()
+    plan = freeze(model, "BOT50")
+    assert (plan.embeddings_frozen, plan.backward_depth, plan.n_layers) == (True, 2, 4)
+    assert model.outlet.weight.requires_grad
+    assert not model.encoder.embeddings.word_embeddings.weight.requires_grad
+    first = Wrapper(head_first=True)
+    with pytest.raises(
+        StrategyError, match=r"Wrapper does not run on a made-up input \(its arguments are not known\)"
+    ):
+        freeze(first, "BOT50")
+    assert freeze(first, "BOT50", example={"features": IDS}).backward_depth == 2
+    assert first.outlet.weight.requires_grad
 
 
 def test_inputs_that_are_made_to_require_gradients_deepen_the_plan() -> None:
