@@ -59,6 +59,7 @@ class Hosted:
         config: the task's folder in the repository.
         splits: names of the training and the validation split.
         fields: columns of the two texts.
+        label_names: the labels' names in its metadata, in index order.
     """
 
     repo_id: str
@@ -66,6 +67,7 @@ class Hosted:
     config: str
     splits: tuple[str, str]
     fields: tuple[str, str]
+    label_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,9 @@ def _glue(
     *,
     validation: str = "validation",
     hosted_fields: tuple[str, str] | None = None,
+    hosted_labels: tuple[str, ...] | None = None,
 ) -> Task:
-    hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields)
+    hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields, hosted_labels or labels)
     return Task(name, fields, labels, *sizes, f"{_GLUE[0]}/{name}", archive, hosted)
 
 
@@ -127,13 +130,22 @@ _SUPER_GLUE = ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646")
 _TSV = ("train.tsv", "dev.tsv")
 _SENTENCES = ("sentence1", "sentence2")
 _PREMISE = ("premise", "hypothesis")
+_CB_LABELS = ("entailment", "contradiction", "neutral")
 _ENTAILED = ("entailment", "not_entailment")
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         _glue("rte", _SENTENCES, _ENTAILED, (2_490, 277), Archive("RTE", _TSV)),
         _glue("qnli", ("question", "sentence"), _ENTAILED, (104_743, 5_463), Archive("QNLI", _TSV)),
-        _glue("wnli", _SENTENCES, ("0", "1"), (635, 71), Archive("WNLI", _TSV)),
+        _glue(
+            "wnli",
+            _SENTENCES,
+            ("0", "1"),
+            (635, 71),
+            Archive("WNLI", _TSV),
+            # The archive calls the labels 0 and 1; the hub names their meaning.
+            hosted_labels=("not_entailment", "entailment"),
+        ),
         _glue(
             "mnli",
             _SENTENCES,
@@ -146,12 +158,12 @@ TASKS: dict[str, Task] = {
         Task(
             "cb",
             _PREMISE,
-            ("entailment", "contradiction", "neutral"),
+            _CB_LABELS,
             250,
             56,
             f"{_SUPER_GLUE[0]}/cb",
             Archive("CB", ("train.jsonl", "val.jsonl")),
-            Hosted(*_SUPER_GLUE, "cb", ("train", "validation"), _PREMISE),
+            Hosted(*_SUPER_GLUE, "cb", ("train", "validation"), _PREMISE, _CB_LABELS),
         ),
         *(
             Task(t.name, t.fields, t.labels, t.n_train, t.n_validation, f"lfreeze.tiny/{t.name}")
