@@ -91,6 +91,8 @@ def test_run_refuses(arguments: list[str], expected: list[str], tmp_path: Path) 
         (("steps = 10", "steps = 10\nstep = 1"), "unknown recipe value 'step'"),
         (("steps = 10", 'steps = "10.5"'), "is not a whole number"),
         (("seeds = [42]", "seeds = [42"), "is not valid TOML"),
+        (("seeds = [42]", "seeds = " + "[" * 100_000), "is not valid TOML: "),
+        (("seeds = [42]", "seeds = [" + "1" * 5_000 + "]"), "is not valid TOML: "),
         (("seeds = [42]", "seeds = [42]\ndescription = 5"), "description = 5 is not text"),
         (("seeds = [42]", "seeds = []"), "is not a list of whole numbers"),
         (("seeds = [42]", 'extends = "nowhere"'), "unknown search space 'nowhere'"),
@@ -131,8 +133,9 @@ def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
     assert "known are efficiency, embedded, embedded-full, paper, small" in refused("run", "everything")
     assert "not an artifact folder" in refused("status", str(tmp_path))
     assert "not an artifact folder" in refused("report", str(tmp_path))
-    (tmp_path / "sweep.json").write_text("[]")
-    assert "sweep.json is damaged" in refused("status", str(tmp_path))
+    for content in ("[]", "[" * 100_000, '{"a": ' + "1" * 5_000 + "}"):
+        (tmp_path / "sweep.json").write_text(content)
+        assert "sweep.json is damaged" in refused("status", str(tmp_path))
     (tmp_path / "sweep.json").unlink()
     for option in ("--gpu-memory", "--tflops"):
         assert run("plan", option, "0").exit_code == 2
