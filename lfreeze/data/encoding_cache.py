@@ -32,8 +32,8 @@ def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int) -> EncodedT
     """The texts as a model's token ids, from the cache or encoded and added to it.
 
     Raises:
-        ModelError: the tokenizer does not load, has no pad token, or produces ids beyond the model's
-            embeddings.
+        ModelError: the tokenizer does not load, has no pad token, or produces no token for a text or ids
+            beyond the model's embeddings.
     """
     content = f"{_VERSION} {checkpoint.tokenizer_hash} {data.fingerprint} {max_length}"
     path = cache_folder() / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
@@ -42,8 +42,19 @@ def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int) -> EncodedT
     except (OSError, SafetensorError, KeyError, RuntimeError):
         task = encode_task(data, load_tokenizer(checkpoint), max_length)
         _write(path, save(_pack(task)))
+    _require_tokens(task, data, checkpoint)
     _require_known_ids(task, checkpoint)
     return task
+
+
+def _require_tokens(task: EncodedTask, data: TaskData, checkpoint: Checkpoint) -> None:
+    for split, examples in ((task.train, data.train), (task.validation, data.validation)):
+        for ids, example in zip(split.input_ids, examples, strict=True):
+            if not ids:
+                raise ModelError(
+                    f"model {checkpoint.name}: its tokenizer produces no token for the example "
+                    f"{example.example_id!r} of the task {data.task.name}"
+                )
 
 
 def _require_known_ids(task: EncodedTask, checkpoint: Checkpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.checkpoint_check import parts_of
@@ -15,8 +16,8 @@ from lfreeze.strategy import Strategy
 
 def inspect_model(
     checkpoint: Checkpoint, n_labels: int, strategies: Iterable[Strategy], recipe: Recipe
-) -> None:
-    """Check that a model loads as a classifier and that the strategies fit it.
+) -> nn.Module:
+    """Check that a model loads as a classifier and that the strategies fit it; the model on the meta device.
 
     Raises:
         ModelError: its architecture, its tensors or its layers cannot be used.
@@ -31,3 +32,4 @@ def inspect_model(
     for strategy in strategies:
         strategy.frozen_count(len(parts.layers))
         strategy.implementation.check_model(checkpoint.name, parts.layers, recipe)
+    return model
