@@ -110,11 +110,11 @@ def _require_label_order(task: Task, path: Path, metadata: Mapping[bytes, bytes]
         raise TaskError(f"{path}: its metadata is {error}") from None
     except (AttributeError, KeyError, TypeError, UnicodeDecodeError):
         return
-    if names not in ([*task.labels], [*task.hosted.label_names]):
+    expected = task.hosted.label_names or task.labels
+    if names not in ([*expected], [*task.labels]):
         listed = ", ".join(map(str, names)) if isinstance(names, list) else repr(names)
         raise TaskError(
-            f"{path}: its labels are {listed}; task {task.name} needs {', '.join(task.hosted.label_names)}, "
-            "in this order"
+            f"{path}: its labels are {listed}; task {task.name} needs {', '.join(expected)}, in this order"
         )
 
 
@@ -183,9 +183,9 @@ def _unusable(text: str) -> str:
 
 def _label_index(task: Task, value: object, *, indexed: bool) -> int | None:
     """The index of a label given by name, or as an index; None for any other value."""
-    if isinstance(value, bool | list | dict):
+    if isinstance(value, list | dict):
         return None
-    if indexed and isinstance(value, int):
+    if indexed and isinstance(value, int) and not isinstance(value, bool):
         return value if 0 <= value < len(task.labels) else None
     return task.labels.index(str(value)) if str(value) in task.labels else None
 

@@ -59,7 +59,7 @@ class Hosted:
         config: the task's folder in the repository.
         splits: names of the training and the validation split.
         fields: columns of the two texts.
-        label_names: the labels' names in its metadata, in index order.
+        label_names: the labels' names in its metadata, in index order, if they are not the task's.
     """
 
     repo_id: str
@@ -67,7 +67,7 @@ class Hosted:
     config: str
     splits: tuple[str, str]
     fields: tuple[str, str]
-    label_names: tuple[str, ...]
+    label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def _glue(
     *,
     validation: str = "validation",
     hosted_fields: tuple[str, str] | None = None,
-    hosted_labels: tuple[str, ...] | None = None,
+    hosted_labels: tuple[str, ...] = (),
 ) -> Task:
-    hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields, hosted_labels or labels)
+    hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields, hosted_labels)
     return Task(name, fields, labels, *sizes, f"{_GLUE[0]}/{name}", archive, hosted)
 
 
@@ -130,7 +130,6 @@ _SUPER_GLUE = ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646")
 _TSV = ("train.tsv", "dev.tsv")
 _SENTENCES = ("sentence1", "sentence2")
 _PREMISE = ("premise", "hypothesis")
-_CB_LABELS = ("entailment", "contradiction", "neutral")
 _ENTAILED = ("entailment", "not_entailment")
 TASKS: dict[str, Task] = {
     task.name: task
@@ -158,12 +157,12 @@ TASKS: dict[str, Task] = {
         Task(
             "cb",
             _PREMISE,
-            _CB_LABELS,
+            ("entailment", "contradiction", "neutral"),
             250,
             56,
             f"{_SUPER_GLUE[0]}/cb",
             Archive("CB", ("train.jsonl", "val.jsonl")),
-            Hosted(*_SUPER_GLUE, "cb", ("train", "validation"), _PREMISE, _CB_LABELS),
+            Hosted(*_SUPER_GLUE, "cb", ("train", "validation"), _PREMISE),
         ),
         *(
             Task(t.name, t.fields, t.labels, t.n_train, t.n_validation, f"lfreeze.tiny/{t.name}")

@@ -244,6 +244,7 @@ def _chooser(name: str, *, config_only: bool = False) -> Callable[[Sequence[str]
 
 def _random_checkpoint(card: ModelCard) -> Checkpoint:
     config_file = card.config_file
+    read_config(card.name, config_file)
     values = hashlib.sha256(b"random weights, version 1" + config_file.read_bytes())
     return Checkpoint(
         name=card.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from transformers import AutoModelForCausalLM
 from lfreeze import hub
 from lfreeze.models.catalog import find_checkpoint, get_model, model_availability
 from lfreeze.models.files import ModelError
+from lfreeze.models.preflight import inspect_model
+from lfreeze.recipe import Recipe
 from tests.support.checkpoints import tokenizer_files, write_causal, write_minicpm
 
 
@@ -168,6 +171,26 @@ def test_a_damaged_list_of_shards(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text("[" * 100_000)
     assert "model.safetensors.index.json is JSON that is nested too deeply" in refusal(folder, planned=False)
+
+
+def test_a_configuration_for_random_weights(tmp_path: Path) -> None:
+    """Only the configuration is read, and only it can be damaged; quantised weights are not needed."""
+    (tmp_path / "m").mkdir()
+    card = dataclasses.replace(get_model(str(tmp_path / "m")), random=True)
+    with pytest.raises(ModelError, match=r"lacks the file config\.json"):
+        find_checkpoint(card)
+    (tmp_path / "m" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="nested too deeply"):
+        find_checkpoint(card)
+    (tmp_path / "m" / "config.json").write_text('{"quantization_config": {"bits": 4}}')
+    assert find_checkpoint(card).folder is None
+
+
+def test_sizes_that_no_model_can_have(folder: Path, recipe: Recipe) -> None:
+    configure(folder, vocab_size=10**30)
+    with pytest.raises(ModelError, match=r"^model m: it cannot be built: ") as caught:
+        inspect_model(find_checkpoint(get_model(str(folder))), 3, [], recipe)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_of_the_paper_is_read_as_before(tmp_path: Path) -> None:
