@@ -87,7 +87,13 @@ def _runs(model: nn.Module, first_layer: nn.Module, ids: Sequence[int], padding:
 
     handle = first_layer.register_forward_hook(stop)
     try:
-        with torch.no_grad(), silence_transformers(), _WithoutProducts(), contextlib.suppress(_ReachedError):
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+            silence_transformers(),
+            _WithoutProducts(),
+            contextlib.suppress(_ReachedError),
+        ):
             torch.func.functional_call(model, tensors, (), arguments)
     # Each architecture fails in its own way where its positions end.
     except Exception:

@@ -6,7 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,30 @@ from lfreeze.json_text import JsonError, parse_json
 from lfreeze.models.files import ModelError
 
 _ADAPTER_CONFIG = "adapter_config.json"
-_ADAPTER_FILES = (_ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
+_ADAPTER_FILES = (
+    _ADAPTER_CONFIG,
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "adapters.safetensors",
+    "pytorch_lora_weights.safetensors",
+)
 # Sections of a config.json, and files beside it, in which tools for quantisation write what they did.
-_SECTIONS = ("quantization_config", "compression_config")
+_SECTIONS = ("quantization_config", "compression_config", "quantization")
 _SECTION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 # Small integers as safetensors names them. Position indices are I64, and old attention masks no matrices.
 _PACKED = {"I8", "U8", "I16", "U16", "I32", "U32"}
+# Parts of the names of tensors that adapters and quantised layers have beside or in place of the weight.
+_ADAPTER_TENSORS = (".lora_", "base_model.model.", "modules_to_save.")
+_PACKED_TENSORS = (
+    ".qweight",
+    ".qzeros",
+    ".SCB",
+    ".absmax",
+    ".quant_map",
+    ".weight_packed",
+    ".weight_scale",
+    ".weight_scale_inv",
+)
 _MAX_HEADER_BYTES = 100_000_000
 
 
@@ -78,6 +96,22 @@ def require_full_precision(
         for tensor, dtype, shape in _tensors(path):
             if dtype in _PACKED and len(shape) == 2 and math.prod(shape) > 1:
                 raise _quantised(name, f"the tensor {tensor} holds integers, {dtype}")
+
+
+def refuse_partial_tensors(name: str, unexpected: Iterable[str]) -> None:
+    """Refuse tensors that the model does not have and that adapters or quantised layers would.
+
+    Raises:
+        ModelError: there is one among them; the message names the first.
+    """
+    for tensor in sorted(unexpected):
+        if any(part in tensor for part in _ADAPTER_TENSORS):
+            raise ModelError(
+                f"model {name}: its checkpoint has an adapter that is not merged (the tensor {tensor}): "
+                "merge it into its base model first"
+            )
+        if tensor.endswith(_PACKED_TENSORS):
+            raise _quantised(name, f"the tensor {tensor}")
 
 
 def _quantised(name: str, how: str) -> ModelError:

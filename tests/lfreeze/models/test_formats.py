@@ -58,6 +58,7 @@ def configure(folder: Path, **values: Any) -> None:
         ({"quantization_config": {"quant_method": "fp8"}}, "(fp8)"),
         ({"quantization_config": {"modules": ["q_proj"]}}, "(by a method that is not named)"),
         ({"compression_config": {"quant_method": "compressed-tensors"}}, "(compressed-tensors)"),
+        ({"quantization": {"bits": 4, "group_size": 64}}, "(by a method that is not named, 4 bits)"),
         ({"text_config": {"quantization_config": {"quant_method": "mxfp4"}}}, "(mxfp4)"),
     ],
 )
@@ -94,6 +95,32 @@ def test_packed_integers_that_no_configuration_names(folder: Path, change: Calla
     tensors = load_file(folder / "model.safetensors")
     save_file(tensors | change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
     assert "quantised (the tensor model.layers.0.mlp.up_proj." in refusal(folder, planned=False)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "tensor", "expected"),
+    [
+        ("", "model.layers.0.self_attn.q_proj.lora_A.default.weight", "an adapter that is not merged"),
+        ("base_model.model.", "base_model.model.score.weight", "an adapter that is not merged"),
+        ("", "model.layers.0.self_attn.q_proj.SCB", "is quantised (the tensor"),
+        ("", "model.layers.0.self_attn.q_proj.weight_scale_inv", "is quantised (the tensor"),
+    ],
+)
+@pytest.mark.parametrize("binary", [False, True])
+def test_tensors_that_belong_to_part_of_a_model(
+    folder: Path, recipe: Recipe, prefix: str, tensor: str, expected: str, binary: bool
+) -> None:
+    """As trainers write them that save a wrapped model, without the configuration of the wrapper."""
+    file = folder / "model.safetensors"
+    tensors = {prefix + name: value for name, value in load_file(file).items()} | {tensor: torch.ones(4)}
+    if binary:
+        file.unlink()
+        torch.save(tensors, folder / "pytorch_model.bin")
+    else:
+        save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError) as caught:
+        inspect_model(find_checkpoint(get_model(str(folder))), 3, [], recipe)
+    assert expected in str(caught.value)
 
 
 def test_gguf_alone(folder: Path) -> None:
