@@ -44,16 +44,16 @@ def endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
-def config_file(repo_id: str, revision: str) -> Path:
+def config_file(repo_id: str, revision: str, choose: Callable[[Sequence[str]], Sequence[str]]) -> Path:
     """A model's ``config.json``.
+
+    Args:
+        choose: selects it from the names of all files in the repository.
 
     Raises:
         HubError: the repository has none, or the hub does not answer.
+        InputError: what ``choose`` raises.
     """
-
-    def choose(names: Sequence[str]) -> list[str]:
-        return [name for name in names if name == "config.json"]
-
     downloaded = snapshot(repo_id, revision, choose, lambda folder: (folder / "config.json").is_file())
     return downloaded.folder / "config.json"
 
@@ -80,6 +80,7 @@ def snapshot(
 
     Raises:
         NoMatchingFilesError: ``choose`` selects none of the repository's files.
+        InputError: what ``choose`` raises.
         HubError: the repository is gated or unknown, the revision is unknown, or a file is neither
             cached nor available.
     """
@@ -90,7 +91,7 @@ def snapshot(
         return cached
     try:
         return _download(repo_id, revision, choose, kind)
-    except NoMatchingFilesError:
+    except InputError:
         raise
     # Failed requests raise many types of errors, which differ between the library's versions.
     except Exception as error:
@@ -143,6 +144,8 @@ def check_availability(
         for name in names[:1]:
             # A gated repository shows its list of files to everyone, their content only to some.
             get_hf_file_metadata(hf_hub_url(repo_id, name, repo_type=kind, revision=info.sha))
+    except InputError as error:
+        return Availability(False, problem=str(error))
     # As in snapshot: failed requests raise many types of errors.
     except Exception as error:
         reason = _explain(error, repo_id, revision, kind)

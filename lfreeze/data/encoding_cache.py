@@ -35,8 +35,8 @@ def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int, pair_separa
         max_length, pair_separator: the recipe's values.
 
     Raises:
-        ModelError: the tokenizer does not load, has no pad token, or produces ids beyond the model's
-            embeddings.
+        ModelError: the tokenizer does not load, has no pad token, or produces no token for a text or ids
+            beyond the model's embeddings.
     """
     pad_left = classifies_last_position(checkpoint)
     settings = f"{max_length} {pair_separator} {pad_left}"
@@ -48,8 +48,19 @@ def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int, pair_separa
         tokenizer = load_tokenizer(checkpoint)
         task = encode_task(data, tokenizer, max_length, pair_separator=pair_separator, pad_left=pad_left)
         _write(path, save(_pack(task)))
+    _require_tokens(task, data, checkpoint)
     _require_known_ids(task, checkpoint)
     return task
+
+
+def _require_tokens(task: EncodedTask, data: TaskData, checkpoint: Checkpoint) -> None:
+    for split, examples in ((task.train, data.train), (task.validation, data.validation)):
+        for ids, example in zip(split.input_ids, examples, strict=True):
+            if not ids:
+                raise ModelError(
+                    f"model {checkpoint.name}: its tokenizer produces no token for the example "
+                    f"{example.example_id!r} of the task {data.task.name}"
+                )
 
 
 def _require_known_ids(task: EncodedTask, checkpoint: Checkpoint) -> None:

@@ -9,13 +9,12 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lfreeze import hub
+from lfreeze.data.rows import read_archived, read_parquet, require_visible_texts
 from lfreeze.data.tasks import Example, Hosted, Task, TaskData, TaskError, get_task
-from lfreeze.errors import first_line
 from lfreeze.tiny.tasks import examples
 
 # The branch with the hub's Parquet copy of a dataset that is in another format.
@@ -38,7 +37,7 @@ def load_task(
 
     Raises:
         TaskError: the files are missing, malformed, empty or not UTF-8, or have an unknown label or a
-            validation label that no training example has.
+            validation label that no training example has; or one of the examples to use has an empty text.
         HubError: the task is not available from the hub.
     """
     task = get_task(name)
@@ -53,10 +52,10 @@ def load_task(
         return TaskData(task, tuple(train), tuple(validation), fingerprint, content, *sizes)
     if data_dir is not None:
         revision, files = None, _archived(task, data_dir)
-        available, full_validation = (_read(task, path) for _, path in files)
+        available, full_validation = (read_archived(task, path) for _, path in files)
     else:
         revision, splits = _hosted(task)
-        available, full_validation = (_read_parquet(task, list(split.values())) for split in splits)
+        available, full_validation = (read_parquet(task, list(split.values())) for split in splits)
         files = [item for split in splits for item in split.items()]
     unseen = sorted({e.label for e in full_validation} - {e.label for e in available})
     if unseen:
@@ -66,6 +65,8 @@ def load_task(
         )
     train = [available[i] for i in _choose(len(available), max_train_examples, data_seed)]
     validation = full_validation[:at_most]
+    require_visible_texts(task, "training", train)
+    require_visible_texts(task, "validation", validation)
     return TaskData(
         task,
         tuple(train),
@@ -171,122 +172,6 @@ def _parquet_names(config: str, split: str, names: Iterable[str]) -> list[str]:
     if matches and matches[0]["count"] and len(matches) != int(matches[0]["count"]):
         return []
     return [match[0] for match in matches]
-
-
-def _read_parquet(task: Task, paths: Sequence[Path]) -> list[Example]:
-    import pyarrow.parquet
-
-    assert task.hosted is not None
-    rows_read: list[Example] = []
-    for path in paths:
-        try:
-            table = pyarrow.parquet.read_table(path)
-            table.validate(full=True)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise TaskError(f"{path} is not a Parquet file ({first_line(error)})") from None
-        _require_label_order(task, path, table.schema.metadata or {})
-        names = list(table.column_names)
-        rows = ((number, row) for number, row in enumerate(table.to_pylist(), start=1))
-        rows_read += _examples(task, path, rows, (*task.hosted.fields, "label"), names)
-    if not rows_read:
-        raise TaskError(f"{paths[0]} contains no examples")
-    return rows_read
-
-
-def _require_label_order(task: Task, path: Path, metadata: Mapping[bytes, bytes]) -> None:
-    """Refuse a file whose metadata gives the label indices another meaning than the task's."""
-    try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError):
-        return
-    # WNLI's archive calls its labels 0 and 1; the hub names their meaning.
-    if len(names) != len(task.labels) or (set(names) == set(task.labels) and tuple(names) != task.labels):
-        raise TaskError(
-            f"{path}: its labels are {', '.join(names)}; task {task.name} needs {', '.join(task.labels)}"
-        )
-
-
-def _read(task: Task, path: Path) -> list[Example]:
-    assert task.archive is not None
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path} is not UTF-8 text (byte {error.start})") from None
-    rows = _tsv_rows(path, text) if path.suffix == ".tsv" else _json_rows(path, text)
-    rows_read = _examples(task, path, rows, (*task.fields, task.archive.label_field), None)
-    if not rows_read:
-        raise TaskError(f"{path} contains no examples")
-    return rows_read
-
-
-def _examples(
-    task: Task,
-    path: Path,
-    rows: Iterable[tuple[int, Mapping[str, Any]]],
-    required: tuple[str, str, str],
-    columns: Sequence[str] | None,
-) -> list[Example]:
-    """Checked examples of numbered rows.
-
-    Args:
-        required: the columns of the two texts and of the label.
-        columns: all columns of a file with labels as indices; None for a file with labels by name.
-    """
-    *fields, label_field = required
-    checked = []
-    for number, row in rows:
-        missing = [name for name in required if name not in row]
-        if missing:
-            raise TaskError(
-                f"{path}, line {number}: no column {', '.join(missing)}; it has {', '.join(columns or row)}, "
-                f"task {task.name} needs {', '.join(required)}"
-            )
-        label = _label_index(task, row[label_field], indexed=columns is not None)
-        if label is None:
-            accepted = ", ".join(task.labels)
-            raise TaskError(
-                f"{path}, line {number}: unknown label {str(row[label_field])!r}; accepted are {accepted}"
-            )
-        first, second = (row[name] for name in fields)
-        if not isinstance(first, str) or not isinstance(second, str):
-            raise TaskError(f"{path}, line {number}: {' and '.join(fields)} must be text")
-        example_id = str(row.get("index", row.get("idx", number)))
-        checked.append(Example(example_id, first, second, label))
-    return checked
-
-
-def _label_index(task: Task, value: object, *, indexed: bool) -> int | None:
-    """The index of a label given by name, or as an index; None for any other value."""
-    if indexed and isinstance(value, int):
-        return value if 0 <= value < len(task.labels) else None
-    return task.labels.index(str(value)) if str(value) in task.labels else None
-
-
-def _tsv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a tab-separated file in which a quote is just a character, with line numbers."""
-    # Only line feeds end lines: texts may contain other characters that str.splitlines splits at.
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    header = lines[0].split("\t")
-    for number, line in enumerate(lines[1:], start=2):
-        if not line:
-            continue
-        cells = line.split("\t")
-        if len(cells) != len(header):
-            raise TaskError(f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}")
-        yield number, dict(zip(header, cells, strict=True))
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise TaskError(f"{path}, line {number}: not JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise TaskError(f"{path}, line {number}: not a JSON object")
-        yield number, row
 
 
 def _fingerprint(task: Task, train: Sequence[Example], validation: Sequence[Example]) -> str:

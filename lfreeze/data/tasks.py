@@ -59,6 +59,7 @@ class Hosted:
         config: the task's folder in the repository.
         splits: names of the training and the validation split.
         fields: columns of the two texts.
+        label_names: the labels' names in its metadata, in index order, if they are not the task's.
     """
 
     repo_id: str
@@ -66,6 +67,7 @@ class Hosted:
     config: str
     splits: tuple[str, str]
     fields: tuple[str, str]
+    label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,9 @@ def _glue(
     *,
     validation: str = "validation",
     hosted_fields: tuple[str, str] | None = None,
+    hosted_labels: tuple[str, ...] = (),
 ) -> Task:
-    hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields)
+    hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields, hosted_labels)
     return Task(name, fields, labels, *sizes, f"{_GLUE[0]}/{name}", archive, hosted)
 
 
@@ -133,7 +136,15 @@ TASKS: dict[str, Task] = {
     for task in (
         _glue("rte", _SENTENCES, _ENTAILED, (2_490, 277), Archive("RTE", _TSV)),
         _glue("qnli", ("question", "sentence"), _ENTAILED, (104_743, 5_463), Archive("QNLI", _TSV)),
-        _glue("wnli", _SENTENCES, ("0", "1"), (635, 71), Archive("WNLI", _TSV)),
+        _glue(
+            "wnli",
+            _SENTENCES,
+            ("0", "1"),
+            (635, 71),
+            Archive("WNLI", _TSV),
+            # The archive calls the labels 0 and 1; the hub names their meaning.
+            hosted_labels=("not_entailment", "entailment"),
+        ),
         _glue(
             "mnli",
             _SENTENCES,

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lfreeze import hub
 from lfreeze.models.files import (
     ModelError,
+    has_weights,
     hash_files,
     is_complete,
     needed_files,
@@ -21,6 +23,7 @@ from lfreeze.models.files import (
     tokenizer_hash,
     weight_files,
 )
+from lfreeze.models.formats import refuse_adapter, require_full_precision, require_whole_model
 
 _PACKAGE = Path(__file__).parents[1]
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -69,16 +72,21 @@ class ModelCard:
         if self.packaged:
             path = _PACKAGE / self.packaged
             return path / "config.json" if path.is_dir() else path
-        return hub.config_file(self.model_id, self.revision)
+        return hub.config_file(self.model_id, self.revision, _chooser(self.name, config_only=True))
 
     @property
     def config(self) -> dict[str, object]:
         """The content of ``config.json``.
 
         Raises:
-            ModelError: it is missing or not a JSON object.
+            ModelError: it is missing, not a JSON object, or that of a checkpoint that cannot be trained.
         """
-        return read_config(self.name, self.config_file)
+        if self.folder is not None and self.folder.is_dir():
+            require_whole_model(self.name, self.folder)
+        config = read_config(self.name, self.config_file)
+        if not self.random:
+            require_full_precision(self.name, config, self.folder)
+        return config
 
 
 @dataclass(frozen=True)
@@ -171,7 +179,8 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
     """Find a model's files in its folder, in the package or in the hub's cache, or download them.
 
     Raises:
-        ModelError: the folder does not exist or lacks a file.
+        ModelError: the folder does not exist, lacks a file or has a damaged one, or holds an adapter or
+            quantised weights.
         HubError: the model is not available from the hub.
     """
     if card.random:
@@ -181,11 +190,16 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
         folder = card.config_file.parent
     if folder is None:
         snapshot = hub.snapshot(
-            card.model_id, card.revision, needed_files, is_complete, reader=f"model {card.name}"
+            card.model_id,
+            card.revision,
+            _chooser(card.name),
+            is_complete,
+            reader=f"model {card.name}",
         )
         folder, revision = snapshot.folder, snapshot.revision
     if not folder.is_dir():
         raise ModelError(f"model {card.name}: the folder {folder} does not exist")
+    require_whole_model(card.name, folder)
     for name, present in (
         ("config.json", (folder / "config.json").is_file()),
         ("model.safetensors or pytorch_model.bin", weight_files(card.name, folder)),
@@ -193,6 +207,10 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
     ):
         if not present:
             raise ModelError(f"model {card.name}: {folder} lacks the file {name}")
+    if (folder / "tokenizer_config.json").exists():
+        read_config(card.name, folder / "tokenizer_config.json")
+    config = read_config(card.name, folder / "config.json")
+    require_full_precision(card.name, config, folder, weight_files(card.name, folder))
     return Checkpoint(
         name=card.name,
         model_id=card.model_id,
@@ -210,11 +228,23 @@ def model_availability(card: ModelCard) -> hub.Availability:
     """Whether ``find_checkpoint`` would succeed; models that are not on the hub count as cached."""
     if card.random or card.tiny or card.folder is not None:
         return hub.Availability(cached=True)
-    return hub.check_availability(card.model_id, card.revision, needed_files, is_complete)
+    return hub.check_availability(card.model_id, card.revision, _chooser(card.name), is_complete)
+
+
+def _chooser(name: str, *, config_only: bool = False) -> Callable[[Sequence[str]], list[str]]:
+    """A function that selects the files to download, and refuses a repository with an adapter alone."""
+
+    def choose(names: Sequence[str]) -> list[str]:
+        if not has_weights(names):
+            refuse_adapter(name, names)
+        return [file for file in names if file == "config.json"] if config_only else needed_files(names)
+
+    return choose
 
 
 def _random_checkpoint(card: ModelCard) -> Checkpoint:
     config_file = card.config_file
+    read_config(card.name, config_file)
     values = hashlib.sha256(b"random weights, version 1" + config_file.read_bytes())
     return Checkpoint(
         name=card.name,

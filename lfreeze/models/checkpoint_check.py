@@ -13,6 +13,7 @@ from lfreeze.blocks import Parts, model_parts
 from lfreeze.errors import InputError
 from lfreeze.hf_logging import silence_transformers
 from lfreeze.models.files import ModelError
+from lfreeze.models.formats import refuse_partial_tensors
 
 # Heads of other tasks, for checkpoints that do not name the architecture they were saved from.
 _HEADS = {"lm_head", "score", "classifier"}
@@ -41,6 +42,7 @@ def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
     Raises:
         ModelError: a tensor does not fit; the message names the first one.
     """
+    refuse_partial_tensors(name, info["unexpected_keys"])
     head = {id(p) for p in parts_of(name, model).head}
     inside = {n for n, p in model.named_parameters() if id(p) not in head}
     for tensor in sorted(set(info["missing_keys"]) & inside):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lfreeze.errors import InputError
+from lfreeze.json_text import JsonError, parse_json
 
 _SHARD_INDEX = ".index.json"
 # In order of preference; each may be split into shards, which an index file with the suffix lists.
@@ -27,17 +27,21 @@ class ModelError(InputError):
 
 
 def read_config(name: str, path: Path) -> dict[str, object]:
-    """Read a ``config.json``.
+    """Read a ``config.json`` or another file with a JSON object.
 
     Raises:
-        ModelError: it is missing or is not a JSON object.
+        ModelError: it is missing, cannot be read or is not a JSON object.
     """
     try:
-        loaded = json.loads(path.read_text("utf-8"))
+        loaded = parse_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ModelError(f"model {name}: {path.parent} lacks the file {path.name}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ModelError(f"model {name}: {path} is not JSON") from None
+    except OSError as error:
+        raise ModelError(f"model {name}: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"model {name}: {path} is not JSON (it is not UTF-8 text)") from None
+    except JsonError as error:
+        raise ModelError(f"model {name}: {path} is {error}") from None
     if not isinstance(loaded, dict):
         raise ModelError(f"model {name}: {path} is not a JSON object")
     return loaded
@@ -78,6 +82,11 @@ def _shards(name: str, index: Path) -> list[str]:
     if not isinstance(listed, dict) or not listed or not all(isinstance(v, str) for v in listed.values()):
         raise ModelError(f"model {name}: {index} lists no shards")
     return sorted(set(listed.values()))
+
+
+def has_weights(names: Iterable[str]) -> bool:
+    """Whether a repository holds weights in a known format."""
+    return bool(_chosen_weights(set(names)))
 
 
 def needed_files(names: Sequence[str]) -> list[str]:

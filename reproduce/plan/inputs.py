@@ -86,14 +86,16 @@ def check_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
         InputError: a trial would fail on the device.
     """
     from lfreeze.data.encoding_cache import encoded
+    from lfreeze.data.positions import require_positions
     from lfreeze.models.preflight import inspect_model
 
     strategies = [Strategy.parse(name) for name in space.strategies]
     for checkpoint in inputs.checkpoints.values():
         n_labels = max(len(data.task.labels) for data in inputs.data.values())
-        inspect_model(checkpoint, n_labels, strategies, space.recipe)
+        model = inspect_model(checkpoint, n_labels, strategies, space.recipe)
         for data in inputs.data.values():
-            encoded(data, checkpoint, space.recipe.max_length, space.recipe.pair_separator)
+            texts = encoded(data, checkpoint, space.recipe.max_length, space.recipe.pair_separator)
+            require_positions(checkpoint.name, model, texts, space.recipe)
 
 
 def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lfreeze.errors import InputError
+from lfreeze.errors import InputError, first_line
 from lfreeze.recipe import CHOICES, Recipe
 
 Weights = Literal["pretrained", "random"]
@@ -114,8 +114,9 @@ def _read(name: str, extending: tuple[Path, ...]) -> dict[str, Any]:
         raise SpaceError(f"search space {name!r} cannot extend itself")
     try:
         values = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SpaceError(f"search space {name!r} is not valid TOML: {error}") from None
+    # Integers of thousands of digits are other ValueErrors than faulty TOML.
+    except (ValueError, RecursionError) as error:
+        raise SpaceError(f"search space {name!r} is not valid TOML: {first_line(error)}") from None
     file = validated(name, values)
     if not file.extends:
         return values

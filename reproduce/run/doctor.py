@@ -18,6 +18,7 @@ from lfreeze.errors import InputError
 from lfreeze.model_shape import ShapeError
 from lfreeze.models.catalog import find_checkpoint, model_availability
 from reproduce.plan.cost import GIB, Assumptions, plan_space
+from reproduce.plan.inputs import check_inputs, find_inputs
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
 from reproduce.run.gpu_share import local_gpu_bytes
@@ -45,6 +46,7 @@ def examine(space: SearchSpace, root: Path, data_dir: Path | None) -> int:
         lambda: _folders(space, root),
         lambda: _models(space),
         lambda: _tasks(space, data_dir),
+        lambda: _fit(space, data_dir),
     ]
     findings = [finding for check in checks for finding in check()]
     table = Table(box=None, header_style="bold")
@@ -198,7 +200,13 @@ def _tasks(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
             yield Finding(subject, "ok", f"{task.dataset_id} is on the hub: `reproduce fetch` downloads it")
         else:
             try:
-                data = load_task(name, space.recipe.max_train_examples, space.recipe.data_seed, data_dir)
+                data = load_task(
+                    name,
+                    space.recipe.max_train_examples,
+                    space.recipe.data_seed,
+                    data_dir,
+                    space.recipe.max_validation_examples,
+                )
             except InputError as error:
                 yield Finding(subject, "problem", str(error))
             else:
@@ -206,3 +214,21 @@ def _tasks(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
                     f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
                 )
                 yield Finding(subject, "ok", text)
+
+
+def _fit(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
+    """Check that the models fit the texts and the strategies, once all of them are on this machine."""
+    models = all(model_availability(card).cached for card in space.cards.values())
+    tasks = data_dir is not None or all(task_availability(get_task(name)).cached for name in space.tasks)
+    if not (models and tasks):
+        return
+    try:
+        inputs = find_inputs(space, data_dir)
+    except InputError:
+        return  # The checks of single models and tasks have reported it.
+    try:
+        check_inputs(space, inputs)
+    except InputError as error:
+        yield Finding("trials", "problem", str(error))
+    else:
+        yield Finding("trials", "ok", "the models encode their texts, and the strategies fit the models")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lfreeze.atomic import write_atomically
 from lfreeze.data.tasks import TaskData
+from lfreeze.errors import first_line
 from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.files import file_hash
 from reproduce.plan.inputs import SpaceInputs
@@ -97,8 +98,9 @@ def _read(root: Path) -> InputLock:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return InputLock()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from None
+    # Integers of thousands of digits are other ValueErrors than faulty TOML.
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged: {first_line(error)}") from None
     if content.get("version") != _VERSION:
         raise ArtifactError(f"{path} is not an input lock of version {_VERSION}")
     return validated(path, content, InputLock, ArtifactError)

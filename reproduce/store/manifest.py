@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lfreeze.errors import InputError
+from lfreeze.json_text import JsonError, parse_json
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -58,9 +58,11 @@ def load_json(path: Path, model: type[_Model], error_type: type[InputError]) -> 
         InputError: of the given type; the file is not JSON, or has another structure.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = parse_json(path.read_text("utf-8"))
+    except UnicodeDecodeError:
         raise error_type(f"{path} is damaged: it is not JSON") from None
+    except JsonError as error:
+        raise error_type(f"{path} is damaged: it is {error}") from None
     return validated(path, content, model, error_type)
 
 

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
     GemmaConfig,
     GemmaForCausalLM,
     LlamaConfig,
@@ -139,4 +141,20 @@ def write_causal(
         folder, **({"max_shard_size": shards} if shards else {})
     )
     for name, content in tokenizer_files(pad=pad).items():
+        (folder / name).write_bytes(content)
+
+
+def write_short(folder: Path, positions: int = 16) -> None:
+    """An encoder with a short table of learned positions."""
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=positions,
+    )
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    for name, content in tokenizer_files().items():
         (folder / name).write_bytes(content)

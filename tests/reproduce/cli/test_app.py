@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from reproduce.cli.app import main
 from reproduce.plan.search_space import load_space
+from tests.support.checkpoints import write_short
 
 SPACE = """
 models = ["tiny-gemma"]
@@ -81,6 +83,51 @@ def test_run_refuses(arguments: list[str], expected: list[str], tmp_path: Path) 
     assert not (folder / "trials").exists() or not any((folder / "trials").iterdir())
 
 
+@pytest.mark.parametrize("command", ["run", "fetch", "trial"])
+def test_inputs_that_would_fail_in_every_trial_are_refused_before_the_first(
+    command: str, tmp_path: Path
+) -> None:
+    write_short(tmp_path / "short")
+    for name in ("quantised", "adapter"):
+        shutil.copytree(tmp_path / "short", tmp_path / name)
+    config = json.loads((tmp_path / "short" / "config.json").read_text())
+    packed = config | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (tmp_path / "quantised" / "config.json").write_text(json.dumps(packed))
+    (tmp_path / "adapter" / "model.safetensors").rename(tmp_path / "adapter" / "adapter_model.safetensors")
+    row = {"premise": "p", "hypothesis": "h", "label": "neutral", "idx": 1}
+    for name, last in (("empty", json.dumps(row | {"premise": " "})), ("nested", "[" * 100_000)):
+        (tmp_path / name / "CB").mkdir(parents=True)
+        (tmp_path / name / "CB" / "train.jsonl").write_text(json.dumps(row))
+        (tmp_path / name / "CB" / "val.jsonl").write_text(last)
+
+    def refusal(model: Path | str, task: str, *more: str) -> str:
+        if command == "trial":
+            one = ("--model", str(model), "--task", task, "--strategy", "BOT50")
+            return refused("trial", *one, *more)
+        many = ("embedded", "--models", str(model), "--tasks", task, "--strategies", "ALL,BOT50")
+        return refused(command, *many, "--artifacts", str(tmp_path / "out"), *more)
+
+    assert "it has positions for 16" in refusal(tmp_path / "short", "tiny-cb")
+    assert "is quantised (gptq, 4 bits)" in refusal(tmp_path / "quantised", "tiny-cb")
+    assert "it is an adapter" in refusal(tmp_path / "adapter", "tiny-cb")
+    assert "premise of the validation example '1' is empty" in refusal(
+        "tiny-gemma", "cb", "--data-dir", str(tmp_path / "empty")
+    )
+    assert "nested too deeply" in refusal("tiny-gemma", "cb", "--data-dir", str(tmp_path / "nested"))
+    assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_a_plan_refuses_what_its_configurations_show(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for name, content, expected in (
+        ("config.json", "[" * 100_000, "nested too deeply"),
+        ("config.json", '{"quantization_config": {"bits": 4}}', "is quantised"),
+        ("adapter_config.json", '{"base_model_name_or_path": "a/b"}', "it is an adapter of the model a/b"),
+    ):
+        (tmp_path / "m" / name).write_text(content)
+        assert expected in refused("plan", "embedded", "--models", str(tmp_path / "m"))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -91,6 +138,8 @@ def test_run_refuses(arguments: list[str], expected: list[str], tmp_path: Path) 
         (("steps = 10", "steps = 10\nstep = 1"), "unknown recipe value 'step'"),
         (("steps = 10", 'steps = "10.5"'), "is not a whole number"),
         (("seeds = [42]", "seeds = [42"), "is not valid TOML"),
+        (("seeds = [42]", "seeds = " + "[" * 100_000), "is not valid TOML: "),
+        (("seeds = [42]", "seeds = [" + "1" * 5_000 + "]"), "is not valid TOML: "),
         (("seeds = [42]", "seeds = [42]\ndescription = 5"), "description = 5 is not text"),
         (("seeds = [42]", "seeds = []"), "is not a list of whole numbers"),
         (("seeds = [42]", 'extends = "nowhere"'), "unknown search space 'nowhere'"),
@@ -131,8 +180,9 @@ def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
     assert "known are efficiency, embedded, embedded-full, paper, small" in refused("run", "everything")
     assert "not an artifact folder" in refused("status", str(tmp_path))
     assert "not an artifact folder" in refused("report", str(tmp_path))
-    (tmp_path / "sweep.json").write_text("[]")
-    assert "sweep.json is damaged" in refused("status", str(tmp_path))
+    for content in ("[]", "[" * 100_000, '{"a": ' + "1" * 5_000 + "}"):
+        (tmp_path / "sweep.json").write_text(content)
+        assert "sweep.json is damaged" in refused("status", str(tmp_path))
     (tmp_path / "sweep.json").unlink()
     for option in ("--gpu-memory", "--tflops"):
         assert run("plan", option, "0").exit_code == 2

@@ -12,6 +12,7 @@ from reproduce.plan.search_space import load_space
 from reproduce.process import FAILED, OK
 from reproduce.run.doctor import examine
 from reproduce.store.provenance import driver_version
+from tests.support.checkpoints import write_short
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,7 @@ def test_the_embedded_space_needs_nothing(tmp_path: Path, capsys: pytest.Capture
         "hub cache",
         "model tiny-gemma",
         "task tiny-cb",
+        "the models encode their texts, and the strategies fit the models",
     ):
         assert expected in printed
     assert "this machine can run it" in printed
@@ -77,6 +79,18 @@ def test_a_folder_that_lacks_a_file_is_a_problem(tmp_path: Path, capsys: pytest.
     status, printed = examined(capsys, space, tmp_path / "out", None)
     assert status == FAILED
     assert "lacks the file config.json" in printed
+
+
+def test_texts_beyond_a_models_positions_are_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_short(tmp_path / "short")
+    narrow = {"models": ["short"], "strategies": ["ALL", "BOT50"]}
+    space = load_space("embedded", narrow, model_paths={"short": tmp_path / "short"})
+    status, printed = examined(capsys, space, tmp_path / "out", None)
+    assert status == FAILED
+    assert "but it has positions for 16: set max_length to at most 16" in printed
+    assert "1 problem to solve" in printed
 
 
 def test_the_drivers_version_is_nvmls(monkeypatch: pytest.MonkeyPatch) -> None:

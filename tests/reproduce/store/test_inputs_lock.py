@@ -71,6 +71,7 @@ def test_what_a_lock_does_not_name_is_added(tmp_path: Path, data: Path) -> None:
     ("content", "message"),
     [
         ("[models", "is damaged"),
+        ("version = " + "[" * 100_000, "is damaged"),
         ("version = 9", "not an input lock of version 1"),
         ("version = 1\nmodels = 3", "is damaged: models = 3"),
     ],
