@@ -114,4 +114,4 @@ def test_a_tokenizer_without_a_token_for_a_text_is_refused(tmp_path: Path) -> No
     (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(config))
     data = load_task("tiny-cb", 4, 0, max_validation_examples=4)
     with pytest.raises(ModelError, match=r"produces no token for the example '\d+' of the task tiny-cb"):
-        encoded(data, find_checkpoint(get_model(str(tmp_path / "m"))), 64)
+        encoded(data, find_checkpoint(get_model(str(tmp_path / "m"))), 64, "auto")
