@@ -83,14 +83,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model, optimizer, name = kwargs["model"], kwargs.get("optimizer"), self._strategy.name
-        # accelerate launch sets the variables.
-        if args.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-            raise StrategyError("FreezeCallback does not support FSDP: train the model unsharded")
-        if args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-            raise StrategyError(
-                "FreezeCallback cannot check what DeepSpeed's optimiser holds, which joins parameters into flat ones: "
-                f"for ZeRO-1 and 2, call freeze(model, {name!r}) before the Trainer is created, without the callback"
-            )
+        _refuse_sharding(args, self._strategy)
         if self._strategy.implementation.adaptive and args.world_size > 1:
             raise StrategyError(f"strategy {name} can freeze in one process only, not in {args.world_size}")
         _release_inputs(model)
@@ -123,7 +116,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
             raise StrategyError(
                 f"requires_grad flags have changed since {strategy.name} set them: leave them as the callback sets them"
             )
-        require_held(model, [optimizer], strategy.name)
+        if not _uses("DeepSpeed", args.deepspeed):
+            # DeepSpeed's optimiser holds flat copies.
+            require_held(model, [optimizer], strategy.name)
         if self.plan.embeddings_frozen and _is_reentrant(model):
             raise StrategyError(
                 "re-entrant gradient checkpointing gives no gradient to layers above frozen embeddings: "
@@ -225,6 +220,40 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if saved["args"] != own:
             raise StrategyError(f"the checkpoint was trained with FreezeCallback {saved['args']}, not {own}")
         return saved["attributes"]
+
+
+def _refuse_sharding(args: TrainingArguments, strategy: Strategy) -> None:
+    """Refuse what distributes parameters over processes; ZeRO-1 and ZeRO-2 leave them whole.
+
+    Raises:
+        StrategyError: FSDP, ZeRO-3, or an adaptive strategy under DeepSpeed.
+    """
+    if _uses("FSDP", args.fsdp):
+        raise StrategyError("FreezeCallback does not support FSDP: train the model unsharded")
+    if not _uses("DeepSpeed", args.deepspeed):
+        return
+    if strategy.implementation.adaptive:
+        raise StrategyError(
+            f"strategy {strategy.name} cannot freeze under DeepSpeed, which joins the parameters that train when "
+            "training begins: choose a strategy that freezes before training"
+        )
+    stage = _zero_stage(args)
+    if stage not in ("0", "1", "2"):
+        raise StrategyError(
+            f"FreezeCallback does not support DeepSpeed's ZeRO stage {stage}: train the model with stage 0, 1 or 2"
+        )
+
+
+def _uses(sharding: str, argument: object) -> bool:
+    # accelerate launch sets the variable.
+    return bool(argument) or os.environ.get(f"ACCELERATE_USE_{sharding.upper()}", "").lower() == "true"
+
+
+def _zero_stage(args: Any) -> str:
+    config = getattr(getattr(args, "hf_deepspeed_config", None), "config", args.deepspeed)
+    if isinstance(config, dict):
+        return str(config.get("zero_optimization", {}).get("stage", 0))
+    return os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "unknown")
 
 
 def _release_inputs(model: Any) -> None:

@@ -498,25 +498,56 @@ def test_frozen_weights_of_another_type_resume_equally(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sharding", "reason"),
+    ("strategy", "values", "variables", "reason"),
     [
-        ("FSDP", "does not support FSDP: train the model unsharded"),
-        ("DeepSpeed", r"cannot check what DeepSpeed's optimiser holds.*call freeze\(model, 'BOT50'\) before"),
+        ("BOT50", {"fsdp": True}, {}, "does not support FSDP: train the model unsharded"),
+        ("BOT50", {}, {"ACCELERATE_USE_FSDP": "true"}, "does not support FSDP"),
+        (
+            "BOT50",
+            {"deepspeed": {"zero_optimization": {"stage": 3}}},
+            {},
+            "ZeRO stage 3: train .* stage 0, 1 or 2",
+        ),
+        ("BOT50", {"deepspeed": "zero.json"}, {}, "ZeRO stage unknown"),
+        (
+            "BOT50",
+            {},
+            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+            "ZeRO stage 3",
+        ),
+        (
+            "ADT-L50",
+            {"deepspeed": {"zero_optimization": {"stage": 1}}},
+            {},
+            "ADT-L50 cannot freeze under DeepSpeed",
+        ),
     ],
 )
 def test_sharded_training_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharding: str, reason: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    values: dict[str, Any],
+    variables: dict[str, str],
+    reason: str,
 ) -> None:
     trainer = make(tmp_path, tiny())
-    monkeypatch.setenv(f"ACCELERATE_USE_{sharding.upper()}", "true")
+    vars(trainer.args).update(values)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(StrategyError, match=reason):
-        FreezeCallback("BOT50").on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
-    monkeypatch.undo()
-    trainer.args.fsdp = sharding == "FSDP"
-    trainer.args.deepspeed = None if trainer.args.fsdp else "zero3.json"
-    with pytest.raises(StrategyError, match=reason):
-        FreezeCallback("BOT50").on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
+        FreezeCallback(strategy).on_init_end(
+            trainer.args, trainer.state, trainer.control, model=trainer.model
+        )
     assert all(p.requires_grad for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("config", [{}, {"zero_optimization": {"stage": 2}}])
+def test_stages_that_leave_parameters_whole_are_accepted(tmp_path: Path, config: dict[str, Any]) -> None:
+    trainer = make(tmp_path, tiny())
+    trainer.args.deepspeed = config | {"train_batch_size": 4}
+    FreezeCallback("BOT50").on_init_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    assert not trainer.model.model.layers[0].mlp.up_proj.weight.requires_grad
 
 
 def test_a_controller_that_a_checkpoint_cannot_hold_is_refused(
