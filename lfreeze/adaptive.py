@@ -66,8 +66,7 @@ class AdaptiveSwitch:
             self._require_unmoved(self._frozen, optimizers)
         if self.updates >= self._options.probe_steps:
             return None
-        if not self._calls:
-            self._require_supported(optimizers)
+        self._require_supported(optimizers)
         self._calls += 1
         if not self._trained.changed():
             self._note_empty_step()
@@ -130,19 +129,21 @@ class AdaptiveSwitch:
         self._before = [
             [tensors[f"{i}.{j}"] for j in range(len(layer))] for i, layer in enumerate(self._before)
         ]
-        self.updates = updates
+        self._calls = self.updates = updates
 
 
 class AdaptiveFreezing:
-    """Adaptive freezing for your own training loop::
+    """Adaptive freezing for your own training loop.
 
-        adaptive = AdaptiveFreezing(model, "ADT-L50")
-        optimizer = torch.optim.AdamW(model.parameters())
-        for batch in batches:
-            model(**batch).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            adaptive.step(optimizer)
+    ```python
+    adaptive = AdaptiveFreezing(model, "ADT-L50")
+    optimizer = torch.optim.AdamW(model.parameters())
+    for batch in batches:
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        adaptive.step(optimizer)
+    ```
 
     Keyword arguments are those of ``FreezeOptions``. ``plan`` describes what trains now.
 

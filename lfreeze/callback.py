@@ -31,14 +31,16 @@ _prepared: WeakKeyDictionary[nn.Module, FreezePlan] = WeakKeyDictionary()
 
 
 class FreezeCallback(TrainerCallback, ExportableState):
-    """Freezes a Trainer's model by a strategy's name::
+    """Freezes a Trainer's model by a strategy's name.
 
-        trainer = Trainer(model, args, train_dataset=data, callbacks=[FreezeCallback("BOT50")])
-        trainer.train()
+    ```python
+    trainer = Trainer(model, args, train_dataset=data, callbacks=[FreezeCallback("BOT50")])
+    trainer.train()
+    ```
 
     Static strategies and LoRA are set when the Trainer is created, before it creates its optimiser.
-    Adaptive ones train every layer for ``probe_steps`` optimiser steps, independent of gradient
-    accumulation, then select and freeze layers (§3.2 of the paper); a checkpoint saved before that
+    Adaptive ones train every layer for ``probe_steps`` updates that change a weight, then select and
+    freeze layers (§3.2 of the paper); a checkpoint saved before that
     contains the weights to compare with as ``freeze_probe.safetensors``. Training resumed from a
     checkpoint continues as if it had not been interrupted. A second ``train()`` probes and selects again.
 
@@ -51,8 +53,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     Raises:
         StrategyError: the constructor raises it for an unknown strategy or option value; creating the
-            Trainer for a strategy that does not fit the model, a custom optimiser with other
-            parameters, FSDP, DeepSpeed, or an adaptive strategy in several processes; ``train()``
+            Trainer for a strategy that does not fit the model, a custom optimiser that lacks what
+            trains, FSDP, ZeRO-3, or an adaptive strategy under DeepSpeed or in several processes; ``train()``
             for a callback added after the Trainer was created, ``model_init``, re-entrant gradient
             checkpointing over frozen embeddings, training no longer than the probe, or a checkpoint
             of another callback.

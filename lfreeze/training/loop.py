@@ -20,6 +20,7 @@ from lfreeze.data.encoding import (
     evaluation_batches,
     training_order,
 )
+from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import FreezeProof
 from lfreeze.freezing import prepare
 from lfreeze.plan import FreezeOptions
@@ -123,6 +124,11 @@ def train(
                 probe_memory = meter.memory() if number >= min(profiled) else None
                 meter.begin_phase()
                 proof.begin()
+    if controller is not None and switch_step is None:
+        raise StrategyError(
+            f"strategy {strategy.name} has frozen nothing in {recipe.steps} steps: fewer than "
+            f"probe_steps = {recipe.probe_steps} of them changed a weight"
+        )
     meter.synchronize()
     finished = time.perf_counter()
     result = proof.conclude(optimizer)

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import GemmaConfig, GemmaForSequenceClassification, Trainer, TrainingArguments
 
 from lfreeze.data.encoding import EncodedSplit, EncodedTask, collate, training_order
+from lfreeze.errors import StrategyError
 from lfreeze.freezing import freeze
 from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
@@ -227,3 +228,10 @@ def test_evaluation_follows_the_order_of_the_split(recipe: Recipe) -> None:
         with torch.no_grad():
             alone = before(input_ids=row).logits[0].tolist()
         assert record.predictions.logits[index] == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*a step changed no weight")
+def test_a_probe_that_does_not_end_is_an_error(recipe: Recipe) -> None:
+    still = with_values(recipe, learning_rate=0.0)
+    with pytest.raises(StrategyError, match="has frozen nothing in 12 steps: fewer than probe_steps = 3"):
+        train(make_model(), make_data(), still, Strategy.parse("ADT-L50"), seed=1, device=CPU)
