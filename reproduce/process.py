@@ -36,7 +36,7 @@ _ENVIRONMENT = {
 # interface.
 _SINGLE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
-_received = signal.SIGINT
+_received: signal.Signals | None = None
 
 
 def set_environment(*, single_machine: bool = False) -> None:
@@ -60,17 +60,20 @@ def end_on_signals() -> None:
         signal.signal(number, _raise)
 
 
-def is_ray_sigterm_exit(status: object) -> bool:
-    """Whether an exit is Ray's reaction to SIGTERM: while Ray starts, its own handler is installed."""
-    global _received
-    if status == signal.SIGTERM:
-        _received = signal.SIGTERM
-    return status == signal.SIGTERM
+def ending_signal(error: BaseException) -> signal.Signals | None:
+    """The signal that ended this process; None if ``error`` has another cause.
 
-
-def received() -> signal.Signals:
-    """The signal behind a KeyboardInterrupt."""
-    return _received
+    Once a signal has arrived, every error counts as its consequence: Ray's own processes may have received
+    the signal too, and calls to them then fail.
+    """
+    if _received is not None:
+        return _received
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    # Ray's reaction to SIGTERM while it starts, when its own handler is installed.
+    if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+        return signal.SIGTERM
+    return None
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

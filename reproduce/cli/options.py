@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, CONTINUES, SIGNALLED, is_ray_sigterm_exit, received
+from reproduce.process import BAD_INPUT, CONTINUES, SIGNALLED, ending_signal
 
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
@@ -28,15 +28,15 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except InputError as error:
+        except BaseException as error:
+            number = ending_signal(error)
+            if number is not None:
+                click.echo(f"interrupted ({number.name}): {CONTINUES}.", err=True)
+                sys.exit(SIGNALLED + number)
+            if not isinstance(error, InputError):
+                raise
             click.echo(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error, SystemExit) and not is_ray_sigterm_exit(error.code):
-                raise
-            signal_name = received().name
-            click.echo(f"interrupted ({signal_name}): {CONTINUES}.", err=True)
-            sys.exit(SIGNALLED + received())
 
 
 def _listed(text: str | None) -> list[str] | None:

@@ -44,6 +44,8 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
     set_environment(single_machine=address is None)
     import ray
 
+    from reproduce.run.tune_compat import services_in_own_groups
+
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         # Without an address, Ray would follow a stale address file to a dead cluster.
@@ -63,7 +65,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         else "Ray does not start on this machine"
     )
     try:
-        with ended_after(_JOIN_SECONDS, problem):
+        with ended_after(_JOIN_SECONDS, problem), services_in_own_groups():
             context = ray.init(**options)
     except Exception as error:
         raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None
