@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ import torch
 from lfreeze.recipe import Recipe
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where pytest-xdist hands out modules, start those that start Ray, the longest ones, first."""
+    if hasattr(config, "workerinput"):
+        sweeps = Counter(item.path for item in items if item.get_closest_marker("sweep"))
+        items.sort(key=lambda item: -sweeps[item.path])
 
 
 @pytest.fixture(autouse=True, scope="session")
