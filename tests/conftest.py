@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,25 +26,11 @@ from lfreeze.recipe import Recipe
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
-# The modules that take longest, in this order; they start first, so that no worker ends with one of them.
-LONGEST = (
-    "reproduce/run/test_sweep.py",
-    "reproduce/store/test_old_folders.py",
-    "lfreeze/test_hub.py",
-    "test_docs.py",
-    "reproduce/run/test_worker.py",
-    "reproduce/run/test_ray_session.py",
-    "reproduce/run/test_foreign_arm.py",
-    "lfreeze/test_callback.py",
-    "reproduce/report/test_report.py",
-    "reproduce/report/figures/test_registry.py",
-    "reproduce/run/test_tune_compat.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where pytest-xdist hands out modules, start those that start Ray, the longest ones, first."""
+    if hasattr(config, "workerinput"):
+        sweeps = Counter(item.path for item in items if item.get_closest_marker("sweep"))
+        items.sort(key=lambda item: -sweeps[item.path])
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -293,10 +293,13 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return code
 
 
+@pytest.mark.sweep
 def test_an_arm_a_column_a_figure_and_a_claim_of_the_guide_work(extended: Path, tmp_path: Path) -> None:
     grid = ("--strategies", "ALL,BOT75,EDGE25", "--tasks", "tiny-cb", "--seeds", "1,2")
     reproduce(
-        "run", "embedded", *grid, "--set", "steps=6", "--artifacts", "results", cwd=tmp_path, code=extended
+        *("run", "embedded", *grid, "--set", "steps=6", "--max-concurrent", "1", "--artifacts", "results"),
+        cwd=tmp_path,
+        code=extended,
     )
     rows = pl.read_parquet(tmp_path / "results" / "trials" / "**" / "*.parquet").sort("strategy", "seed")
     assert rows["status"].to_list() == ["ok"] * 6

@@ -17,7 +17,7 @@ from rich.table import Table
 from reproduce.cli.console import print_checks, print_failures
 from reproduce.plan.inputs import check_inputs, find_inputs, trial_specs
 from reproduce.plan.search_space import SearchSpace
-from reproduce.process import FAILED, OK, end_on_signals
+from reproduce.process import FAILED, OK, end_on_signals, garbage_kept
 from reproduce.run.pipeline import PendingRun, RunOptions, execute, opened_folder, preflight, resolve
 from reproduce.run.ray_session import ray_session, require_answer
 from reproduce.store.artifacts import (
@@ -38,7 +38,9 @@ def run_space(options: RunOptions) -> int:
     end_on_signals()
     run = resolve(options)
     with opened_folder(options.root):
-        pending = preflight(run)
+        # It imports torch and transformers.
+        with garbage_kept():
+            pending = preflight(run)
         if not pending.specs:
             print(f"All {len(run.specs)} trials are finished already; nothing to run.")
             return _report_finished(pending)

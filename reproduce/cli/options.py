@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, CONTINUES, SIGNALLED, has_received, is_ray_sigterm_exit, received
+from reproduce.process import BAD_INPUT, CONTINUES, SIGNALLED, ending_signal
 
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
@@ -23,33 +23,24 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class Commands(click.Group):
-    """Reports bad input and signals in one sentence, without a traceback."""
+    """Reports bad input in one sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        error, result = None, None
         try:
             result = super().invoke(ctx)
-        except BaseException as error:
-            if _is_interruption(error):
-                _end_interrupted()
-            if not isinstance(error, InputError):
-                raise
+        except BaseException as raised:
+            error = raised
+        number = ending_signal(error)
+        if number is not None:
+            click.echo(f"interrupted ({number.name}): {CONTINUES}.", err=True)
+            sys.exit(SIGNALLED + number)
+        if isinstance(error, InputError):
             click.echo(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
-        if has_received():
-            _end_interrupted()
+        if error is not None:
+            raise error
         return result
-
-
-def _is_interruption(error: BaseException) -> bool:
-    """Whether a signal ended the command. Ray's processes receive it too, and their end raises other errors."""
-    if isinstance(error, KeyboardInterrupt) or has_received():
-        return True
-    return isinstance(error, SystemExit) and is_ray_sigterm_exit(error.code)
-
-
-def _end_interrupted() -> None:
-    click.echo(f"interrupted ({received().name}): {CONTINUES}.", err=True)
-    sys.exit(SIGNALLED + received())
 
 
 def _listed(text: str | None) -> list[str] | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, CONTINUES, FAILED, end_on_signals, set_environment
+from reproduce.process import BAD_INPUT, CONTINUES, FAILED, end_on_signals, garbage_kept, set_environment
 from reproduce.run.preflight import OBJECT_STORE_BYTES
 
 _HOST_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
@@ -42,7 +42,10 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         logging.getLogger(f"ray.tune.{name}").setLevel(logging.CRITICAL)
     # Before Ray is imported. Nothing but a requested dashboard listens beyond this machine.
     set_environment(single_machine=address is None)
-    import ray
+    with garbage_kept():
+        import ray
+
+        from reproduce.run.tune_compat import services_in_own_groups
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
@@ -63,7 +66,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         else "Ray does not start on this machine"
     )
     try:
-        with ended_after(_JOIN_SECONDS, problem):
+        with ended_after(_JOIN_SECONDS, problem), services_in_own_groups():
             context = ray.init(**options)
     except Exception as error:
         raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None

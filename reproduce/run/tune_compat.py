@@ -1,4 +1,4 @@
-"""Everything that depends on the internals of Ray Tune, in one module.
+"""Everything that depends on the internals of Ray and Ray Tune, in one module.
 
 ``tests/reproduce/run/test_tune_compat.py`` fails when a release of Ray changes what this module relies on;
 ``pyproject.toml`` admits the releases on which those tests passed.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray._private import services
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.progress_reporter import TrialProgressCallback
@@ -142,6 +143,25 @@ class RestartScheduler(FIFOScheduler):
                 if trial.status == "PENDING":
                     tune_controller.stop_trial(trial)
         return super().choose_trial_to_run(tune_controller)
+
+
+@contextlib.contextmanager
+def services_in_own_groups() -> Iterator[None]:
+    """Start Ray's services in process groups of their own, so that a signal to this one's does not end them.
+
+    A driver that loses its raylet is ended with status 1 by compiled code, which nothing here can prevent.
+    """
+    popen = services.ConsolePopen
+
+    class OwnGroupPopen(popen):  # type: ignore[valid-type,misc]
+        def __init__(self, *arguments: Any, **options: Any):
+            super().__init__(*arguments, **options, process_group=0)
+
+    services.ConsolePopen = OwnGroupPopen
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from ray import tune
 from lfreeze.data.tasks import TaskData
 from lfreeze.models.catalog import ModelCard, find_checkpoint
 from reproduce.plan.spec import TrialSpec
-from reproduce.process import set_environment
+from reproduce.process import garbage_kept, set_environment
 from reproduce.run.progress import outcome
 from reproduce.run.tune_compat import from_config, to_report
 
@@ -46,8 +46,9 @@ class WarmTrial(tune.Trainable):
         if self._assignment.gpu_share is None:
             # Ray shows every GPU to a worker that requests none, unless its node was started otherwise.
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        from reproduce.run.telemetry import TrialGauges
-        from reproduce.run.worker import TrialWorker
+        with garbage_kept():
+            from reproduce.run.telemetry import TrialGauges
+            from reproduce.run.worker import TrialWorker
 
         self._inputs, self._worker, self._gauges = inputs, TrialWorker(), TrialGauges()
 

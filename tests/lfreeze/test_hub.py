@@ -91,6 +91,7 @@ def reproduce(hub: HubServer, tmp_path: Path) -> Any:
     return run
 
 
+@pytest.mark.sweep
 def test_fetch_then_run_offline_then_refuse_changed_inputs(
     hub: HubServer, reproduce: Any, tmp_path: Path
 ) -> None:
@@ -107,7 +108,9 @@ def test_fetch_then_run_offline_then_refuse_changed_inputs(
         "model.safetensors.index.json",
     }
     hub.requests.clear()
-    reproduce("run", *tasks, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
+    # One worker: its imports cost more than the trials.
+    one = ("--max-concurrent", "1")
+    reproduce("run", *tasks, *one, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert hub.requests == []
     rows = read_trials([tmp_path / "out"]).frame
     assert rows["status"].to_list() == ["ok", "ok"]
@@ -122,7 +125,7 @@ def test_fetch_then_run_offline_then_refuse_changed_inputs(
     for expected in ("someone/small-llama", "inputs.lock.toml", first[:12], second[:12], "--accept-inputs"):
         assert expected in message
     old = set((tmp_path / "out" / "trials").rglob("*.parquet"))
-    reproduce("run", *tasks, "--accept-inputs")
+    reproduce("run", *tasks, *one, "--accept-inputs")
     rows = read_trials([tmp_path / "out"]).frame
     assert rows["model_revision"].to_list() == [second, second]
     moved = {p.name for p in (tmp_path / "out" / "superseded" / "trials").rglob("*.parquet")}

@@ -58,7 +58,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two trials and the report that follows them."""
     folder = tmp_path_factory.mktemp("foreign") / "artifacts"
-    reproduce("run", *SPACE, "--artifacts", str(folder), packages=packages)
+    reproduce("run", *SPACE, "--max-concurrent", "1", "--artifacts", str(folder), packages=packages)
     return folder
 
 

@@ -152,6 +152,8 @@ def test_a_sweep_listens_on_loopback_alone_and_ends_on_a_signal(
             for connection in _connections(process)
             if connection.status == psutil.CONN_LISTEN
         }
+        # Ray's services would otherwise end too, and the sweep with them before it handles the signal.
+        assert sweep.pid not in {os.getpgid(process.pid) for process in children}
         # As a terminal does, to the whole group.
         os.killpg(sweep.pid, number)
         output, _ = sweep.communicate(timeout=60)
@@ -162,6 +164,35 @@ def test_a_sweep_listens_on_loopback_alone_and_ends_on_a_signal(
     assert f"interrupted ({number.name}): finished trials are kept, and the same command continues" in output
     assert "Traceback" not in output
     assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "failure", ["RuntimeError('lost')", "InputError('lost')", "SystemExit(1)", "SystemExit(0)"]
+)
+def test_what_fails_after_a_signal_does_not_change_the_status(
+    number: signal.Signals, status: int, failure: str
+) -> None:
+    code = (
+        "import click, signal\n"
+        "from lfreeze.errors import InputError\n"
+        "from reproduce.cli.options import Commands\n"
+        "from reproduce.process import end_on_signals\n"
+        "@click.group(cls=Commands)\n"
+        "def main(): end_on_signals()\n"
+        "@main.command()\n"
+        "def work():\n"
+        "    try:\n"
+        f"        signal.raise_signal({number:d})\n"
+        "    except KeyboardInterrupt:\n"
+        f"        raise {failure}\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "work"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert done.stderr == (
+        f"interrupted ({number.name}): finished trials are kept, and the same command continues.\n"
+    )
 
 
 @pytest.mark.sweep

@@ -1,15 +1,12 @@
-"""Complete sweeps on Ray: resumption, kills, failures, and the same numbers as without Ray."""
+"""Complete sweeps on Ray: resumption, inputs, and the same numbers as without Ray."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,11 @@ SMALL = (
     "--set",
     "max_train_examples=40",
 )
+
+# For sweeps whose trials need not run at the same time: a worker's imports cost more than its trials.
+ONE_WORKER = ("--max-concurrent", "1")
+# For sweeps whose accuracies are not looked at.
+FEW_EXAMPLES = ("--set", "max_validation_examples=40")
 
 
 def command(*arguments: str) -> list[str]:
@@ -101,14 +103,22 @@ def test_running_again_runs_nothing(swept: Path) -> None:
     assert stamps(swept) == before
 
 
-def test_a_wider_grid_runs_only_what_is_new(swept: Path) -> None:
+def test_a_wider_grid_runs_only_what_is_new_and_what_is_damaged(swept: Path) -> None:
+    victim = sorted((swept / "steps").rglob("*.parquet"))[0]
+    content = victim.read_bytes()
+    victim.write_bytes(content[: len(content) // 2])
+    output = reproduce("status", str(swept), expect=1)
+    assert victim.name in output
+    assert "1 missing" in output
     before = stamps(swept)
-    output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42,43", *SMALL,
-                       "--artifacts", str(swept))  # fmt: skip
-    assert "4 trials, 2 finished already, 2 to run" in output
+    output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50,LoRA,ADT-L50", "--seeds", "42,43",
+                       *SMALL, "--artifacts", str(swept))  # fmt: skip
+    assert "8 trials, 5 finished already, 3 to run" in output
     after = stamps(swept)
     assert len(after) == len(before) + 2
-    assert {name: after[name] for name in before} == before
+    rerun = str(Path("trials", victim.relative_to(swept / "steps")))
+    assert {name for name in before if after[name] != before[name]} == {rerun}
+    assert not read_trials([swept]).damaged
     assert "8 done, 0 running, 0 failed, 0 missing, of 8" in reproduce("status", str(swept))
 
 
@@ -118,74 +128,6 @@ def test_another_recipe_is_refused_and_changes_nothing(swept: Path) -> None:
                        "--artifacts", str(swept), expect=2)  # fmt: skip
     assert "belongs to another recipe: steps = 8 there, 9 now" in output
     assert stamps(swept) == before
-
-
-def test_a_damaged_file_is_named_and_its_trial_run_again(swept: Path) -> None:
-    victim = sorted((swept / "steps").rglob("*.parquet"))[0]
-    content = victim.read_bytes()
-    victim.write_bytes(content[: len(content) // 2])
-    output = reproduce("status", str(swept), expect=1)
-    assert victim.name in output
-    assert "1 missing" in output
-    output = reproduce("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,ADT-L50", "--seeds", "42,43", *SMALL,
-                       "--artifacts", str(swept))  # fmt: skip
-    assert "1 to run" in output
-    assert not read_trials([swept]).damaged
-
-
-def test_failed_trials_are_rows_and_the_sweep_continues(tmp_path: Path) -> None:
-    arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL,
-                 "--set", "learning_rate=1e30", "--artifacts", str(tmp_path / "a"))  # fmt: skip
-    output = reproduce(*arguments, expect=1)
-    assert output.count("TrainingError") == 2
-    assert "is nan at step 2" in output
-    frame = rows(tmp_path / "a")
-    assert frame["status"].to_list() == ["error", "error"]
-    assert frame["attempt"].to_list() == [1, 1]
-    assert "0 done, 0 running, 2 failed" in reproduce("status", str(tmp_path / "a"), expect=1)
-    reproduce(*arguments, "--fail-fast", expect=1)
-    assert sorted(rows(tmp_path / "a")["attempt"].to_list())[1] == 2
-
-
-def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_path: Path) -> None:
-    """It kills workers during training, with an error that would end Tune; here, every few seconds."""
-    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42", *SMALL,
-                        "--set", "steps=5000", "--artifacts", str(tmp_path / "a"))  # fmt: skip
-    monitor = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "8000"}
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, timeout=280, check=False, env=os.environ | monitor
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("a worker died; its trial restarts") == 2
-    (row,) = rows(tmp_path / "a").to_dicts()
-    assert row["error_type"] == "WorkerDied"
-    assert "killed due to the node running low on memory" in row["error_message"]
-    assert not re.search(r"\d+\.\d+\.\d+\.\d+|/tmp/", row["error_message"])
-
-
-def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "a"
-    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,BOT25,BOT50,TOP25,TOP50", "--seeds",
-                        "42,43", *SMALL, "--set", "steps=30", "--set", "max_validation_examples=50",
-                        "--artifacts", str(folder))  # fmt: skip
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-        deadline = time.monotonic() + 120
-        while len(list(folder.glob("trials/**/*.parquet"))) < 3:
-            assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(driver.pid, signal.SIGKILL)
-    survived = stamps(folder)
-    assert 3 <= len(survived) < 12
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(survived)} finished already" in done.stdout
-    after = stamps(folder)
-    assert len(after) == 12
-    assert {name: after[name] for name in survived} == survived
-    assert set(rows(folder)["attempt"]) == {1}
-    assert (folder / "report" / "report.html").is_file()
 
 
 def test_a_models_local_copy_may_be_a_relative_path(tmp_path: Path) -> None:
@@ -216,7 +158,8 @@ def test_two_sweeps_do_not_write_to_one_folder(swept: Path) -> None:
 
 def test_real_texts_run_from_the_benchmarks_own_files(real_data: Path, tmp_path: Path) -> None:
     reproduce("run", "--data-dir", str(real_data), "--models", "tiny-gemma", "--tasks", "rte,cb", "--strategies",
-              "ALL,BOT50", "--seeds", "42", "--set", "steps=6", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+              "ALL,BOT50", "--seeds", "42", "--set", "steps=6", *ONE_WORKER,
+              "--artifacts", str(tmp_path / "a"))  # fmt: skip
     frame = rows(tmp_path / "a")
     assert frame["status"].to_list() == ["ok"] * 4
     assert dict(zip(frame["task"], frame["n_validation"], strict=True)) == {"cb": 56, "rte": 277}

@@ -117,7 +117,8 @@ def run(
 ) -> str:
     return reproduce(
         "run", "embedded", "--strategies", strategies, "--seeds", seeds, "--set", "steps=12", *arguments,
-        "--artifacts", folder, code=code,
+        # One worker: its imports cost more than the trials.
+        "--max-concurrent", "1", "--artifacts", folder, code=code,
     )  # fmt: skip
 
 

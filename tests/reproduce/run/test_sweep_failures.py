@@ -1,0 +1,70 @@
+"""Trials that fail, workers that are killed, a driver that is killed: what a sweep on Ray keeps and repeats."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.reproduce.run.test_sweep import FEW_EXAMPLES, ONE_WORKER, SMALL, command, reproduce, rows, stamps
+
+pytestmark = pytest.mark.sweep
+
+
+def test_failed_trials_are_rows_and_the_sweep_continues(tmp_path: Path) -> None:
+    arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL, *ONE_WORKER,
+                 "--set", "learning_rate=1e30", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+    output = reproduce(*arguments, expect=1)
+    assert output.count("TrainingError") == 2
+    assert "is nan at step 2" in output
+    frame = rows(tmp_path / "a")
+    assert frame["status"].to_list() == ["error", "error"]
+    assert frame["attempt"].to_list() == [1, 1]
+    assert "0 done, 0 running, 2 failed" in reproduce("status", str(tmp_path / "a"), expect=1)
+    reproduce(*arguments, "--fail-fast", expect=1)
+    assert sorted(rows(tmp_path / "a")["attempt"].to_list())[1] == 2
+
+
+def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_path: Path) -> None:
+    """It kills workers during training, with an error that would end Tune; here, every few seconds."""
+    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42", *SMALL,
+                        "--set", "steps=5000", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+    monitor = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "8000"}
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=280, check=False, env=os.environ | monitor
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("a worker died; its trial restarts") == 2
+    (row,) = rows(tmp_path / "a").to_dicts()
+    assert row["error_type"] == "WorkerDied"
+    assert "killed due to the node running low on memory" in row["error_message"]
+    assert not re.search(r"\d+\.\d+\.\d+\.\d+|/tmp/", row["error_message"])
+
+
+def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,BOT25,BOT50,TOP25,TOP50", "--seeds",
+                        "42,43", *SMALL, *FEW_EXAMPLES, "--set", "steps=30", "--artifacts", str(folder))  # fmt: skip
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("trials/**/*.parquet"))) < 3:
+            assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+    survived = stamps(folder)
+    assert 3 <= len(survived) < 12
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(survived)} finished already" in done.stdout
+    after = stamps(folder)
+    assert len(after) == 12
+    assert {name: after[name] for name in survived} == survived
+    assert set(rows(folder)["attempt"]) == {1}
+    assert (folder / "report" / "report.html").is_file()
