@@ -67,10 +67,9 @@ def observe(
     error = None
     on_cuda = next(model.parameters()).device.type == "cuda"
     # Some attention kernels accept no float32. Autocast comes second: it copies every weight.
-    attempts = itertools.product(
-        model_inputs(model) if example is None else [dict(example)], (False, True) if on_cuda else (False,)
-    )
-    for arguments, autocast in attempts:
+    types = (False, True) if on_cuda else (False,)
+    inputs = list(model_inputs(model)) if example is None else [dict(example)]
+    for arguments, autocast in itertools.product(inputs, types):
         recorder = _Recorder(layers)
         try:
             with _undisturbed(model), _all_trainable(model), recorder.hooks():
@@ -274,19 +273,24 @@ def _text_config(config: Any) -> Any:
 
 
 def _images(config: Any) -> Iterator[torch.Tensor]:
+    """An image, and the frames of a film."""
     config = getattr(config, "vision_config", None) or config
-    size = getattr(config, "image_size", None) or 224
-    height, width = (size[0], size[-1]) if isinstance(size, list | tuple) else (size, size)
+    size = getattr(config, "image_size", None)
+    sizes = size if isinstance(size, list | tuple) and size else (size,)
+    height, width = (side if isinstance(side, int) else 224 for side in (sizes[0], sizes[-1]))
     channels = getattr(config, "num_channels", 3)
+    channels = channels if isinstance(channels, int) else 3
     yield torch.zeros(1, channels, height, width)
-    yield torch.zeros(1, getattr(config, "num_frames", 2), channels, height, width)
+    frames = getattr(config, "num_frames", 2)
+    yield torch.zeros(1, frames if isinstance(frames, int) else 2, channels, height, width)
 
 
 def _sounds(config: Any) -> Iterator[torch.Tensor]:
     """A waveform, and spectrograms with the frequencies first or last."""
     yield torch.zeros(1, _AUDIO_SAMPLES)
-    frames = 2 * (getattr(config, "max_source_positions", None) or 32)
+    positions, length = getattr(config, "max_source_positions", None), getattr(config, "max_length", None)
+    frames = 2 * positions if isinstance(positions, int) else 64
     for name in _FREQUENCIES:
         if isinstance(getattr(config, name, None), int):
             yield torch.zeros(1, getattr(config, name), frames)
-            yield torch.zeros(1, getattr(config, "max_length", None) or frames, getattr(config, name))
+            yield torch.zeros(1, length if isinstance(length, int) else frames, getattr(config, name))
