@@ -38,7 +38,6 @@ def run_space(options: RunOptions) -> int:
     end_on_signals()
     run = resolve(options)
     with opened_folder(options.root):
-        # It imports torch and transformers.
         with garbage_kept():
             pending = preflight(run)
         if not pending.specs:
@@ -89,7 +88,8 @@ def fetch_space(
     if address is not None:
         require_answer(address)
     inputs = find_inputs(space, data_dir)
-    check_inputs(space, inputs)
+    with garbage_kept():
+        check_inputs(space, inputs)
     check_folder(root)
     with exclusive_writer(root):
         if not accept_inputs:
@@ -119,7 +119,8 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     """Run the only trial of a space in this process and print its row; the exit status."""
     inputs = find_inputs(space, data_dir)
     (spec,) = trial_specs(space, inputs)
-    check_inputs(space, inputs)
+    with garbage_kept():
+        check_inputs(space, inputs)
     from reproduce.run.worker import TrialWorker
     from reproduce.store.parquet import trial_frame
 

@@ -45,7 +45,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
     with garbage_kept():
         import ray
 
-        from reproduce.run.tune_compat import services_in_own_groups
+        from reproduce.run.tune_compat import end_groups, services_in_own_groups
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
@@ -66,7 +66,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         else "Ray does not start on this machine"
     )
     try:
-        with ended_after(_JOIN_SECONDS, problem), services_in_own_groups():
+        with ended_after(_JOIN_SECONDS, problem), services_in_own_groups() as groups:
             context = ray.init(**options)
     except Exception as error:
         raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None
@@ -83,6 +83,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
     finally:
         ended.set()
         ray.shutdown()
+        end_groups(groups)
 
 
 @contextlib.contextmanager

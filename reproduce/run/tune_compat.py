@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,22 +149,43 @@ class RestartScheduler(FIFOScheduler):
 
 
 @contextlib.contextmanager
-def services_in_own_groups() -> Iterator[None]:
+def services_in_own_groups() -> Iterator[list[int]]:
     """Start Ray's services in process groups of their own, so that a signal to this one's does not end them.
+
+    Yields a list that receives the group of each service.
 
     A driver that loses its raylet is ended with status 1 by compiled code, which nothing here can prevent.
     """
     popen = services.ConsolePopen
+    groups: list[int] = []
 
     class OwnGroupPopen(popen):  # type: ignore[valid-type,misc]
         def __init__(self, *arguments: Any, **options: Any):
             super().__init__(*arguments, **options, process_group=0)
+            groups.append(self.pid)
 
     services.ConsolePopen = OwnGroupPopen
     try:
-        yield
+        yield groups
     finally:
         services.ConsolePopen = popen
+
+
+def end_groups(groups: Collection[int], seconds: float = 2.0) -> None:
+    """Kill what Ray's shutdown left of its services and their children, and wait for them to end."""
+    deadline = time.monotonic() + seconds
+    left = set(groups)
+    while left and time.monotonic() < deadline:
+        for group in tuple(left):
+            try:
+                os.killpg(group, signal.SIGKILL)
+                os.waitpid(group, os.WNOHANG)
+            except ProcessLookupError:
+                left.discard(group)
+            except ChildProcessError:
+                # The service has ended; one of its children has not.
+                continue
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
