@@ -12,30 +12,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-import lfreeze
 from lfreeze.recipe import Recipe
-from reproduce.plan.inputs import find_inputs, trial_specs
-from reproduce.plan.search_space import load_space
-from reproduce.plan.spec import TrialSpec, introduced_values
+from reproduce.plan.spec import introduced_values
 from reproduce.store.artifacts import ArtifactError, prepare_folder, read_folder
 from reproduce.store.parquet import read_trials, relative_path
 from reproduce.store.schema import SCHEMA_VERSION, TRIAL_COLUMNS, TRIAL_SCHEMA
+from tests.support.old_folders import (
+    CODE,
+    DATA,
+    NEWER,
+    SWEPT,
+    contents,
+    copied,
+    reproduce,
+    specs,
+)
 
-CODE = Path(lfreeze.__file__).parents[1]
-DATA = Path(__file__).parents[2] / "data"
 FOLDERS = ("schema-1", "schema-2", "schema-2-published")
-SWEPT = ("schema-1", "schema-2")
-STRATEGIES = "ALL,LoRA,INT25,BOT50,TOP25,ADT-L50"
 # What schema version 2 introduced.
 SINCE_2 = {
     "weights": "pretrained",
@@ -57,104 +56,6 @@ EARLIER_RUN_IDS = {
     ("tiny-cb", "BOT50"): "53c75059dbe1f619",
     ("tiny-cb", "ADT-L50"): "60efa9e5dd476eff",
 }
-# The refusal of a file that a later version wrote.
-NEWER = f"has schema version {SCHEMA_VERSION + 1}; this program reads versions up to {SCHEMA_VERSION}"
-# File, the line that is replaced, and its replacement.
-EDITS = (
-    (
-        "lfreeze/recipe.py",
-        "    cpu_threads: int = 1\n",
-        "    cpu_threads: int = 1\n"
-        "    label_noise: float = dataclasses.field("
-        f'default=0.0, metadata={{"introduced": 0.0, "since": {SCHEMA_VERSION + 1}}})\n',
-    ),
-    (
-        "reproduce/store/trial_row.py",
-        "    # by column: why it is null",
-        '    energy_joules: Annotated[float | None, Column("Speed", unit="J", '
-        f"since={SCHEMA_VERSION + 1})] = None\n"
-        "    # by column: why it is null",
-    ),
-    (
-        "reproduce/store/row_values.py",
-        '        status="ok",\n',
-        '        status="ok",\n        energy_joules=1.5,\n',
-    ),
-)
-KIND = '''"""FIRST: freezes the layers nearest to the input, for a test."""
-
-from lfreeze.kinds.bottom import Bottom
-from lfreeze.strategy import register
-
-
-@register
-class First(Bottom):
-    """Freezes what BOT freezes."""
-
-    label = "FIRST"
-    order = 900
-'''
-
-
-def copied(name: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(DATA / name, tmp_path / name))
-
-
-def reproduce(*arguments: str | Path, code: Path = CODE, expect: int = 0) -> str:
-    """What a command of the program in ``code`` prints."""
-    environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "reproduce", *map(str, arguments)]
-    completed = subprocess.run(
-        command, capture_output=True, text=True, timeout=280, check=False, env=environment, cwd=code
-    )
-    assert completed.returncode == expect, completed.stdout + completed.stderr
-    assert "Traceback" not in completed.stderr
-    return completed.stdout + completed.stderr
-
-
-def run(
-    folder: Path, *arguments: str, strategies: str = STRATEGIES, seeds: str = "42", code: Path = CODE
-) -> str:
-    return reproduce(
-        "run", "embedded", "--strategies", strategies, "--seeds", seeds, "--set", "steps=12", *arguments,
-        # One worker: its imports cost more than the trials.
-        "--max-concurrent", "1", "--artifacts", folder, code=code,
-    )  # fmt: skip
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The trials' files by path."""
-    paths = [
-        path for table in ("trials", "steps", "predictions") for path in (folder / table).rglob("*.parquet")
-    ]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def specs(strategies: str = STRATEGIES, **recipe: str) -> list[TrialSpec]:
-    space = load_space(
-        "embedded", {"strategies": strategies.split(","), "seeds": ["42"]}, {"steps": "12"} | recipe
-    )
-    return trial_specs(space, find_inputs(space))
-
-
-@pytest.fixture(scope="module")
-def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This program with one more recipe value, column and kind."""
-    code = tmp_path_factory.mktemp("later")
-    for package in ("lfreeze", "reproduce", "search_spaces", "artifacts/reference"):
-        shutil.copytree(CODE / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, old, new in EDITS:
-        text = (code / name).read_text("utf-8")
-        assert text.count(old) == 1, (name, old)
-        (code / name).write_text(text.replace(old, new), "utf-8")
-    (code / "lfreeze" / "kinds" / "first.py").write_text(KIND, "utf-8")
-    return code
-
-
-@pytest.fixture(params=["this", "later"])
-def code(request: pytest.FixtureRequest) -> Path:
-    """The program: this one, and a later one."""
-    return CODE if request.param == "this" else request.getfixturevalue("later")
 
 
 def test_run_ids_are_those_of_the_folder() -> None:
@@ -216,49 +117,6 @@ def test_status_report_verify_and_publish(name: str, code: Path, tmp_path: Path)
     assert "12 of 12 trials succeeded" in text
     page = (tmp_path / "report" / "report.html").read_text("utf-8")
     assert ("energy_joules" in page) == (code != CODE)
-    assert contents(folder) == before
-
-
-@pytest.mark.parametrize("name", SWEPT)
-def test_a_finished_folder_has_nothing_to_run(name: str, code: Path, tmp_path: Path) -> None:
-    folder = copied(name, tmp_path)
-    before = contents(folder)
-    for _ in range(2):
-        assert "All 12 trials are finished already; nothing to run." in run(folder, code=code)
-    assert contents(folder) == before
-    assert len(read_folder(folder).listed) == 12
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("name", SWEPT)
-def test_a_folder_is_continued(name: str, code: Path, tmp_path: Path) -> None:
-    folder = copied(name, tmp_path)
-    before = contents(folder)
-    more = {"strategies": "ALL,BOT50" if code == CODE else "ALL,FIRST50", "seeds": "42,43"}
-    output = run(folder, code=code, **more)
-    n_new = 4 if code == CODE else 6
-    assert f"8 trials, {8 - n_new} finished already, {n_new} to run" in output
-    after = contents(folder)
-    assert {path: after.get(path) for path in before} == before
-    assert len(after) == len(before) + 3 * n_new
-    assert f"{12 + n_new} done, 0 running, 0 failed, 0 missing" in reproduce("status", folder, code=code)
-    text = reproduce("verify", folder, "--against", DATA / name, code=code, expect=1)
-    # Two versions of the code in one folder are the only fault.
-    assert [line.split(":")[0] for line in text.splitlines() if "FAILED" in line] == ["FAILED  image"]
-    assert "nothing to run" in run(folder, code=code, **more)
-    if code != CODE:
-        _is_refused_by_this_program(folder, n_new)
-
-
-def _is_refused_by_this_program(folder: Path, n_new: int) -> None:
-    """Files of a later schema version are named by its number, and never overwritten."""
-    before = contents(folder)
-    status = reproduce("status", folder, expect=1)
-    assert status.count(NEWER) == n_new
-    assert "12 done" in status
-    arguments = ("--strategies", "ALL", "--seeds", "42,43", "--set", "steps=12", "--artifacts", folder)
-    output = reproduce("run", "embedded", *arguments, expect=2)
-    assert NEWER in output
     assert contents(folder) == before
 
 
