@@ -25,8 +25,9 @@ from transformers.utils import logging
 
 from lfreeze import freeze
 from lfreeze.blocks import model_parts
-from lfreeze.dry_run import model_inputs, tensors_in
+from lfreeze.dry_run import tensors_in
 from lfreeze.errors import StrategyError, first_line
+from lfreeze.made_up_inputs import model_inputs
 from lfreeze.stacks import layer_stacks
 
 MAPPINGS = (

@@ -37,6 +37,7 @@ class Parts:
         others: parameters of the parts that have other stacks of layers, where one stack was chosen.
         unobserved: why the model did not run, so that the roles come from structure alone.
         ambiguous: whether structure leaves open if a part runs before or behind the layers.
+        others_observed: whether the forward pass reached the parts with other stacks.
     """
 
     layers: Layers
@@ -47,6 +48,7 @@ class Parts:
     others: Parameters
     unobserved: str | None
     ambiguous: bool
+    others_observed: bool
 
     def layer_parameters(self, index: int) -> Parameters:
         """The parameters that are frozen with a layer."""
@@ -120,9 +122,9 @@ def backward_depth(model: nn.Module, stack: str | None = None) -> int:
     count = len(parts.layers)
     first = next((index for index in range(count) if parts.trains(index)), count)
     if parts.unobserved is None:
-        # A layer with a backward pass of its own hides its graph.
         known = _known[model]
-        return max(count - first, crossed_layers(known.scope, parts.layers, known.observation))
+        crossed = crossed_layers(known.scope, parts.layers, known.observation)
+        return count - first if crossed is None else crossed
     in_front = any(p.requires_grad for p in (*parts.embeddings, *parts.others))
     return count if in_front else count - first
 
@@ -216,7 +218,10 @@ def _assign(model: nn.Module, layers: Layers, rivals: set[nn.Module], known: _Kn
         layers=layers,
         between=tuple(map(tuple, between)),
         unobserved=observation.error,
-        ambiguous=structure.any_precede_layers(wrapping)
+        others_observed=any(
+            id(p) in seen_in for p in roles["others"] for seen_in in (before, inside, observation.after)
+        ),
+        ambiguous=bool(wrapping)
         or (
             observation.error is not None
             and (not roles["embeddings"] or structure.any_in_base(roles["norm"] + roles["head"]))
@@ -269,9 +274,6 @@ class _Structure:
     def role_behind_layers(self, parameters: list[nn.Parameter]) -> str:
         vectors = all(id(p) in self._base and p.dim() == 1 for p in parameters)
         return "norm" if vectors else "head"
-
-    def any_precede_layers(self, parameters: list[nn.Parameter]) -> bool:
-        return any(self._order[id(p)] < self._first for p in parameters)
 
     def any_in_base(self, parameters: list[nn.Parameter]) -> bool:
         return any(id(p) in self._base for p in parameters)

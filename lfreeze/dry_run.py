@@ -7,7 +7,6 @@ it runs in evaluation mode, random numbers are restored, and no gradient is comp
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +16,7 @@ import torch
 from torch import nn
 
 from lfreeze.errors import first_line
-
-# Texts of the second length fill the blocks of models that process several tokens at once.
-_LENGTHS = (2, 64)
-_AUDIO_SAMPLES = 4000
-# Names of a spectrogram's number of frequencies in configurations.
-_FREQUENCIES = (
-    "num_mel_bins",
-    "input_feat_per_channel",
-    "feature_projection_input_dim",
-    "feature_size",
-    "input_dim",
-)
+from lfreeze.made_up_inputs import model_inputs
 
 
 @dataclass(frozen=True)
@@ -86,25 +74,34 @@ def observe(
     return Observation({}, {}, (), (), {}, error=error or "its arguments are not known")
 
 
-def crossed_layers(model: nn.Module, layers: Sequence[nn.Module], observation: Observation) -> int:
-    """Layers whose output requires a gradient under the present ``requires_grad`` flags."""
-    crossed: set[int] = set()
+def crossed_layers(model: nn.Module, layers: Sequence[nn.Module], observation: Observation) -> int | None:
+    """Layers that a backward pass from the model's output would cross under the ``requires_grad`` flags.
+
+    None if no layer's output is in a graph, as for layers with a backward pass of their own.
+    """
+    nodes: list[set[Any]] = [set() for _ in layers]
 
     def watch(index: int) -> Any:
         def note(module: nn.Module, args: Any, output: Any) -> None:
-            if any(tensor.requires_grad for tensor in tensors_in(output)):
-                crossed.add(index)
+            nodes[index] |= {tensor.grad_fn for tensor in tensors_in(output)} - {None}
 
         return note
 
     handles = [layer.register_forward_hook(watch(index)) for index, layer in enumerate(layers)]
     try:
         with _undisturbed(model):
-            _run(model, observation.arguments, observation.autocast)
+            output = _run(model, observation.arguments, observation.autocast)
     finally:
         for handle in handles:
             handle.remove()
-    return len(crossed)
+    if not any(nodes):
+        return None
+    # A loss is computed from the logits; other outputs may be by-products.
+    logits = output.get("logits") if isinstance(output, Mapping) else None
+    visited: set[Any] = set()
+    for _ in _leaves(tensors_in(output if logits is None else logits), visited):
+        pass
+    return sum(not crossed.isdisjoint(visited) for crossed in nodes)
 
 
 def _run(model: nn.Module, arguments: Mapping[str, Any], autocast: bool) -> Any:
@@ -150,7 +147,7 @@ class _Recorder:
 
     def reached(self, value: Any) -> set[int]:
         """Ids of the parameters that a value depends on and that nothing before depended on."""
-        return {id(p) for p in self._new_leaves(tensors_in(value))} - self._own
+        return {id(p) for p in _leaves(tensors_in(value), self._visited)} - self._own
 
     def _enter(self, index: int) -> Any:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -165,23 +162,24 @@ class _Recorder:
     def _note(self, where: dict[int, int], value: Any, offset: int = 0) -> None:
         where.update(dict.fromkeys(self.reached(value), len(self.calls) + offset))
 
-    def _new_leaves(self, tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The parameters in the graph of these tensors that no earlier call has reached."""
-        pending: list[Any] = []
-        for tensor in tensors:
-            if tensor.grad_fn is not None:
-                pending.append(tensor.grad_fn)
-            elif tensor.requires_grad and id(tensor) not in self._visited:
-                self._visited.add(id(tensor))
-                yield tensor
-        while pending:
-            node = pending.pop()
-            if node is None or node in self._visited:
-                continue
-            self._visited.add(node)
-            if hasattr(node, "variable"):
-                yield node.variable
-            pending += [following for following, _ in node.next_functions]
+
+def _leaves(tensors: Iterable[torch.Tensor], visited: set[Any]) -> Iterator[torch.Tensor]:
+    """The parameters in the graph of these tensors, except behind visited nodes; adds those that it visits."""
+    pending: list[Any] = []
+    for tensor in tensors:
+        if tensor.grad_fn is not None:
+            pending.append(tensor.grad_fn)
+        elif tensor.requires_grad and id(tensor) not in visited:
+            visited.add(id(tensor))
+            yield tensor
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        pending += [following for following, _ in node.next_functions]
 
 
 @contextlib.contextmanager
@@ -189,8 +187,11 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode with gradients; modes and random numbers are restored afterwards."""
     training = {module: module.training for module in model.modules()}
     devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
+    # torch's own encoder layers have a fast path in evaluation mode, which mixed layers cannot share.
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
         model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)
         with (
             torch.random.fork_rng(sorted(devices)),
             torch.enable_grad(),
@@ -198,6 +199,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
         ):
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in training.items():
             module.training = mode
 
@@ -213,84 +215,3 @@ def _all_trainable(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-
-
-def model_inputs(model: nn.Module) -> Iterator[dict[str, Any]]:
-    """Made-up arguments of a model's forward method, to try in turn; those under "" are positional."""
-    config = getattr(model, "config", None)
-    names = list(inspect.signature(model.forward).parameters)
-    parameter = next(model.parameters())
-    config_of_text = _text_config(config)
-    for length in _LENGTHS:
-        ids = torch.tensor([_tokens(model, config, length)], device=parameter.device)
-        text: dict[str, Any] = {name: ids for name in ("input_ids", "decoder_input_ids") if name in names}
-        if "bbox" in names:
-            text["bbox"] = ids.new_zeros(1, length, 4)
-        if "input_ids" in text:
-            yield dict(text)
-            if "pixel_values" in names:
-                for image in _images(config):
-                    yield text | {"pixel_values": image.to(parameter)}
-        elif names and config is None:
-            yield {"": (ids,)}
-        extra = {k: v for k, v in text.items() if k != "input_ids"}
-        if "pixel_values" in names and length == _LENGTHS[0]:
-            for image in _images(config):
-                yield extra | {"pixel_values": image.to(parameter)}
-        for name in ("input_values", "input_features"):
-            if name in names and length == _LENGTHS[0]:
-                for sound in _sounds(config_of_text):
-                    yield extra | {name: sound.to(parameter)}
-
-
-def _tokens(model: nn.Module, config: Any, length: int) -> list[int]:
-    """Token ids without special tokens, except for one at the end of the text where the model has it."""
-    embeddings = next((m for m in model.modules() if isinstance(m, nn.Embedding)), None)
-    with contextlib.suppress(Exception):
-        embeddings = model.get_input_embeddings() or embeddings  # type: ignore[operator]
-    size = getattr(embeddings, "num_embeddings", 2)
-    special = set(_token_ids(config.to_dict() if hasattr(config, "to_dict") else {}))
-    plain = next((i for i in range(size) if i not in special), 0)
-    end = getattr(_text_config(config), "eos_token_id", None)
-    end = end[0] if isinstance(end, list) and end else end
-    return [plain] * (length - 1) + [end if isinstance(end, int) and 0 <= end < size else plain]
-
-
-def _token_ids(values: Mapping[Any, Any]) -> Iterator[int]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _token_ids(value)
-        elif isinstance(name, str) and name.endswith(("token_id", "token_index")):
-            yield from value if isinstance(value, list) else [value]
-
-
-def _text_config(config: Any) -> Any:
-    if not hasattr(config, "get_text_config"):
-        return config
-    with contextlib.suppress(Exception):
-        return config.get_text_config()
-    return config
-
-
-def _images(config: Any) -> Iterator[torch.Tensor]:
-    """An image, and the frames of a film."""
-    config = getattr(config, "vision_config", None) or config
-    size = getattr(config, "image_size", None)
-    sizes = size if isinstance(size, list | tuple) and size else (size,)
-    height, width = (side if isinstance(side, int) else 224 for side in (sizes[0], sizes[-1]))
-    channels = getattr(config, "num_channels", 3)
-    channels = channels if isinstance(channels, int) else 3
-    yield torch.zeros(1, channels, height, width)
-    frames = getattr(config, "num_frames", 2)
-    yield torch.zeros(1, frames if isinstance(frames, int) else 2, channels, height, width)
-
-
-def _sounds(config: Any) -> Iterator[torch.Tensor]:
-    """A waveform, and spectrograms with the frequencies first or last."""
-    yield torch.zeros(1, _AUDIO_SAMPLES)
-    positions, length = getattr(config, "max_source_positions", None), getattr(config, "max_length", None)
-    frames = 2 * positions if isinstance(positions, int) else 64
-    for name in _FREQUENCIES:
-        if isinstance(getattr(config, name, None), int):
-            yield torch.zeros(1, getattr(config, name), frames)
-            yield torch.zeros(1, length if isinstance(length, int) else frames, getattr(config, name))

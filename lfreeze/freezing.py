@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -65,7 +65,7 @@ def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Fre
             f"strategy {strategy.name} compares weights, but {absent} is on the meta device or offloaded: "
             "load the whole model onto its device"
         )
-    if isinstance(model, DistributedDataParallel):
+    if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
         raise StrategyError(
             "DistributedDataParallel has already prepared for the parameters that trained when it was created: "
             "freeze the model before you wrap it"
@@ -79,6 +79,12 @@ def prepare(model: nn.Module, strategy: Strategy, options: FreezeOptions) -> Fre
         raise StrategyError(
             f"{type(model).__name__} does not run on a made-up input ({parts.unobserved or 'its arguments are not known'})"
             ", which would show what runs before its layers: pass the arguments of its forward method as example={...}"
+        )
+    if options.others == "train" and parts.others and not parts.others_observed:
+        raise StrategyError(
+            f"the made-up input of {type(model).__name__} does not reach the parts with other stacks of layers, so that "
+            "it does not show how deep their training makes the backward pass: pass the arguments of its forward method "
+            "as example={...}, or choose others='freeze'"
         )
     plan = strategy.implementation.prepare(model, strategy, options)
     if plan is not None:
@@ -133,17 +139,21 @@ def describe(model: nn.Module, strategy: Strategy, stack: str | None = None) -> 
         total_parameters=count_parameters(model),
         backward_depth=backward_depth(model, stack),
         head_parameters=sum(p.numel() for p in parts.head if p.requires_grad),
-        head_tied=any(id(p) in embeddings for p in _output_head(model)),
+        head_tied=_is_head_tied(model, embeddings),
         others_frozen=not any(p.requires_grad for p in parts.others) if parts.others else None,
     )
 
 
-def _output_head(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The weight of the language model's head, if the model has one."""
-    get = getattr(model, "get_output_embeddings", None)
-    weight = getattr(get() if get is not None else None, "weight", None)
-    if isinstance(weight, nn.Parameter):
-        yield weight
+def _is_head_tied(model: nn.Module, embeddings: Collection[int]) -> bool:
+    """Whether a module other than an embedding uses an embedding's weight, as tied output heads do."""
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    weights = {id(table.weight) for table in tables} & set(embeddings)
+    return any(
+        id(parameter) in weights
+        for module in model.modules()
+        if not isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    )
 
 
 def store_frozen_linears(parts: Parts, options: FreezeOptions) -> None:

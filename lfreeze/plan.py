@@ -50,6 +50,10 @@ class FreezeOptions:
             raise StrategyError(f"freeze_embeddings = {self.freeze_embeddings!r} is not one of auto, yes, no")
         if self.others not in ("freeze", "train"):
             raise StrategyError(f"others = {self.others!r} is not one of freeze, train")
+        if self.example is not None and not isinstance(self.example, Mapping):
+            raise StrategyError(
+                f"example is a {type(self.example).__name__}, not a mapping of the forward method's arguments by name"
+            )
         for name in ("probe_steps", "lora_rank", "lora_alpha"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -149,7 +153,8 @@ class FreezePlan:
 
     def _head(self) -> str:
         if self.head_tied:
-            return f"{_state(self.embeddings_frozen, 'trains')}, tied to the embeddings"
+            rest = f"; its other {self.head_parameters:,} parameters train" if self.head_parameters else ""
+            return f"{_state(self.embeddings_frozen, 'trains')}, tied to the embeddings{rest}"
         if not self.head_parameters:
             return "none trains"
         share = self.head_parameters / self.trainable_parameters

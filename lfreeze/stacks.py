@@ -72,7 +72,13 @@ def _nested_layers(module: nn.Module) -> Layers:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether a module has the matrices of a transformer layer: a norm and two, or four without a norm."""
+    """Whether a module has the matrices of a transformer layer: a norm and two, or four without a norm.
+
+    Its output is as wide as its input, unlike a classification head's.
+    """
+    linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    if linears and linears[0].in_features not in {linear.out_features for linear in linears}:
+        return False
     matrices = _matrices(module, set())
     return matrices >= 2 and (matrices >= 4 or any(map(_is_norm, module.modules())))
 

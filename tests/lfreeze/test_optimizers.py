@@ -216,7 +216,12 @@ def test_freezing_comes_before_distributed_data_parallel(process_group: None) ->
     for number in range(3):
         step(wrapped, optimizer, number)
     assert all(torch.equal(model.get_parameter(n), p) for n, p in frozen.items())
-    for attempt in (lambda: freeze(wrapped, "BOT34"), lambda: AdaptiveFreezing(wrapped, "ADT-L34")):
+    inside = nn.Sequential(wrapped)
+    for attempt in (
+        lambda: freeze(wrapped, "BOT34"),
+        lambda: AdaptiveFreezing(wrapped, "ADT-L34"),
+        lambda: freeze(inside, "BOT34"),
+    ):
         with pytest.raises(StrategyError, match="freeze the model before you wrap it"):
             attempt()
 

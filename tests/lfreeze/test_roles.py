@@ -230,19 +230,92 @@ class Wrapper(nn.Module):
         return self.outlet(self.encoder(**features).last_hidden_state.mean(1))
 
 
-def test_a_wrapped_model_is_observed_inside_its_wrapper() -> None:
-    model = Wrapper()
+class Pooled(nn.Module):
+    """A wrapper without parameters of its own, as sentence-transformers has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = hf.BertModel(hf.BertConfig(**SIZES))
+
+    def forward(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.encoder(**features).last_hidden_state.mean(1)
+
+
+def test_a_model_in_a_wrapper_without_parameters_is_observed_itself() -> None:
+    model = Pooled()
     plan = freeze(model, "BOT50")
     assert (plan.embeddings_frozen, plan.backward_depth, plan.n_layers) == (True, 2, 4)
-    assert model.outlet.weight.requires_grad
     assert not model.encoder.embeddings.word_embeddings.weight.requires_grad
-    first = Wrapper(head_first=True)
+
+
+@pytest.mark.parametrize("head_first", [False, True])
+def test_a_wrapper_with_parameters_needs_an_example(head_first: bool) -> None:
+    """Its own parts might run before the layers or behind them."""
+    model = Wrapper(head_first)
     with pytest.raises(
         StrategyError, match=r"Wrapper does not run on a made-up input \(its arguments are not known\)"
     ):
-        freeze(first, "BOT50")
-    assert freeze(first, "BOT50", example={"features": IDS}).backward_depth == 2
-    assert first.outlet.weight.requires_grad
+        freeze(model, "BOT50")
+    with pytest.raises(StrategyError, match="example is a Tensor, not a mapping"):
+        freeze(model, "BOT50", example=IDS["input_ids"])
+    plan = freeze(model, "BOT50", example={"features": IDS})
+    assert (plan.backward_depth, plan.head_parameters) == (2, 32 * 2 + 2 + 32 * 32 + 32)
+    assert model.outlet.weight.requires_grad
+
+
+class Plain(nn.Module):
+    """torch's own encoder, with a head whose weight is that of the embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(99, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, 48, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 4)
+        self.outlet = nn.Linear(32, 99)
+        self.outlet.weight = self.tokens.weight
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.outlet(self.encoder(self.tokens(ids), src_key_padding_mask=mask))
+
+
+def test_torchs_own_encoder_with_a_mask() -> None:
+    """Its fast path in evaluation mode does not suit layers of which some are frozen."""
+    mask = torch.tensor([[False] * 4 + [True] * 2])
+    fast = torch.backends.mha.get_fastpath_enabled()
+    model = Plain()
+    plan = freeze(model, "BOT50", example={"ids": IDS["input_ids"], "mask": mask})
+    assert (plan.backward_depth, plan.frozen_layers, plan.head_tied) == (2, (0, 1), True)
+    assert "head        frozen, tied to the embeddings" in str(plan)
+    assert "head        trains, tied to the embeddings" in str(freeze(model, "TOP50"))
+    assert torch.backends.mha.get_fastpath_enabled() is fast
+
+
+def test_what_trains_beside_a_tied_head_is_counted() -> None:
+    model = hf.BertForMaskedLM(hf.BertConfig(**SIZES))
+    plan = freeze(model, "BOT50")
+    assert plan.head_parameters == (32 * 32 + 32) + (32 + 32) + 99  # transform, its norm, the output's bias
+    assert "frozen, tied to the embeddings; its other 1,219 parameters train" in str(plan)
+
+
+class ManyHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = hf.BertModel(hf.BertConfig(**SIZES), add_pooling_layer=False)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(32, 16), nn.LayerNorm(16), nn.Linear(16, 2)) for _ in range(3)
+        )
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        hidden = self.backbone(input_ids).last_hidden_state[:, 0]
+        return torch.stack([head(hidden) for head in self.heads])
+
+
+def test_a_list_of_heads_is_no_stack_of_layers() -> None:
+    model = ManyHeads()
+    plan = freeze(model, "BOT50")
+    assert (plan.n_layers, plan.backward_depth, plan.others_frozen) == (4, 2, None)
+    assert all(p.requires_grad for p in model.heads.parameters())
+    assert plan.head_parameters == sum(p.numel() for p in model.heads.parameters())
 
 
 def test_inputs_that_are_made_to_require_gradients_deepen_the_plan() -> None:
@@ -292,13 +365,39 @@ def test_several_stacks_are_refused_unless_one_is_chosen(name: str, strategy: st
         freeze(make(), strategy, stack=stack, others="keep")
 
 
+def image_and_text() -> dict[str, Any]:
+    ids = torch.tensor([[6, *[5] * 4, 7]])  # 5 stands for a patch of the image
+    return {"input_ids": ids, **IMAGE}
+
+
+def test_a_tower_that_the_made_up_input_does_not_reach_needs_an_example() -> None:
+    """Without an image, its training would seem not to deepen the backward pass."""
+    with pytest.raises(
+        StrategyError, match=r"does not reach the parts with other stacks.*example=.*others='freeze'"
+    ):
+        freeze(llava(), "BOT50", stack="model.language_model.layers", others="train")
+
+
+def test_a_layer_whose_output_is_not_used_is_not_crossed() -> None:
+    """LLaVA reads the output of its vision tower's last layer but one."""
+    model = llava()
+    plan = freeze(model, "BOT50", stack="model.vision_tower.encoder.layers", example=image_and_text())
+    assert (plan.n_layers, plan.frozen_layers) == (2, (0,))
+    proof = FreezeProof(model, "model.vision_tower.encoder.layers")
+    proof.observe_depth()
+    model(**image_and_text()).logits.pow(2).mean().backward()
+    depth = proof.conclude(torch.optim.SGD(model.parameters())).backward_depth
+    assert plan.backward_depth == depth
+
+
 @pytest.mark.parametrize("name", STACKS)
 @pytest.mark.parametrize("others", ["freeze", "train"])
 @pytest.mark.parametrize("strategy", ["BOT50", "LoRA"])
 def test_a_chosen_stack(name: str, others: str, strategy: str) -> None:
     make, stack, n_layers, tower, projector = STACKS[name]
     model = make()
-    plan = freeze(model, strategy, stack=stack, others=others)
+    example = image_and_text() if name == "LLaVA" else None
+    plan = freeze(model, strategy, stack=stack, others=others, example=example)
     assert plan.n_layers == n_layers
     assert plan.others_frozen is (others == "freeze")
     assert f"others      {'frozen' if others == 'freeze' else 'train'}" in str(plan)
@@ -310,8 +409,8 @@ def test_a_chosen_stack(name: str, others: str, strategy: str) -> None:
     if strategy == "BOT50":
         inside = {n.split(".")[stack.count(".") + 1] for n in trains if n.startswith(stack)}
         assert inside == {str(i) for i in range(n_layers // 2, n_layers)}
-        # The decoder reads the encoder in every layer; the projector is behind the vision tower.
-        reaches = others == "train" and name == "BART"
+        # The decoder reads the encoder in every layer; the language model reads the vision tower.
+        reaches = others == "train" and name in ("BART", "LLaVA")
         assert plan.backward_depth == (n_layers if reaches or strategy == "LoRA" else n_layers // 2)
 
 
