@@ -141,7 +141,10 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if self._controller is None:
             return
         optimizer = kwargs["optimizer"]
-        groups = [list(group["params"]) for group in optimizer.param_groups]
+        listed = [
+            {key: list(group[key]) for key in ("params", "param_names") if key in group}
+            for group in optimizer.param_groups
+        ]
         plan = self._controller.step(optimizer)
         if plan is None:
             assert self.probe is not None
@@ -150,8 +153,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
         assert plan.layer_changes is not None
         # Frozen parameters stay listed, without gradient and state: optimisers skip parameters without
         # a gradient, and a resumed run loads its state into an optimiser that lists all of them.
-        for group, parameters in zip(optimizer.param_groups, groups, strict=True):
-            group["params"][:] = parameters
+        for group, lists in zip(optimizer.param_groups, listed, strict=True):
+            for key, values in lists.items():
+                group[key][:] = values
         self.plan, self._controller, self.probe = plan, None, None
         self.selected = {"layers": list(plan.frozen_layers), "changes": list(plan.layer_changes)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -64,7 +65,11 @@ def drop_frozen(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["params"][:] = [p for p in group["params"] if p.requires_grad]
+            trains = [p.requires_grad for p in group["params"]]
+            # Optimisers that are made from named parameters list the names too.
+            for key in ("params", "param_names"):
+                if key in group:
+                    group[key][:] = itertools.compress(group[key], trains)
         for parameter in [p for p in optimizer.state if not p.requires_grad]:
             parameter.grad = None
             del optimizer.state[parameter]

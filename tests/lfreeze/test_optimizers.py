@@ -143,6 +143,19 @@ def test_more_than_the_models_parameters_may_be_held() -> None:
     assert torch.equal(model.embed.weight, embeddings)
 
 
+def test_names_follow_their_parameters() -> None:
+    model = ThreeLayers()
+    adaptive = AdaptiveFreezing(model, "ADT-L34", probe_steps=1)
+    optimizer = torch.optim.AdamW(model.named_parameters(), lr=1e-2)
+    step(model, optimizer, 0)
+    adaptive.step(optimizer)
+    (group,) = optimizer.param_groups
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert group["param_names"] == [names[id(p)] for p in group["params"]]
+    assert len(group["params"]) == len(names) - 3
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
 @pytest.mark.parametrize("both", [True, False])
 def test_several_optimisers(both: bool) -> None:
     model = ThreeLayers()
