@@ -112,7 +112,10 @@ def measure(model: nn.Module, strategy: str, stack: str | None) -> tuple[str, bo
 
     handles = [layer.register_forward_hook(watch(i)) for i, layer in enumerate(layers)]
     output = model(*arguments.get("", ()), **{k: v for k, v in arguments.items() if k})
-    values = [t.float().pow(2).mean() for t in tensors_in(output) if t.requires_grad]
+    # A loss is computed from the logits, where there are any.
+    logits = output.get("logits") if isinstance(output, dict) else None
+    used = tensors_in(output if logits is None else logits)
+    values = [t.float().pow(2).mean() for t in used if t.requires_grad]
     torch.stack(values).sum().backward()
     for handle in handles:
         handle.remove()
