@@ -217,13 +217,18 @@ def _require_same_recipe(root: Path, old: Mapping[str, Any], new: Mapping[str, A
 
 def _require_same_inputs(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for pair in sorted(set(old) & set(new)):
-        for name in old[pair]:
-            if old[pair][name] != new[pair].get(name):
+        # An identity omits values that change no number: a value that only one of the two has is a difference.
+        for name in old[pair] | new[pair]:
+            before, now = (_shown(side[pair].get(name)) for side in (old, new))
+            if before != now:
                 raise ArtifactError(
-                    f"{root} holds trials of {pair} with another {name} ({old[pair][name]:.12} there, "
-                    f"{new[pair].get(name)!s:.12} now): name another folder with --artifacts, or accept the new one "
-                    "with --accept-inputs"
+                    f"{root} holds trials of {pair} with another {name} ({before} there, {now} now): name "
+                    "another folder with --artifacts, or accept the new one with --accept-inputs"
                 )
+
+
+def _shown(value: str | None) -> str:
+    return "none" if value is None else f"{value:.12}" if value.isalnum() else repr(value)
 
 
 def _list_trials(root: Path, manifest: Manifest, specs: Iterable[TrialSpec]) -> None:

@@ -18,6 +18,14 @@ EXPERIMENT = ["model", "task"]
 DIGITS = 12
 
 
+def training_peak() -> pl.Expr:
+    """Training memory in bytes: the peak of the whole run, an adaptive trial's probe included (§3.2).
+
+    This is what must fit; ``training_bytes`` of an adaptive trial is the peak after its switch.
+    """
+    return pl.max_horizontal("training_bytes", "probe_training_bytes")
+
+
 def distinct_trials(trials: pl.DataFrame) -> pl.DataFrame:
     """Each run id once over all folders; a successful attempt is preferred to a failed one."""
     return _first(trials, ["run_id"])
