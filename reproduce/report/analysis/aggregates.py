@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from lfreeze.strategy import paper_strategies
 from reproduce.report.strategy_order import BASELINE, in_order
 
 CELL = ["model", "task", "strategy", "seed"]
@@ -24,6 +25,20 @@ def training_peak() -> pl.Expr:
     This is what must fit; ``training_bytes`` of an adaptive trial is the peak after its switch.
     """
     return pl.max_horizontal("training_bytes", "probe_training_bytes")
+
+
+def first_10_steps_seconds() -> pl.Expr:
+    """Seconds of 10 training steps from the start, layer selection included (the paper's Figure 4).
+
+    Each phase counts at its own median, so that a device's warm-up is left out for every strategy alike.
+    """
+    probed = pl.min_horizontal("switch_step", pl.lit(10))
+    adaptive = (
+        probed * pl.col("probe_step_seconds_median")
+        + pl.col("selection_seconds")
+        + (10 - probed) * pl.col("step_seconds_median")
+    )
+    return pl.when(pl.col("switch_step").is_null()).then("seconds_per_10_steps").otherwise(adaptive)
 
 
 def distinct_trials(trials: pl.DataFrame) -> pl.DataFrame:
@@ -106,29 +121,56 @@ def accuracy(trials: pl.DataFrame) -> pl.DataFrame:
     return in_order(joined.with_columns(pl.col("n").fill_null(0)).collect())
 
 
-def ranking(trials: pl.DataFrame) -> pl.DataFrame:
-    """The ranking score of §4.6: the mean of a strategy's reversed ranks over its experiments.
+def rank_points(trials: pl.DataFrame) -> pl.DataFrame:
+    """The reversed ranks of §4.6 in each experiment: model, task, strategy, group, points, most, complete, n (seeds).
 
-    In an experiment with K strategies the highest mean accuracy gets K - 1 points, the lowest 0;
-    ties share the mean of their points. Columns: strategy, score, std over experiments, n (experiments in
-    which the strategy was run), most (the highest possible score). Highest score first.
+    The paper's strategies (``group`` "paper") are ranked among themselves: of K of them, the highest mean
+    accuracy gets K - 1 points, the lowest 0, and ties share the mean of their points. Another strategy
+    ("other") gets a point for each of the paper's that it beats, half a point for a tie, and moves no rank.
+    ``complete`` says whether all of the paper's strategies have a result in the experiment.
     """
-    points = (
-        accuracy(trials)
-        .lazy()
-        .filter(pl.col("n") > 0)
-        .with_columns(
-            points=pl.col("mean").rank("average").over(EXPERIMENT) - 1,
-            most=pl.len().over(EXPERIMENT) - 1,
+    ranked = accuracy(trials).filter(pl.col("n") > 0)
+    of_paper = pl.col("strategy").is_in(paper_strategies())
+    paper = ranked.filter(of_paper).with_columns(
+        group=pl.lit("paper"),
+        points=pl.col("mean").rank("average").over(EXPERIMENT) - 1,
+        most=pl.len().over(EXPERIMENT).cast(pl.Float64) - 1,
+    )
+    beaten = (pl.col("mean") > pl.col("mean_paper")).cast(pl.Float64) + 0.5 * (
+        pl.col("mean") == pl.col("mean_paper")
+    ).cast(pl.Float64)
+    other = (
+        ranked.filter(~of_paper)
+        .join(paper.select(*EXPERIMENT, mean_paper="mean"), on=EXPERIMENT)
+        .group_by(*EXPERIMENT, "strategy", "mean", "n", maintain_order=True)
+        .agg(points=beaten.sum(), most=pl.len().cast(pl.Float64))
+        .with_columns(group=pl.lit("other"))
+    )
+    complete = (pl.col("group") == "paper").sum().over(EXPERIMENT) == len(paper_strategies())
+    columns = [*EXPERIMENT, "strategy", "group", "points", "most", "n"]
+    both = pl.concat([paper.select(columns), other.select(columns)])
+    return in_order(both.with_columns(complete=complete))
+
+
+def ranking(trials: pl.DataFrame) -> pl.DataFrame:
+    """The ranking score of §4.6: the mean of a strategy's points (``rank_points``) over its experiments.
+
+    Columns: strategy, group, score, std over experiments, n (experiments in which the strategy was run),
+    most (the highest possible score), complete (whether all of the paper's strategies have a result in each).
+    The paper's strategies first, the highest score first.
+    """
+    scores = (
+        rank_points(trials)
+        .group_by("strategy", "group")
+        .agg(
+            score=pl.col("points").mean().round(DIGITS),
+            std=pl.col("points").std(ddof=1).round(DIGITS),
+            n=pl.len(),
+            most=pl.col("most").mean(),
+            complete=pl.col("complete").all(),
         )
     )
-    scores = points.group_by("strategy").agg(
-        score=pl.col("points").mean().round(DIGITS),
-        std=pl.col("points").std(ddof=1).round(DIGITS),
-        n=pl.len(),
-        most=pl.col("most").mean(),
-    )
-    return in_order(scores.collect()).sort("score", descending=True, maintain_order=True)
+    return in_order(scores).sort("group", "score", descending=[True, True], maintain_order=True)
 
 
 def efficiency(trials: pl.DataFrame) -> pl.DataFrame:

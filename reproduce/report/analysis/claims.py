@@ -1,71 +1,40 @@
-"""The claims ledger: a verdict on each of the paper's claims, and why trials are not evidence.
-
-The claims, their ranges and the conditions for evidence are data in
-``artifacts/reference/paper_claims.toml``, which documents its format.
-"""
+"""Verdicts on the paper's claims (``ledger``), and why trials are not evidence."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from reproduce.plan.search_space import SearchSpace, load_space
-from reproduce.report.analysis.estimands import AGAINST_ALL, Contrast, ContrastEstimator, Estimate
-from reproduce.report.formatting import listed, plural
-from reproduce.report.strategy_order import BASELINE
-
-SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
-# A wheel contains the file in the package, a checkout in ``artifacts``.
-_FILES = (
-    Path(__file__).parents[2] / "reference" / "paper_claims.toml",
-    Path(__file__).parents[3] / "artifacts" / "reference" / "paper_claims.toml",
+from lfreeze.models.catalog import MODELS
+from lfreeze.strategy import paper_strategies
+from reproduce.report.analysis.estimands import ContrastEstimator, Estimate
+from reproduce.report.analysis.examples import Contrast, Correctness
+from reproduce.report.analysis.inference import LEVEL
+from reproduce.report.analysis.ledger import (
+    BOUNDS,
+    RANKED,
+    SAVINGS,
+    Claim,
+    Evidence,
+    claims,
+    evidence_for,
+    paper,
 )
+from reproduce.report.formatting import listed, plural
 
-
-@dataclass(frozen=True)
-class Bound:
-    """One end of a claim's range; ``lower`` says which."""
-
-    holds: Callable[[float, float], bool]
-    lower: bool
-    words: str
-
-
-BOUNDS = {
-    "at_least": Bound(lambda value, bound: value >= bound, True, "at least"),
-    "above": Bound(lambda value, bound: value > bound, True, "above"),
-    "at_most": Bound(lambda value, bound: value <= bound, False, "at most"),
-    "below": Bound(lambda value, bound: value < bound, False, "below"),
-}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the ledger: each contrast in ``parts`` must be within ``range``.
-
-    Attributes:
-        range: bounds in the quantity's own unit, by their names in ``BOUNDS``.
-    """
-
-    id: str
-    section: str
-    statement: str
-    quantity: str
-    parts: tuple[Contrast, ...]
-    range: Mapping[str, float]
+SUPPORTED, EXCEEDED, CONTRADICTED, INCONCLUSIVE = "supported", "exceeded", "contradicted", "inconclusive"
+VERDICTS = (SUPPORTED, EXCEEDED, CONTRADICTED, INCONCLUSIVE)
 
 
 @dataclass(frozen=True)
 class ClaimPart:
-    """One contrast of a claim, its estimate, and the verdict that the claim's range gives it."""
+    """One contrast of a claim, on one model or on all (empty), its estimate, and the verdict of the claim's range."""
 
     contrast: Contrast
+    model: str
     estimate: Estimate | None
     verdict: str
 
@@ -75,144 +44,138 @@ class Verdict:
     """The verdict that a report's trials give on one claim.
 
     Attributes:
-        verdict: supported, contradicted or inconclusive.
+        verdict: supported, exceeded, contradicted or inconclusive.
         by_numbers: the verdict by the numbers alone, whether or not the trials are evidence.
+        kind: the kind of evidence that the claim needs: accuracy, memory or speed.
         reasons: why the trials are not evidence; empty if they are.
     """
 
     claim: Claim
     verdict: str
     by_numbers: str
+    kind: str
     reasons: tuple[str, ...]
     parts: tuple[ClaimPart, ...]
 
     @property
     def strategies(self) -> list[str]:
         """The strategies whose trials the verdict is based on; empty for all strategies."""
-        if self.claim.quantity == "lead":
-            return []
-        named = [name for part in self.parts for name in part.contrast]
-        return list(dict.fromkeys([*named, BASELINE] if self.claim.quantity in AGAINST_ALL else named))
+        return [] if self.claim.quantity in RANKED else list(self.claim.strategies)
 
 
-@cache
-def ledger() -> tuple[tuple[Claim, ...], Mapping[str, Mapping[str, Any]]]:
-    """The paper's claims, and for each quantity the conditions for evidence."""
-    book = _book()
-    names = ("id", "section", "statement", "quantity")
-    claims = [
-        Claim(
-            **{name: entry[name] for name in names},
-            parts=tuple(entry["parts"]),
-            range={name: entry[name] for name in BOUNDS if name in entry},
-        )
-        for entry in book["claim"]
-    ]
-    evidence = {quantity: kind for kind in book["evidence"].values() for quantity in kind["quantities"]}
-    return tuple(claims), evidence
+def verdicts(trials: pl.DataFrame, correctness: Correctness | None = None) -> list[Verdict]:
+    """A verdict on each claim, in the ledger's order.
 
-
-def headline_savings() -> tuple[str, ...]:
-    """The strategies whose saving of training memory the report states first."""
-    return tuple(_book()["headline_savings"])
-
-
-@cache
-def _book() -> dict[str, Any]:
-    return tomllib.loads(next(path for path in _FILES if path.is_file()).read_text("utf-8"))
-
-
-def verdicts(trials: pl.DataFrame) -> list[Verdict]:
-    """A verdict on each claim, in the ledger's order."""
-    claims, evidence = ledger()
+    Args:
+        correctness: which trials predicted which examples correctly, for the intervals of accuracies.
+    """
     # Quantities with the same conditions share one estimator.
-    by_kind = {id(kind): (kind, *_evidence(trials, kind)) for kind in evidence.values()}
-    return [_judge(claim, *by_kind[id(evidence[claim.quantity])]) for claim in claims]
+    kinds = {evidence.name: evidence for claim in claims() for evidence in [evidence_for(claim.quantity)]}
+    judges = {name: (kind, *_evidence(trials, kind, correctness)) for name, kind in kinds.items()}
+    return [_judge(claim, *judges[evidence_for(claim.quantity).name]) for claim in claims()]
 
 
-def _evidence(trials: pl.DataFrame, kind: Mapping[str, Any]) -> tuple[ContrastEstimator, str | None]:
+def _evidence(
+    trials: pl.DataFrame, kind: Evidence, correctness: Correctness | None
+) -> tuple[ContrastEstimator, str | None]:
     """The trials that are evidence; if there are none, all trials and the reason."""
     left = trials.filter(pl.col("status") == "ok")
     for keep, reason in _conditions(left, kind):
         left = left.filter(keep)
         if not left.height:
-            return ContrastEstimator(trials), reason
-    return ContrastEstimator(left), None
+            return ContrastEstimator(trials, correctness), reason
+    return ContrastEstimator(left, correctness), None
 
 
-def _conditions(trials: pl.DataFrame, kind: Mapping[str, Any]) -> list[tuple[pl.Expr, str]]:
+def _conditions(trials: pl.DataFrame, kind: Evidence) -> list[tuple[pl.Expr, str]]:
     """The conditions for evidence, each with the reason to state if no trial meets it."""
-    paper = _paper()
-    models, tasks = listed(list(paper.models)), listed(list(paper.tasks))
+    models, tasks = listed(list(paper().models)), listed(list(paper().tasks))
+    identifiers = {name: MODELS[name].model_id for name in paper().models}
     frozen = pl.col("frozen_unchanged") & pl.col("every_trainable_got_gradient")
     conditions = [
-        (pl.col("model").is_in(paper.models), f"no trial is of the paper's models ({models})"),
+        (
+            pl.col("model_id") == pl.col("model").replace_strict(identifiers, default=None),
+            f"no trial is of the paper's models ({models})",
+        ),
         (frozen.fill_null(False), "the freeze proof holds for no trial"),
     ]
-    if kind["pretrained"]:
+    if kind.pretrained:
         conditions.append((pl.col("weights") == "pretrained", "the models have random weights"))
-    if kind["paper_tasks"]:
-        conditions.append((pl.col("task").is_in(paper.tasks), f"no trial is of the paper's tasks ({tasks})"))
-    for name in kind["recipe"]:
-        expected, column = getattr(paper.recipe, name), f"recipe_{name}"
-        used = [str(value) for value in trials[column].drop_nulls().unique().sort()]
-        reason = f"the paper's {name} is {expected}, that of the trials {listed(used)}"
-        conditions.append((pl.col(column) == expected, reason))
-    if kind["own_gpu"]:
+    if kind.paper_tasks:
+        conditions.append(
+            (pl.col("task").is_in(paper().tasks), f"no trial is of the paper's tasks ({tasks})")
+        )
+    if kind.gpu:
         conditions.append((pl.col("device") == "cuda", "no trial ran on a GPU"))
+    if kind.own_gpu:
         conditions.append((pl.col("exclusive").fill_null(False), "every trial shared its GPU"))
-    return conditions
+    return conditions + [_setting(trials, name, value) for name, value in kind.values.items()]
 
 
-@cache
-def _paper() -> SearchSpace:
-    return load_space("paper")
+def _setting(trials: pl.DataFrame, name: str, expected: Any) -> tuple[pl.Expr, str]:
+    column = f"recipe_{name}"
+    used = [str(value) for value in trials[column].drop_nulls().unique().sort()]
+    return pl.col(column) == expected, f"{name} must be {expected}, that of the trials is {listed(used)}"
 
 
-def _judge(
-    claim: Claim, kind: Mapping[str, Any], estimator: ContrastEstimator, no_evidence: str | None
-) -> Verdict:
-    estimates = [estimator.estimate(claim.quantity, contrast) for contrast in claim.parts]
-    parts = tuple(
-        ClaimPart(contrast, estimate, _decide(claim.range, estimate))
-        for contrast, estimate in zip(claim.parts, estimates, strict=True)
-    )
-    reasons = [no_evidence] if no_evidence else _too_few(estimator.trials, kind, estimates)
-    by_numbers = _combined([part.verdict for part in parts])
-    return Verdict(claim, INCONCLUSIVE if reasons else by_numbers, by_numbers, tuple(reasons), parts)
+def _judge(claim: Claim, kind: Evidence, estimator: ContrastEstimator, no_evidence: str | None) -> Verdict:
+    scopes = paper().models if claim.each_model else [""]
+    pairs = [(contrast, model) for contrast in claim.parts for model in scopes]
+    parts = []
+    for contrast, model in pairs:
+        models = (model,) if model else claim.models
+        estimate = estimator.estimate(claim.quantity, contrast, models, highest=claim.highest)
+        parts.append(ClaimPart(contrast, model, estimate, _decide(claim, estimate, len(pairs))))
+    reasons = [no_evidence] if no_evidence else _too_few(estimator.trials, claim, kind, parts)
+    by_numbers = _combined([part.verdict for part in parts], claim.most)
+    verdict = INCONCLUSIVE if reasons else by_numbers
+    return Verdict(claim, verdict, by_numbers, kind.name, tuple(reasons), tuple(parts))
 
 
-def _decide(bounds: Mapping[str, float], estimate: Estimate | None) -> str:
-    """Supported if the whole interval is in the range, contradicted if all of it is outside, else inconclusive."""
-    if estimate is None or estimate.low is None or estimate.high is None:
+def _decide(claim: Claim, estimate: Estimate | None, n_parts: int) -> str:
+    """Where a part's interval is: inside the range, beyond it, or outside at the level for all parts together."""
+    inside = estimate.interval() if estimate else None
+    outside = estimate.interval(1 - (1 - LEVEL) / n_parts) if estimate else None
+    if inside is None or outside is None:
         return INCONCLUSIVE
-    inside = True
-    for name, bound in bounds.items():
-        nearest, farthest = estimate.low, estimate.high
-        if not BOUNDS[name].lower:
-            nearest, farthest = farthest, nearest
-        if not BOUNDS[name].holds(farthest, bound):
-            return CONTRADICTED
-        inside = inside and BOUNDS[name].holds(nearest, bound)
-    return SUPPORTED if inside else INCONCLUSIVE
+    for name, bound in claim.range.items():
+        nearest = outside[1] if BOUNDS[name].lower else outside[0]
+        if not BOUNDS[name].holds(nearest, bound):
+            return EXCEEDED if name == "at_most" and claim.quantity in SAVINGS else CONTRADICTED
+    ends = {name: inside[0] if BOUNDS[name].lower else inside[1] for name in claim.range}
+    holds = all(BOUNDS[name].holds(ends[name], bound) for name, bound in claim.range.items())
+    return SUPPORTED if holds else INCONCLUSIVE
 
 
-def _combined(parts: Sequence[str]) -> str:
+def _combined(parts: Sequence[str], most: bool) -> str:
+    if most:
+        return next((name for name in VERDICTS if parts.count(name) > len(parts) / 2), INCONCLUSIVE)
     if CONTRADICTED in parts:
         return CONTRADICTED
-    return SUPPORTED if set(parts) == {SUPPORTED} else INCONCLUSIVE
+    if set(parts) <= {SUPPORTED, EXCEEDED}:
+        return EXCEEDED if EXCEEDED in parts else SUPPORTED
+    return INCONCLUSIVE
 
 
-def _too_few(
-    trials: pl.DataFrame, kind: Mapping[str, Any], estimates: Sequence[Estimate | None]
-) -> list[str]:
+def _too_few(trials: pl.DataFrame, claim: Claim, kind: Evidence, parts: Sequence[ClaimPart]) -> list[str]:
     """What the evidence has too few of, with the number needed."""
-    known = [estimate for estimate in estimates if estimate]
-    if len(known) < len(estimates):
-        return [f"no trials to compare for {len(estimates) - len(known)} of {plural(len(estimates), 'part')}"]
-    counts = {
-        "model": (trials["model"].n_unique(), kind["min_models"]),
-        "experiment": (min(estimate.n_blocks for estimate in known), kind["min_experiments"]),
-        "seed": (min(estimate.n_seeds for estimate in known), kind["min_seeds"]),
+    known = [part.estimate for part in parts if part.estimate]
+    if len(known) < len(parts):
+        if claim.quantity in RANKED:
+            return [
+                f"no experiment has a result for each of the paper's {len(paper_strategies())} strategies"
+            ]
+        return [f"no trials to compare for {len(parts) - len(known)} of {plural(len(parts), 'part')}"]
+    n_models = 1 if claim.each_model else len(claim.models) or kind.min_models
+    counts: Mapping[str, tuple[int, int]] = {
+        "model": (min(len(estimate.models) for estimate in known), n_models),
+        "experiment": (
+            min(estimate.n_blocks for estimate in known),
+            n_models * kind.min_experiments_per_model,
+        ),
+        "seed": (min(estimate.n_seeds for estimate in known), kind.min_seeds),
     }
+    if claim.highest:
+        # The highest of all experiments is one; how many there are is what counts.
+        counts = {"model": (trials["model"].n_unique(), n_models), "seed": counts["seed"]}
     return [f"{plural(n, noun)}, of {least} needed" for noun, (n, least) in counts.items() if n < least]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from lfreeze.strategy import kinds
-from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT
-from reproduce.report.analysis.inference import differences
-from reproduce.report.strategy_order import kind_and_percent, strategies_in_order
+from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, successful, training_peak
+from reproduce.report.analysis.estimands import ContrastEstimator
+from reproduce.report.analysis.examples import Correctness
+from reproduce.report.analysis.inference import can_reach, holm, signed_rank_p
+from reproduce.report.strategy_order import BASELINE, in_order, kind_and_percent, strategies_in_order
 
 ALL_MODELS = "all models"
 _PAIR = [*EXPERIMENT, "seed"]
@@ -20,17 +22,55 @@ _SCHEMA = {
 }
 
 
-def effects_data(trials: pl.DataFrame) -> pl.DataFrame:
-    """``inference.differences`` in accuracy over all models, and for each; trained weights only.
+_DIFFERENCES = {
+    **dict.fromkeys(("model", "strategy"), pl.String),
+    **dict.fromkeys(("difference", "low", "high"), pl.Float64),
+    **dict.fromkeys(("n_blocks", "n"), pl.Int64),
+    **dict.fromkeys(("p", "p_holm"), pl.Float64),
+}
 
-    Rows over all models have ``ALL_MODELS`` as their model; they are left out if there is a single model.
+
+def effects_data(trials: pl.DataFrame, correctness: Correctness | None = None) -> pl.DataFrame:
+    """Each strategy's difference in accuracy to ALL, over all models and for each; trained weights only.
+
+    Columns: model (``ALL_MODELS`` for all; left out if there is a single one), strategy, difference (mean over
+    experiments of the mean over pairs with the same seed), low and high (95 %; null if an experiment has a
+    single pair), n_blocks (experiments), n (pairs), p (signed-rank test over experiments) and p_holm (adjusted
+    over the strategies compared; null where no p-value of so few experiments can reach the level). Strategies
+    without a pair have n = 0. Empty without ALL.
     """
-    trained = trials.filter(pl.col("weights") == "pretrained")
-    apart = differences(trained, by=["model"])
-    if apart["model"].n_unique() < 2:
-        return apart
-    whole = differences(trained).with_columns(model=pl.lit(ALL_MODELS))
-    return pl.concat([whole.select(apart.columns), apart])
+    trained = successful(trials.filter(pl.col("weights") == "pretrained"))
+    estimator = ContrastEstimator(trained, correctness)
+    models = sorted(set(trained["model"]))
+    scopes: list[tuple[str, tuple[str, ...]]] = [(ALL_MODELS, ())] if len(models) > 1 else []
+    scopes += [(model, (model,)) for model in models]
+    names = [name for name in strategies_in_order(trained["strategy"]) if name != BASELINE]
+    if len(names) == trained["strategy"].n_unique():
+        return pl.DataFrame(schema=_DIFFERENCES)
+    frames = [_differences(estimator, names, label, only) for label, only in scopes]
+    return pl.concat(frames) if frames else pl.DataFrame(schema=_DIFFERENCES)
+
+
+def _differences(
+    estimator: ContrastEstimator, names: list[str], label: str, models: tuple[str, ...]
+) -> pl.DataFrame:
+    rows: list[dict[str, object]] = []
+    for name in names:
+        contrast = {name: 1.0, BASELINE: -1.0}
+        estimate = estimator.estimate("accuracy", contrast, models)
+        row: dict[str, object] = {"model": label, "strategy": name, "n_blocks": 0, "n": 0}
+        if estimate is not None:
+            blocks = estimator.blocks("accuracy", contrast, models)
+            means = [float((block.values[:, 0] - block.values[:, 1]).mean()) for block in blocks]
+            row |= {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
+            row |= {"n_blocks": estimate.n_blocks, "n": estimate.n // 2, "p": signed_rank_p(means)}
+        rows.append(row)
+    p_values = [row.get("p") for row in rows]
+    adjusted = holm([p if isinstance(p, float) else None for p in p_values])
+    n_tests = sum(p is not None for p in p_values)
+    for row, p in zip(rows, adjusted, strict=True):
+        row["p_holm"] = p if can_reach(int(str(row["n_blocks"])), n_tests) else None
+    return in_order(pl.DataFrame(rows, schema=_DIFFERENCES))
 
 
 def sensitivity_data(trials: pl.DataFrame) -> pl.DataFrame:
@@ -40,8 +80,9 @@ def sensitivity_data(trials: pl.DataFrame) -> pl.DataFrame:
     memory and time (mean ratio minus 1), each with ``_std``; exclusive, n (pairs).
     """
     ok = trials.filter(pl.col("status") == "ok").with_columns(
+        training_peak().alias("training_bytes"),
         # Accuracies with random weights are meaningless.
-        pl.when(pl.col("weights") == "pretrained").then("validation_accuracy").alias("validation_accuracy")
+        pl.when(pl.col("weights") == "pretrained").then("validation_accuracy").alias("validation_accuracy"),
     )
     rows = [*_embeddings(ok), *_recipes(ok)]
     return pl.DataFrame(rows, schema=_SCHEMA).with_columns(pl.selectors.float().round(DIGITS))

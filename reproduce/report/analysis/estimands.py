@@ -6,129 +6,204 @@ ALL's. ``paper_claims.toml`` defines each quantity for one strategy in one exper
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, ranking, speed_trials, successful
+from reproduce.report.analysis.aggregates import (
+    DIGITS,
+    EXPERIMENT,
+    first_10_steps_seconds,
+    rank_points,
+    speed_trials,
+    successful,
+    training_peak,
+)
+from reproduce.report.analysis.examples import Contrast, Correctness, bounded_variance
 from reproduce.report.analysis.inference import (
-    REPETITIONS,
+    LEVEL,
     Array,
     Block,
+    Share,
+    Smallest,
+    Span,
+    Uncertain,
     blocks_of,
-    generator,
-    percentile_interval,
-    ranking_samples,
-    stratified_bootstrap,
+    mean_over_blocks,
+    mean_over_experiments,
 )
+from reproduce.report.analysis.ledger import AGAINST_ALL, MARGINS, RANKED
 from reproduce.report.strategy_order import BASELINE
-
-Contrast = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A contrast's value with its 95 % interval, in the quantity's own unit.
+    """A contrast's value with its confidence interval, in the quantity's own unit.
 
     Attributes:
-        low, high: None if the spread is unknown, since an experiment has a single seed.
-        least, most: the lowest and highest value of a single experiment; None for ranks, which are means
-            over experiments.
+        least, most: the lowest and highest value of a single experiment (of a single model for memory);
+            None for ranks and shares.
         n: number of trials used.
         n_blocks: number of experiments, (model, task).
         n_seeds: the smallest number of seeds of any experiment.
+        models: the models of the experiments.
     """
 
-    value: float
-    low: float | None
-    high: float | None
+    result: Uncertain
     least: float | None
     most: float | None
     n: int
     n_blocks: int
     n_seeds: int
+    models: tuple[str, ...]
+
+    @property
+    def value(self) -> float:
+        return self.result.value
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the 95 % interval; None if an experiment has a single seed, so that the spread is unknown."""
+        return (self.result.interval() or (None, None))[0]
+
+    @property
+    def high(self) -> float | None:
+        return (self.result.interval() or (None, None))[1]
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
+        """The ends of the interval at another level; None as for ``low``."""
+        return self.result.interval(level)
 
 
 class ContrastEstimator:
-    """Estimates contrasts over one set of trials; intermediate results are computed once."""
+    """Estimates contrasts over one set of trials; intermediate results are computed once.
 
-    def __init__(self, trials: pl.DataFrame) -> None:
+    Args:
+        correctness: which trials predicted which examples correctly; without it, the examples' part of an
+            accuracy's variance is bounded (``examples.bounded_variance``).
+    """
+
+    def __init__(self, trials: pl.DataFrame, correctness: Correctness | None = None) -> None:
         self.trials = trials
+        self._correctness = correctness or Correctness({})
         self._blocks: dict[str, tuple[list[str], list[Block]]] = {}
 
-    def estimate(self, quantity: str, contrast: Contrast) -> Estimate | None:
+    def estimate(
+        self, quantity: str, contrast: Contrast, models: Collection[str] = (), *, highest: bool = False
+    ) -> Estimate | None:
         """The contrast over all experiments that have each of its strategies; None without such experiments.
 
         Args:
             quantity: one that ``paper_claims.toml`` defines.
+            models: only experiments of these; empty for all.
+            highest: the experiment with the highest value instead of the mean over experiments.
         """
+        if quantity in RANKED:
+            return self._ranked(quantity, contrast, models)
+        blocks = self.blocks(_OF_ACCURACY.get(quantity, quantity), contrast, models)
         if quantity == "deviation":
-            return _deviation(self.columns("accuracy", contrast), contrast)
-        if quantity in _RANKED:
-            return self._ranked(_RANKED[quantity], contrast)
-        columns = [rows @ _factors(contrast) for rows in self.columns(quantity, contrast)]
-        if not columns:
+            blocks = [block for block in blocks if len(block.values) > 1]
+        if not blocks:
             return None
-        samples = stratified_bootstrap([column[:, None] for column in columns], generator())[:, 0]
+        factors = np.array(list(contrast.values()), dtype=float)
+        if highest:
+            blocks = [max(blocks, key=lambda block: float((block.values @ factors).mean()))]
+        result, parts = self._result(quantity, contrast, blocks, factors)
         behind = len({*contrast, BASELINE} if quantity in AGAINST_ALL else contrast)
-        return _estimate(None, samples, columns, behind)
+        return Estimate(
+            result,
+            None if isinstance(result, Share) else round(min(parts), DIGITS),
+            None if isinstance(result, Share) else round(max(parts), DIGITS),
+            n=behind * sum(len(block.values) for block in blocks),
+            n_blocks=len(blocks),
+            n_seeds=min(len(block.values) for block in blocks),
+            models=tuple(dict.fromkeys(block.model for block in blocks)),
+        )
 
-    def columns(self, quantity: str, contrast: Contrast) -> list[Array]:
-        """Each experiment's values, [seeds, strategies], for the seeds that have all of the strategies."""
+    def blocks(self, quantity: str, contrast: Contrast, models: Collection[str] = ()) -> list[Block]:
+        """Each experiment's values of the contrast's strategies, for the seeds that have all of them."""
         if quantity not in self._blocks:
             self._blocks[quantity] = blocks_of(_VALUES[quantity](self.trials), "value")
         names, blocks = self._blocks[quantity]
         if not set(contrast) <= set(names):
             return []
-        chosen = [block.values[:, [names.index(name) for name in contrast]] for block in blocks]
-        return [rows for block in chosen if len(rows := block[~np.isnan(block).any(1)])]
+        places = [names.index(name) for name in contrast]
+        chosen = []
+        for block in blocks:
+            values = block.values[:, places]
+            whole = np.flatnonzero(~np.isnan(values).any(1))
+            if len(whole) and (not models or block.model in models):
+                seeds = tuple(block.seeds[row] for row in whole)
+                chosen.append(Block(block.model, block.task, values[whole], seeds))
+        return chosen
 
-    def _ranked(
-        self, combine: Callable[[Mapping[str, Array], Contrast], Array], contrast: Contrast
-    ) -> Estimate | None:
-        columns = self.columns("accuracy", contrast)
-        if not columns:
-            return None
-        observed, samples = self._scores
-        value = float(combine(observed, contrast)[0])
-        return _estimate(value, combine(samples, contrast), columns, len(contrast))
+    def _result(
+        self, quantity: str, contrast: Contrast, blocks: Sequence[Block], factors: Array
+    ) -> tuple[Uncertain, list[float]]:
+        """The estimate, and the value of each experiment (of each model for memory)."""
+        columns = [block.values @ factors for block in blocks]
+        means = [round(float(column.mean()), DIGITS) for column in columns]
+        if quantity == "memory":
+            of_model = [
+                float(
+                    np.mean([mean for mean, block in zip(means, blocks, strict=True) if block.model == model])
+                )
+                for model in dict.fromkeys(block.model for block in blocks)
+            ]
+            least, most = round(min(of_model), DIGITS), round(max(of_model), DIGITS)
+            return Span(round(float(np.mean(of_model)), DIGITS), least, most), of_model
+        if quantity == "better":
+            return Share(sum(0.5 + 0.5 * float(np.sign(mean)) for mean in means), len(means)), means
+        if quantity == "not_worse":
+            return Share(sum(mean >= -MARGINS["accuracy"] for mean in means), len(means)), means
+        if quantity == "deviation":
+            spreads = np.array([block.values.std(0, ddof=1) @ factors for block in blocks])
+            return mean_over_experiments(spreads), spreads.tolist()
+        if quantity == "accuracy":
+            variances = [self._example_variance(block, contrast) for block in blocks]
+            return mean_over_blocks(columns, variances), means
+        return mean_over_blocks(columns), means
+
+    def _example_variance(self, block: Block, contrast: Contrast) -> float:
+        """What the choice of the validation examples adds to the variance of an experiment's contrast."""
+        experiment = (block.model, block.task)
+        measured = self._correctness.variance(experiment, contrast, block.seeds)
+        if measured is not None:
+            return measured
+        n_examples = self._n_examples.get(experiment)
+        return bounded_variance(block.values.mean(0).tolist(), contrast, n_examples) if n_examples else 0.0
 
     @cached_property
-    def _scores(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Ranking scores by strategy, as observed and as resampled."""
-        names, samples = ranking_samples(self.trials)
-        observed = {row["strategy"]: np.array([row["score"]]) for row in ranking(self.trials).to_dicts()}
-        return observed, {name: samples[:, place] for place, name in enumerate(names)}
+    def _n_examples(self) -> dict[tuple[str, str], int]:
+        counts = self.trials.group_by(EXPERIMENT).agg(pl.col("n_validation").min()).drop_nulls()
+        return {(model, task): count for model, task, count in counts.iter_rows()}
 
+    def _ranked(self, quantity: str, contrast: Contrast, models: Collection[str]) -> Estimate | None:
+        """Ranking scores, over the experiments in which all of the paper's strategies have a result."""
+        points = self._points.filter(pl.col("model").is_in(models)) if models else self._points
+        if not points.height or not set(contrast) <= set(points["strategy"]):
+            return None
+        wide = points.pivot("strategy", index=EXPERIMENT, values="points")
+        scores = {name: wide[name].to_numpy() for name in wide.columns[len(EXPERIMENT) :]}
+        result: Uncertain
+        if quantity == "rank":
+            result = mean_over_experiments(
+                np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
+            )
+        else:
+            others = [name for name in scores if name not in contrast]
+            result = Smallest(
+                tuple(mean_over_experiments(scores[a] - scores[b]) for a in contrast for b in others)
+            )
+        used = tuple(dict.fromkeys(points["model"]))
+        return Estimate(result, None, None, int(points["n"].sum()), wide.height, min(points["n"]), used)
 
-def _factors(contrast: Contrast) -> Array:
-    return np.array(list(contrast.values()), dtype=float)
-
-
-def _estimate(value: float | None, samples: Array, columns: Sequence[Array], behind: int) -> Estimate:
-    """The estimate with its interval.
-
-    Args:
-        value: None for the mean over experiments.
-        columns: each experiment's values, one row for each seed: of a contrast, or of its strategies.
-        behind: number of strategies whose trials are used.
-    """
-    means = [round(float(column.mean()), DIGITS) for column in columns] if value is None else []
-    fewest = min(map(len, columns))
-    low, high = percentile_interval(samples) if fewest > 1 else (None, None)
-    return Estimate(
-        round(float(np.mean(means)) if value is None else value, DIGITS),
-        low,
-        high,
-        min(means, default=None),
-        max(means, default=None),
-        n=behind * sum(map(len, columns)),
-        n_blocks=len(columns),
-        n_seeds=fewest,
-    )
+    @cached_property
+    def _points(self) -> pl.DataFrame:
+        return rank_points(self.trials).filter("complete", pl.col("group") == "paper")
 
 
 def _accuracy(trials: pl.DataFrame) -> pl.DataFrame:
@@ -136,12 +211,17 @@ def _accuracy(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def _memory(trials: pl.DataFrame) -> pl.DataFrame:
-    return successful(trials).with_columns(value=1 - pl.col("training_bytes") / _of_all("training_bytes"))
+    cells = successful(trials).with_columns(peak=training_peak().cast(pl.Float64))
+    return cells.with_columns(value=1 - pl.col("peak") / _of_all("peak"))
 
 
 def _speed(trials: pl.DataFrame) -> pl.DataFrame:
     seconds = "seconds_per_10_steps"
     return speed_trials(trials).with_columns(value=_of_all(seconds) / pl.col(seconds) - 1)
+
+
+def _start(trials: pl.DataFrame) -> pl.DataFrame:
+    return speed_trials(trials).with_columns(value=first_10_steps_seconds() / _of_all("seconds_per_10_steps"))
 
 
 def _selection(trials: pl.DataFrame) -> pl.DataFrame:
@@ -155,37 +235,12 @@ def _of_all(column: str) -> pl.Expr:
     return pl.when(value > 0).then(value)
 
 
-def _deviation(blocks: Sequence[Array], contrast: Contrast) -> Estimate | None:
-    """Standard deviations over seeds; experiments are resampled, since each gives a single number."""
-    whole = [rows for rows in blocks if len(rows) > 1]
-    if not whole:
-        return None
-    values = np.array([rows.std(0, ddof=1) @ _factors(contrast) for rows in whole])
-    drawn = generator().integers(0, len(values), (REPETITIONS, len(values)))
-    low, high = percentile_interval(values[drawn].mean(1)) if len(values) > 1 else (None, None)
-    least, most = round(float(values.min()), DIGITS), round(float(values.max()), DIGITS)
-    n, fewest = sum(rows.size for rows in whole), min(map(len, whole))
-    return Estimate(round(float(values.mean()), DIGITS), low, high, least, most, n, len(whole), fewest)
-
-
-def _sum(scores: Mapping[str, Array], contrast: Contrast) -> Array:
-    total: Array = np.sum([factor * scores[name] for name, factor in contrast.items()], axis=0)
-    return total
-
-
-def _lead(scores: Mapping[str, Array], contrast: Contrast) -> Array:
-    """The lowest score in the contrast minus the highest of all other strategies; 0 without others."""
-    inside = np.min([scores[name] for name in contrast], axis=0)
-    others = [scores[name] for name in scores if name not in contrast]
-    return inside - np.max(others, axis=0) if others else np.zeros_like(inside)
-
-
 _VALUES: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
     "accuracy": _accuracy,
     "memory": _memory,
     "speed": _speed,
+    "start": _start,
     "selection": _selection,
 }
-# Quantities relative to ALL, which use its trials even if a contrast does not name it.
-AGAINST_ALL = ("memory", "speed", "selection")
-_RANKED: dict[str, Callable[[Mapping[str, Array], Contrast], Array]] = {"rank": _sum, "lead": _lead}
+# Quantities that are computed from accuracies.
+_OF_ACCURACY = dict.fromkeys(("deviation", "better", "not_worse"), "accuracy")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
 import polars as pl
 
 from reproduce.report.analysis.aggregates import CELL, distinct_trials, one_per_cell
+from reproduce.report.analysis.examples import Correctness, read_correctness
 from reproduce.store.parquet import Damaged, StoreError, TrialTable, read_trials, scan_table
 
 _FACTOR = re.compile(r"(model|task|strategy)=(.+)")
@@ -50,6 +52,11 @@ class ReportData:
         except (pl.exceptions.PolarsError, OSError):
             self.unreadable.add(table)
             return None
+
+    @cached_property
+    def correctness(self) -> Correctness:
+        """Which trials predicted which examples correctly."""
+        return read_correctness(self.trials, lambda query: self.read("predictions", query))
 
     @property
     def ok(self) -> int:

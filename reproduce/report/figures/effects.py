@@ -132,7 +132,7 @@ FIGURES = (
     FigureSpec(
         "differences",
         "Accuracy against ALL",
-        from_trials(effects_data),
+        lambda report_data: effects_data(report_data.trials, report_data.correctness),
         figure_differences,
         _differences_caption,
     ),

@@ -62,7 +62,7 @@ def compose(report_data: ReportData, out: Path, command: str | None, pool: Rende
     """Compute everything; ``pool`` draws the figures into ``out``/figures."""
     trials = report_data.trials
     figures = start_rendering(report_data, out / "figures", pool)
-    judged = verdicts(trials)
+    judged = verdicts(trials, report_data.correctness)
     tables = _tables(report_data, judged)
     return Content(
         headline(report_data),

@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from reproduce.report.analysis.claims import (
-    BOUNDS,
     CONTRADICTED,
+    EXCEEDED,
     INCONCLUSIVE,
     SUPPORTED,
-    Claim,
+    VERDICTS,
     ClaimPart,
     Verdict,
 )
-from reproduce.report.analysis.estimands import Contrast
+from reproduce.report.analysis.examples import Contrast
+from reproduce.report.analysis.ledger import BOUNDS, Claim
 from reproduce.report.formatting import NONE, listed, number, plural
 from reproduce.report.text.tables import Column, Table
 
 # The format of a quantity: factor, digits, unit.
 _UNITS = {
     "accuracy": (100, 1, "points"),
+    "better": (100, 0, "% of experiments"),
+    "not_worse": (100, 0, "% of experiments"),
     "deviation": (100, 2, "points"),
     "rank": (1, 2, "points of rank"),
     "lead": (1, 2, "points of rank"),
-    "memory": (100, 1, "%"),
-    "speed": (100, 1, "%"),
-    "selection": (100, 2, "%"),
+    "memory": (100, 1, "% of ALL's training memory"),
+    "speed": (100, 1, "% of ALL's speed"),
+    "start": (100, 1, "% of ALL's time"),
+    "selection": (100, 2, "% of ALL's training time"),
 }
 _NAMES = {
     "accuracy": "difference in accuracy",
+    "better": "experiments in which the accuracy is higher",
+    "not_worse": "experiments in which the accuracy is not lower, within the margin",
     "deviation": "difference in standard deviation over seeds",
     "rank": "difference in ranking score",
     "lead": "lead in ranking score",
     "memory": "training memory saved",
     "speed": "training speed gained",
-    "selection": "time for selecting layers, relative to ALL's training time",
+    "start": "time of the first 10 steps, layer selection included",
+    "selection": "time for selecting layers",
 }
 _MEANING = {
     SUPPORTED: "every interval is inside the range",
-    CONTRADICTED: "an interval is entirely outside the range",
+    EXCEEDED: "no interval is below the range, and at least one is above it: more than the claim says",
+    CONTRADICTED: "an interval is entirely outside the range, at the level for all parts together",
     INCONCLUSIVE: "the intervals do not decide the claim",
 }
+_MEANING_OF_MOST = {
+    SUPPORTED: "more than half of the intervals are inside the range",
+    CONTRADICTED: "more than half of the intervals are entirely outside the range",
+}
+_KINDS = {"accuracy": "accuracy, ranks and deviations", "memory": "memory", "speed": "speed"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,7 @@ class ClaimCard:
     unit: str
     lines: tuple[ClaimLine, ...]
     strategies: tuple[str, ...]
+    reading: bool
 
 
 def card(verdict: Verdict) -> ClaimCard:
@@ -88,35 +103,70 @@ def card(verdict: Verdict) -> ClaimCard:
         _UNITS[claim.quantity][2],
         tuple(_line(claim, part) for part in verdict.parts),
         tuple(verdict.strategies),
+        claim.reading,
     )
 
 
 def tally(judged: Sequence[Verdict]) -> str:
-    """``Of 20 claims 3 are supported, 1 is contradicted and 16 are inconclusive.``"""
-    names = [verdict.verdict for verdict in judged]
-    counts = {name: names.count(name) for name in (SUPPORTED, CONTRADICTED, INCONCLUSIVE)}
-    texts = [f"{count} {'is' if count == 1 else 'are'} {name}" for name, count in counts.items()]
-    return f"Of the paper's {plural(len(names), 'claim')}, {listed(texts)}."
+    """``Of the paper's 31 claims, 3 are supported, … Of our 3 readings of its text, …``"""
+    printed = [verdict.verdict for verdict in judged if not verdict.claim.reading]
+    own = [verdict.verdict for verdict in judged if verdict.claim.reading]
+    text = f"Of the paper's {plural(len(printed), 'claim')}, {_counts(printed)}."
+    return text + (f" Of our {plural(len(own), 'reading')} of its text, {_counts(own)}." if own else "")
+
+
+def _counts(names: Sequence[str]) -> str:
+    counts = {name: names.count(name) for name in VERDICTS}
+    return listed([f"{n} {'is' if n == 1 else 'are'} {name}" for name, n in counts.items()])
+
+
+def evidence_notes(judged: Sequence[Verdict]) -> list[str]:
+    """Why trials are not evidence, one sentence for each kind of evidence; empty if they are for every claim."""
+    notes = []
+    for kind, name in _KINDS.items():
+        here = [verdict for verdict in judged if verdict.kind == kind]
+        reasons = Counter(reason for verdict in here for reason in verdict.reasons)
+        if not reasons:
+            continue
+        parts = [
+            reason if count == len(here) else f"{reason} ({_claims(here, reason)})"
+            for reason, count in reasons.most_common()
+        ]
+        notes.append(f"Not evidence on {name}: {'; '.join(parts)}.")
+    return notes
+
+
+def _claims(judged: Sequence[Verdict], reason: str) -> str:
+    names = [verdict.claim.id for verdict in judged if reason in verdict.reasons]
+    return f"claim {names[0]}" if len(names) == 1 else f"claims {listed(names, most=20)}"
 
 
 def _outcome(verdict: Verdict) -> str:
+    meaning = _MEANING | (_MEANING_OF_MOST if verdict.claim.most else {})
     if not verdict.reasons:
-        text = _MEANING[verdict.verdict]
+        text = meaning[verdict.verdict]
         return f"{text[0].upper()}{text[1:]}."
-    text = f"These trials are not evidence for or against the claim: {'; '.join(verdict.reasons)}."
+    text = "These trials are not evidence for or against the claim."
     if any(part.estimate for part in verdict.parts):
-        text += f" By the numbers alone it would be {verdict.by_numbers}: {_MEANING[verdict.by_numbers]}."
+        text += f" By the numbers alone it would be {verdict.by_numbers}: {meaning[verdict.by_numbers]}."
     return text
 
 
 def rule(claim: Claim) -> str:
-    """The claim's range as text."""
-    bounds = [f"{BOUNDS[name].words} {shown(claim.quantity, bound)}" for name, bound in claim.range.items()]
-    return f"{' and '.join(bounds)} {_UNITS[claim.quantity][2]}"
+    """The claim's range as text: ``20.0 to 30.0 % of ALL's speed, margin 5.0``."""
+    unit = _UNITS[claim.quantity][2]
+    low, high = claim.printed.get("at_least"), claim.printed.get("at_most")
+    margin = f", margin {shown(claim.quantity, claim.margin)}" if claim.margin else ""
+    if low is not None and high is not None:
+        span = shown(claim.quantity, low)
+        return f"{span if low == high else f'{span} to {shown(claim.quantity, high)}'} {unit}{margin}"
+    (name, bound) = next(iter(claim.printed.items()))
+    strict = not BOUNDS[name].sign
+    return f"{BOUNDS[name].words} {shown(claim.quantity, bound)} {unit}{'' if strict else margin}"
 
 
 def _line(claim: Claim, part: ClaimPart) -> ClaimLine:
-    name = label(claim.quantity, part.contrast)
+    name = label(claim.quantity, part.contrast, part.model)
     estimate, quantity = part.estimate, claim.quantity
     if estimate is None:
         return ClaimLine(name, NONE, "no trials to compare", NONE, "0", part.verdict)
@@ -136,8 +186,8 @@ def shown(quantity: str, value: float | None) -> str:
     return number(value, digits, scale)
 
 
-def label(quantity: str, contrast: Contrast) -> str:
-    """``BOT25 − ALL``, or ``BOT75 − 2 BOT50 + BOT25``."""
+def label(quantity: str, contrast: Contrast, model: str = "") -> str:
+    """``BOT25 − ALL``, or ``BOT75 − 2 BOT50 + BOT25``; with a model ``BOT25 − ALL on phi-2``."""
     if quantity == "lead":
         return f"the lowest of {', '.join(contrast)} − the best other"
     text = ""
@@ -145,7 +195,7 @@ def label(quantity: str, contrast: Contrast) -> str:
         size = "" if abs(factor) == 1 else f"{abs(factor):g} "
         sign = " − " if factor < 0 else " + "
         text += (sign if text or factor < 0 else "") + size + name
-    return text.strip()
+    return text.strip() + (f" on {model}" if model else "")
 
 
 _CLAIM_COLUMNS = {
@@ -153,6 +203,7 @@ _CLAIM_COLUMNS = {
     **dict.fromkeys(("value", "low", "high", "least", "most"), pl.Float64()),
     **dict.fromkeys(("n", "n_blocks", "n_seeds"), pl.Int64()),
     **dict.fromkeys(("rule", "by_numbers_part", "by_numbers", "verdict", "reasons"), pl.String()),
+    "reading": pl.Boolean(),
 }
 
 
@@ -164,8 +215,8 @@ def claims_layout(judged: Sequence[Verdict]) -> Table:
         for part in verdict.parts:
             names = ("value", "low", "high", "least", "most", "n", "n_blocks", "n_seeds")
             numbers = {name: getattr(part.estimate, name, None) for name in names}
-            about = {"claim": claim.id, "section": claim.section, "statement": claim.statement}
-            about |= {"quantity": claim.quantity, "contrast": label(claim.quantity, part.contrast)}
+            about = {name: getattr(claim, name) for name in ("section", "statement", "quantity", "reading")}
+            about |= {"claim": claim.id, "contrast": label(claim.quantity, part.contrast, part.model)}
             ends = {"rule": rule(claim), "by_numbers_part": part.verdict, "by_numbers": verdict.by_numbers}
             ends |= {"verdict": verdict.verdict, "reasons": "; ".join(verdict.reasons)}
             rows.append({**about, **numbers, **ends})
@@ -189,8 +240,10 @@ def claims_layout(judged: Sequence[Verdict]) -> Table:
     )
     note = (
         "A claim is supported if the 95 % interval of each of its parts is inside its range, contradicted if "
-        "an interval is entirely outside, and inconclusive otherwise or if the trials are not evidence about "
-        "the paper's models, tasks and recipe. Intervals resample the seeds within each experiment. n is the "
+        "an interval is entirely outside it at the level for all parts together (Bonferroni), and exceeded if "
+        "a saving is beyond it. It is inconclusive otherwise, or if the trials are not evidence about the "
+        "paper's models, tasks and recipe. Intervals of accuracies allow for other seeds and other validation "
+        "examples; for memory, which has no random error, they are the lowest and the highest model. n is the "
         "number of trials / experiments used."
     )
     return Table("claims", "The paper's claims, part by part", note, frame, columns)

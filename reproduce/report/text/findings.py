@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from reproduce.report.analysis.aggregates import DIGITS, efficiency, ranking, timed_devices
-from reproduce.report.analysis.claims import headline_savings
+from reproduce.report.analysis.ledger import headline as headline_strategies
 from reproduce.report.analysis.paper_figures import shared_experiments
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import table_tasks
@@ -76,7 +76,7 @@ def findings(report_data: ReportData) -> list[str]:
         sentences.append(f"Highest ranking scores: {listed(best)}.")
     savings = (
         efficiency(report_data.trials)
-        .filter(pl.col("strategy").is_in(headline_savings()))
+        .filter(pl.col("strategy").is_in([*headline_strategies()[0], "LoRA"]))
         .group_by("strategy")
         .agg(pl.col("memory_ratio").mean().round(DIGITS), n=pl.col("memory_ratio").count())
         .drop_nulls()

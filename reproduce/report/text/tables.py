@@ -203,15 +203,17 @@ def _depth(row: Row) -> str:
 def ranking_layout(frame: pl.DataFrame) -> Table:
     columns = (
         _word("strategy"),
+        _word("group", "ranked among"),
         _plain("ranking score", "score", lambda v: number(v, 2)),
         _plain("std", "std", lambda v: number(v, 2)),
         _plain("highest possible", "most", lambda v: number(v, 1).removesuffix(".0")),
         _plain("n experiments", "n", str),
     )
     note = (
-        "In each experiment (model × task), the strategies are ranked by mean accuracy: the best of K gets "
-        "K − 1 points, the worst 0, and ties share the mean. The score is the mean over the experiments in "
-        "which a strategy was run."
+        "In each experiment (model × task), the paper's strategies are ranked by mean accuracy: the best of K "
+        "gets K − 1 points, the worst 0, and ties share the mean. Other strategies do not move these ranks: "
+        "they get a point for each of the paper's strategies that they beat, half a point for a tie. The "
+        "score is the mean over the experiments in which a strategy was run."
     )
     return Table("ranking", "Ranking score", note, frame, columns)
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from lfreeze.models.catalog import MODELS
 from lfreeze.recipe import Recipe, field_types
 from lfreeze.strategy import paper_strategies
 from reproduce.report.strategy_order import kind_and_percent
@@ -115,7 +116,7 @@ def trial_row(
         "switch_step": 5 if adaptive else None,
         **{f"recipe_{name}": getattr(_RECIPE, name) for name in field_types()},
         "weights": "pretrained",
-        "model_id": f"lfreeze.tiny/{model}",
+        "model_id": MODELS[model].model_id if model in MODELS else f"local/{model}",
         "weights_hash": f"{zlib.crc32(model.encode()):064x}",
         "tokenizer_hash": "b" * 64,
         "dataset_id": f"lfreeze.tiny/{task}",
