@@ -32,6 +32,7 @@ def print_checks(checks: Sequence[Check]) -> None:
 def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, as_json: bool) -> None:
     """Print every trial of a space with its predicted cost, and the totals."""
     from reproduce.plan.cost import GIB, assumptions, plan_space, totals
+    from reproduce.report.analysis.decidable import summary, undecidable
     from reproduce.run.progress import clock
 
     assumed = assumptions(space, gpu_memory_gib, tflops)
@@ -39,7 +40,9 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
     if as_json:
         listed = [dataclasses.asdict(trial) for trial in trials]
         rows = [{**row.pop("factors"), **row} for row in listed]
-        print(json.dumps({**dataclasses.asdict(assumed), "totals": totals(trials), "trials": rows}, indent=1))
+        claims = {"claim_obstacles": undecidable(space)}
+        values = {**dataclasses.asdict(assumed), **claims, "totals": totals(trials), "trials": rows}
+        print(json.dumps(values, indent=1))
         return
     table = Table(box=None, header_style="bold")
     for column in ("model", "task", "strategy"):
@@ -72,6 +75,7 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
         print(
             f"Shares above 1 do not fit such a GPU: {len(too_large)} model-strategy pairs, of {listed_models}."
         )
+    print("\n".join(summary(space)))
 
 
 def print_status(root: Path, timing: bool) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,11 @@ def _scipy_stats() -> Any:
     return stats
 
 
+@cache
+def _t_quantile(level: float, freedom: float) -> float:
+    return float(_scipy_stats().t.isf((1 - level) / 2, freedom))
+
+
 class Uncertain(Protocol):
     """An estimated value that has a confidence interval at any level, which contains the value."""
 
@@ -72,7 +78,7 @@ class Mean:
             return None
         if self.error == 0:
             return self.value, self.value
-        half = float(_scipy_stats().t.isf((1 - level) / 2, self.freedom)) * self.error
+        half = _t_quantile(level, self.freedom) * self.error
         return round(self.value - half, DIGITS), round(self.value + half, DIGITS)
 
 

@@ -76,7 +76,7 @@ def findings(report_data: ReportData) -> list[str]:
         sentences.append(f"Highest ranking scores: {listed(best)}.")
     savings = (
         efficiency(report_data.trials)
-        .filter(pl.col("strategy").is_in([*headline_strategies()[0], "LoRA"]))
+        .filter(pl.col("strategy").is_in(sum(headline_strategies(), ())))
         .group_by("strategy")
         .agg(pl.col("memory_ratio").mean().round(DIGITS), n=pl.col("memory_ratio").count())
         .drop_nulls()

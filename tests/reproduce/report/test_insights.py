@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reproduce.report.analysis.effects import ALL_MODELS, effects_data, sensitivity_data
-from reproduce.report.analysis.inference import differences
+from reproduce.report.analysis.estimands import ContrastEstimator
 from reproduce.report.analysis.selection import decisiveness, random_overlap, selection_data
 from reproduce.report.analysis.tradeoffs import pareto_data, pareto_front, ratio_data, savings_data
 from reproduce.report.figures.appendix import task_data
@@ -106,7 +106,9 @@ def test_effects_are_the_differences_over_all_models_and_for_each() -> None:
     trials = frame(*grid(("a", "b"), strategies=("ALL", "BOT25")))
     data = effects_data(trials)
     assert data["model"].to_list() == [ALL_MODELS, "a", "b"]
-    assert data.filter(model=ALL_MODELS)["low"].item() == differences(trials)["low"].item()
+    whole = ContrastEstimator(trials).estimate("accuracy", {"BOT25": 1, "ALL": -1})
+    assert whole is not None
+    assert data.filter(model=ALL_MODELS)["low"].item() == whole.low
     assert effects_data(frame(*grid(("a",), strategies=("ALL", "BOT25"))))["model"].to_list() == ["a"]
 
 

@@ -110,6 +110,24 @@ def test_ranking_by_hand_with_ties_and_a_strategy_run_once() -> None:
     assert found == {"TOP25": (3.0, 1), "ALL": (1.25, 2), "BOT25": (0.75, 2), "INT25": (0.0, 1)}
 
 
+def test_other_strategies_do_not_move_the_papers_ranks() -> None:
+    accuracies = {"ALL": 0.6, "BOT25": 0.8, "LoRA": 0.7}
+    paper = [trial_row(name, "m", "t", validation_accuracy=value) for name, value in accuracies.items()]
+    others = [
+        trial_row(name, "m", "t", validation_accuracy=value)
+        for name, value in (("BOT-E25", 0.9), ("BOT-E50", 0.7), ("BOT-E75", 0.1))
+    ]
+    alone, beside = ranking(frame(*paper)), ranking(frame(*paper, *others))
+    assert beside.filter(group="paper").equals(alone)
+    assert alone["score"].to_list() == [2, 1, 0]
+    # BOT-E25 beats all three, BOT-E50 beats ALL and ties with LoRA, BOT-E75 beats none.
+    other = beside.filter(group="other")
+    assert other.select("strategy", "score", "most").rows() == [
+        ("BOT-E25", 3.0, 3.0), ("BOT-E50", 1.5, 3.0), ("BOT-E75", 0.0, 3.0),
+    ]  # fmt: skip
+    assert not alone["complete"].any()
+
+
 def test_figure_data_by_hand() -> None:
     rows = [
         trial_row("ALL", "m", "t", 1, validation_accuracy=0.6, training_bytes=100, static_bytes=50),

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reproduce.report.analysis import inference
-from reproduce.report.analysis.aggregates import ranking
+from reproduce.report.analysis.effects import ALL_MODELS, effects_data
 from reproduce.report.analysis.inference import (
-    differences,
+    Mean,
+    Share,
+    Smallest,
+    can_reach,
     holm,
     mcnemar_p,
-    percentile_interval,
-    ranking_samples,
-    resampled_means,
+    mean_over_blocks,
+    mean_over_experiments,
     signed_rank_p,
-    stratified_bootstrap,
 )
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.synthetic import grid, trial_row
@@ -29,30 +29,51 @@ from tests.reproduce.report.synthetic import grid, trial_row
 _MAIZE = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 
 
-def _blocks(random: np.random.Generator, effect: float = 0.0, columns: int = 1) -> list[inference.Array]:
-    """Differences in 15 experiments of 5 seeds, each experiment with a spread of its own."""
-    return [effect + random.normal(0, random.uniform(0.01, 0.05), (5, columns)) for _ in range(15)]
+def test_darwins_maize_by_the_textbook() -> None:
+    # Fisher: mean 20.93, t = 2.148 with 14 degrees of freedom; the 95 % interval is 0.03 to 41.84.
+    for mean in (mean_over_experiments(np.array(_MAIZE, float)), mean_over_blocks([np.array(_MAIZE, float)])):
+        assert mean.error is not None
+        assert mean.value / mean.error == pytest.approx(2.148, abs=5e-4)
+        assert mean.freedom == pytest.approx(14)
+        assert mean.interval() == pytest.approx((0.0312, 41.8355), abs=1e-3)
 
 
-@pytest.mark.parametrize("sizes", [[5] * 15, [3, 8, 2], [40]])
-def test_the_bootstrap_has_the_normal_models_spread(sizes: list[int]) -> None:
+def test_two_blocks_are_welchs_t_test() -> None:
+    # The mean of two blocks' means has Welch's standard error and degrees of freedom.
     random = np.random.default_rng(1)
-    blocks = [random.normal(3, 1 + place, (n, 1)) for place, n in enumerate(sizes)]
-    samples = stratified_bootstrap(blocks, np.random.default_rng(2), 40_000)[:, 0]
-    closed = sum(block.var(ddof=1) / len(block) for block in blocks) ** 0.5 / len(blocks)
-    assert samples.std() == pytest.approx(closed, rel=0.02)
-    assert samples.mean() == pytest.approx(np.mean([block.mean() for block in blocks]), abs=0.02 * closed)
-    if min(sizes) >= 5:
-        low, high = percentile_interval(samples)
-        assert (high - low) / 2 == pytest.approx(1.96 * closed, rel=0.04)
+    first, second = random.normal(0, 1, 4), random.normal(0, 3, 9)
+    mean = mean_over_blocks([first, second])
+    ends = stats.ttest_ind(first, -second, equal_var=False).confidence_interval()
+    assert mean.interval() == pytest.approx((ends.low / 2, ends.high / 2))
 
 
-def test_a_block_with_gaps_is_resampled_over_what_there_is() -> None:
-    values = np.array([[1.0, np.nan], [3.0, 5.0], [5.0, np.nan]])
-    samples = resampled_means(values, np.random.default_rng(0), 2000)
-    assert set(samples[:, 1]) == {5.0}
-    assert samples[:, 0].mean() == pytest.approx(3.0, abs=0.1)
-    assert set(resampled_means(values[:1], np.random.default_rng(0), 10)[:, 0]) == {1.0}
+def test_the_examples_widen_an_interval() -> None:
+    blocks = [np.array([0.0, 2.0]), np.array([1.0, 3.0])]
+    # Variances 1 of each block's mean over seeds, 0.5 and 1.5 over examples: 4 / 2 ** 2 in all.
+    mean = mean_over_blocks(blocks, [0.5, 1.5])
+    assert mean.error == pytest.approx(1.0)
+    assert mean.freedom == pytest.approx(4**2 / (1 + 1))
+
+
+def test_without_a_spread_there_is_no_interval_and_without_variation_a_point() -> None:
+    assert mean_over_blocks([np.array([1.0, 2.0]), np.array([1.0])]).interval() is None
+    assert mean_over_experiments(np.array([1.0])).interval() is None
+    assert mean_over_blocks([np.array([1.0, 1.0])]).interval() == (1.0, 1.0)
+
+
+def test_the_smallest_mean_contains_its_value_and_bounds_all() -> None:
+    means = tuple(Mean(value, 1.0) for value in (0.0, 0.1, 5.0))
+    smallest = Smallest(means)
+    assert smallest.value == 0.0
+    # Lower ends at 95 %, upper ends at 1 - 0.05 / 3.
+    assert smallest.interval() == pytest.approx((-1.95996, 2.39398), abs=1e-4)
+    assert Smallest((Mean(0.0, 1.0), Mean(1.0, None))).interval() is None
+
+
+@pytest.mark.parametrize(("held", "n"), [(0, 5), (12, 15), (15, 15), (7, 15)])
+def test_shares_have_the_exact_binomial_interval(held: int, n: int) -> None:
+    ends = stats.binomtest(held, n).proportion_ci()
+    assert Share(held, n).interval() == pytest.approx((ends.low, ends.high))
 
 
 def test_signed_ranks_of_darwins_maize() -> None:
@@ -90,41 +111,30 @@ def test_mcnemar_is_exact() -> None:
         assert mcnemar_p(first, second) == pytest.approx(expected)
 
 
-def test_a_planted_null_is_seldom_taken_for_an_effect() -> None:
-    random = np.random.default_rng(7)
-    excluded = family = 0
-    for _ in range(200):
-        blocks = _blocks(random, columns=16)
-        low, high = percentile_interval(stratified_bootstrap(blocks, random, 1000)[:, 0])
-        excluded += not low <= 0 <= high
-        adjusted = holm([signed_rank_p([block[:, k].mean() for block in blocks]) for k in range(16)])
-        family += any(p is not None and p < 0.05 for p in adjusted)
-    # 5 % is the nominal rate; above these counts there is less than one chance in a thousand.
-    bound = stats.binom.ppf(0.999, 200, 0.05)
-    assert excluded <= bound
-    assert family <= bound
-
-
-def test_a_planted_effect_is_found() -> None:
-    random = np.random.default_rng(8)
-    found = 0
-    for _ in range(200):
-        blocks = _blocks(random, effect=-0.02)
-        _, high = percentile_interval(stratified_bootstrap(blocks, random, 1000)[:, 0])
-        found += high < 0 and (signed_rank_p([block.mean() for block in blocks]) or 1) < 0.05
-    assert found >= 190
+def test_which_signed_ranks_can_reach_the_level() -> None:
+    # All n differences of one sign: 2 / 2 ** n, times 16 by Holm's first step.
+    for n in range(1, 16):
+        smallest = signed_rank_p([1.0 + place for place in range(n)])
+        assert smallest is not None
+        assert can_reach(n, 16) == (16 * smallest < 0.05)
+    assert not can_reach(5, 1)
+    assert can_reach(6, 1)
 
 
 def test_differences_are_paired_by_seed() -> None:
     # Seeds differ by far more than strategies do; seed 44 has no ALL, seed 45 no BOT25.
     values = {("ALL", 42): 0.5, ("ALL", 43): 0.9, ("ALL", 45): 0.7}
     values |= {("BOT25", 42): 0.53, ("BOT25", 43): 0.91, ("BOT25", 44): 0.1}
-    rows = [trial_row(s, "m", "t", seed, validation_accuracy=v) for (s, seed), v in values.items()]
-    (row,) = differences(frame(*rows)).to_dicts()
+    rows = [
+        trial_row(s, "m", "t", seed, validation_accuracy=v, n_validation=10**9)
+        for (s, seed), v in values.items()
+    ]
+    (row,) = effects_data(frame(*rows)).to_dicts()
     assert (row["strategy"], row["n"], row["n_blocks"]) == ("BOT25", 2, 1)
     assert row["difference"] == pytest.approx(0.02)
-    # Two pairs: a draw of one of the two, so that the interval reaches from the one to the other.
-    assert (row["low"], row["high"]) == pytest.approx((0.01, 0.03))
+    # Two pairs, 0.03 and 0.01: t of one degree of freedom, 12.706, times a standard error of 0.01.
+    assert (row["low"], row["high"]) == pytest.approx((0.02 - 0.12706, 0.02 + 0.12706), abs=1e-4)
+    assert row["p_holm"] is None
 
 
 def test_differences_average_blocks_and_take_them_apart() -> None:
@@ -136,32 +146,26 @@ def test_differences_average_blocks_and_take_them_apart() -> None:
     for model, task in itertools.product("ab", "tu"):
         pairs = [rows[model, task, "BOT25", s] - rows[model, task, "ALL", s] for s in (42, 43, 44)]
         by_hand[model].append(statistics.mean(pairs))
-    whole = {r["strategy"]: r for r in differences(trials).to_dicts()}
-    assert whole["BOT25"]["difference"] == pytest.approx(statistics.mean(by_hand["a"] + by_hand["b"]))
-    assert (whole["BOT25"]["n"], whole["BOT25"]["n_blocks"]) == (12, 4)
-    assert whole["BOT25"]["p"] == signed_rank_p(by_hand["a"] + by_hand["b"])
-    assert [whole[s]["p_holm"] for s in ("LoRA", "BOT25")] == holm([whole[s]["p"] for s in ("LoRA", "BOT25")])
-    apart = {(r["model"], r["strategy"]): r for r in differences(trials, by=["model"]).to_dicts()}
+    found = {(r["model"], r["strategy"]): r for r in effects_data(trials).to_dicts()}
+    whole = found[ALL_MODELS, "BOT25"]
+    assert whole["difference"] == pytest.approx(statistics.mean(by_hand["a"] + by_hand["b"]))
+    assert (whole["n"], whole["n_blocks"]) == (12, 4)
+    assert whole["p"] == pytest.approx(signed_rank_p(by_hand["a"] + by_hand["b"]))
     for model in "ab":
-        assert apart[model, "BOT25"]["difference"] == pytest.approx(statistics.mean(by_hand[model]))
-    assert differences(trials).equals(differences(trials))
+        assert found[model, "BOT25"]["difference"] == pytest.approx(statistics.mean(by_hand[model]))
+    assert effects_data(trials).equals(effects_data(trials))
+
+
+def test_p_values_are_adjusted_over_the_strategies() -> None:
+    tasks = [f"t{number:02}" for number in range(8)]
+    trials = frame(*grid(("a",), tasks, ("ALL", "BOT25", "LoRA"), (42, 43)))
+    found = {row["strategy"]: row for row in effects_data(trials).to_dicts()}
+    assert [found[s]["p_holm"] for s in ("LoRA", "BOT25")] == holm([found[s]["p"] for s in ("LoRA", "BOT25")])
 
 
 def test_one_seed_has_no_interval_and_no_reference_no_difference() -> None:
-    one = differences(frame(*grid(strategies=("ALL", "BOT25"), seeds=(42,))))
+    one = effects_data(frame(*grid(strategies=("ALL", "BOT25"), seeds=(42,))))
     assert one["low"].null_count() == one["high"].null_count() == 1
     assert one["n"].to_list() == [2]
-    assert differences(frame(trial_row("BOT25"))).height == 0
-    assert differences(frame(trial_row("ALL"), trial_row("BOT25", status="oom"))).height == 0
-
-
-def test_ranking_samples_without_spread_are_the_ranking() -> None:
-    rows = [
-        trial_row(strategy, "m", task, seed, validation_accuracy=value)
-        for task, values in (("t", (0.5, 0.7, 0.7)), ("u", (0.9, 0.8, 0.1)))
-        for strategy, value in zip(("ALL", "BOT25", "LoRA"), values, strict=True)
-        for seed in (42, 43)
-    ]
-    names, samples = ranking_samples(frame(*rows), repetitions=5)
-    scores = dict(ranking(frame(*rows)).select("strategy", "score").iter_rows())
-    assert samples.tolist() == [[scores[name] for name in names]] * 5
+    assert effects_data(frame(trial_row("BOT25"))).height == 0
+    assert effects_data(frame(trial_row("ALL"), trial_row("BOT25", status="oom")))["n"].sum() == 0
