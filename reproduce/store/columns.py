@@ -44,8 +44,8 @@ class Column:
         reason: why it may be null in a successful trial; None if it is never null there.
         origin: heading and name in the report's section on the trials' origin, if it is listed there.
         verify: the role in ``reproduce verify``: ``recipe``, ``inputs``, ``code``, ``versions`` and
-            ``hardware`` explain a difference, a ``result`` is equal to the last bit on equal hardware and
-            versions, ``memory`` is equal within ``tolerance`` (relative).
+            ``hardware`` explain a difference, a ``result`` of deterministic algorithms is equal to the last bit on
+            equal hardware and versions, ``memory`` is equal within ``tolerance`` (relative).
         since: the first schema version that has it.
         older: its value in rows that lack it; None: null, with the reason that it was not recorded.
         dtype: its type in the files; derived from the field's type unless given.
