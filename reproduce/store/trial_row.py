@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import polars as pl
 
 from lfreeze.recipe import Recipe
-from reproduce.store.columns import RECIPE_GROUP, Column, StoreError, columns_of
+from reproduce.store.columns import RECIPE_GROUP, WORDS, Column, StoreError, columns_of
 
 _SUCCEEDED = "the trial succeeded"
 _NOT_ADAPTIVE = "the strategy is not adaptive"
@@ -215,6 +215,7 @@ class TrialRow:
         if unknown:
             raise StoreError(f"a trial row has no column {', '.join(unknown)}")
         recipe = {name.removeprefix("recipe_"): value for name, value in values.items() if _is_recipe(name)}
+        recipe |= {name: word for name, (word, _) in WORDS.items() if recipe[name] is None}
         rest = {name: _frozen(value) for name, value in values.items() if not _is_recipe(name)}
         rest["null_reasons"] = {entry["column"]: entry["reason"] for entry in values["null_reasons"]}
         return cls(recipe=Recipe.from_mapping(recipe), **rest)
@@ -224,7 +225,9 @@ class TrialRow:
         values: dict[str, Any] = {}
         for each in dataclasses.fields(self):
             if each.name == "recipe":
-                values |= {f"recipe_{name}": value for name, value in dataclasses.asdict(self.recipe).items()}
+                recipe = dataclasses.asdict(self.recipe)
+                recipe |= {name: None for name, (word, _) in WORDS.items() if recipe[name] == word}
+                values |= {f"recipe_{name}": value for name, value in recipe.items()}
             else:
                 values[each.name] = getattr(self, each.name)
         reasons = {name: self._reason(name) for name, value in values.items() if value is None}

@@ -21,6 +21,7 @@ from reproduce.verify.differences import (
     differences,
     names,
     reason,
+    strictly_deterministic,
 )
 
 # Tolerances for trials on other hardware or versions.
@@ -74,7 +75,7 @@ def compare(here: Side, there: Side) -> list[Check]:
         pairs = pairs.with_columns(_same_bits(pairs, here, there, table).alias(f"same_{table}"))
     settings = [*RECIPE, *INPUTS, *VERSIONS, *HARDWARE]
     alike = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in settings)
-    strict = _strict() & _strict("_there")
+    strict = strictly_deterministic() & strictly_deterministic("_there")
     pairs = pairs.with_columns(exact=(alike & strict).fill_null(False), alike=alike)
     checks = [
         _inputs(pairs),
@@ -87,20 +88,6 @@ def compare(here: Side, there: Side) -> list[Check]:
             Check("beyond", None, f"{only:,} trials are not in the reference and were not compared")
         )
     return [check for check in checks if check]
-
-
-def _strict(suffix: str = "") -> pl.Expr:
-    """Whether a trial used nothing but deterministic algorithms on a known device, so that its bits repeat.
-
-    Before schema version 4, the column was also true where torch only warned of other algorithms. On the CPU
-    it used none of them all the same; on a GPU it did.
-    """
-    known = pl.all_horizontal(
-        pl.col(f"{name}{suffix}").is_not_null()
-        for name in ("gpu_name", "driver_version", "cuda_version", "cudnn_version")
-    )
-    on_gpu = known & (pl.col(f"schema_version{suffix}") >= 4)
-    return pl.col(f"deterministic_algorithms{suffix}") & ((pl.col(f"device{suffix}") == "cpu") | on_gpu)
 
 
 def _same_bits(pairs: pl.DataFrame, here: Side, there: Side, table: str) -> pl.Series:

@@ -44,7 +44,7 @@ def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[Sear
 
 def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResult:
     checkpoint = inputs.checkpoints[spec.factors.model]
-    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task])
+    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task][spec.factors.seed])
 
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
