@@ -8,7 +8,7 @@ import dataclasses
 import math
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lfreeze.errors import InputError
 
@@ -33,7 +33,6 @@ _MINIMUM: dict[str, float] = {
     "max_grad_norm": 0,
     "warmup_steps": 0,
     "max_train_examples": 1,
-    "data_seed": 0,
     "probe_steps": 1,
     "lora_rank": 1,
     "lora_alpha": 1,
@@ -82,7 +81,8 @@ class Recipe:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     warmup_steps: int = 0
-    data_seed: int = 0
+    # With "trial", each trial's own seed draws its training examples.
+    data_seed: int | Literal["trial"] = 0
     # how the trial is measured
     eval_batch_size: int = 128
     # The first so many examples of the validation split; 0 means all.
@@ -95,6 +95,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             _check(name, value)
+
+    def drawing_seed(self, seed: int) -> int:
+        """The seed that draws the training examples of the trial with this seed."""
+        return self.data_seed if isinstance(self.data_seed, int) else seed
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> "Recipe":
@@ -123,6 +127,8 @@ def field_types() -> dict[str, Any]:
 def coerce(name: str, value: Any) -> Any:
     """Convert ``value``, from TOML or as text from ``--set``, to the type of the recipe field ``name``."""
     expected = field_types()[name]
+    if name == "data_seed":
+        return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 20 else value
     try:
         if expected is int and isinstance(value, str):
             return int(value)
@@ -140,6 +146,13 @@ def coerce(name: str, value: Any) -> Any:
 
 def _check(name: str, value: Any) -> None:
     expected = field_types()[name]
+    if name == "data_seed":
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+        if not number and value != "trial":
+            raise RecipeError(
+                f"data_seed = {value!r} is neither a whole number from 0 to 2**63 - 1 nor 'trial'"
+            )
+        return
     if expected == tuple[str, ...]:
         if (
             not isinstance(value, tuple)

@@ -30,6 +30,7 @@ import pytest
 
 from reproduce.cli.app import main
 from reproduce.plan.search_space import load_space
+from reproduce.store.schema import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -303,7 +304,7 @@ def test_an_arm_a_column_a_figure_and_a_claim_of_the_guide_work(extended: Path, 
     )
     rows = pl.read_parquet(tmp_path / "results" / "trials" / "**" / "*.parquet").sort("strategy", "seed")
     assert rows["status"].to_list() == ["ok"] * 6
-    assert rows["schema_version"].unique().to_list() == [3]
+    assert rows["schema_version"].unique().to_list() == [SCHEMA_VERSION]
     assert rows.filter(pl.col("strategy") == "EDGE25")["frozen_layers"].to_list() == [[0, 7]] * 2
     steps = pl.read_parquet(tmp_path / "results" / "steps" / "**" / "*.parquet")
     last = dict(steps.filter(pl.col("step") == 6).select("run_id", "loss").iter_rows())

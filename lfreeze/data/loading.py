@@ -28,10 +28,24 @@ def load_task(
     data_dir: Path | None = None,
     max_validation_examples: int = 0,
 ) -> TaskData:
-    """Load the training examples chosen by ``data_seed``, and the validation split.
+    """Load the training examples drawn by ``data_seed``, and the validation split, as ``load_samples``."""
+    samples = load_samples(name, max_train_examples, [data_seed], data_dir, max_validation_examples)
+    return samples[data_seed]
+
+
+def load_samples(
+    name: str,
+    max_train_examples: int,
+    data_seeds: Iterable[int],
+    data_dir: Path | None = None,
+    max_validation_examples: int = 0,
+) -> dict[int, TaskData]:
+    """Load the training examples drawn by each of some seeds, and the validation split; by seed.
+
+    A task with too few training examples to draw from has the same for every seed.
 
     Args:
-        max_train_examples: how many training examples to choose at most.
+        max_train_examples: how many training examples to draw at most.
         data_dir: the folder with the benchmarks' original files; without it, real tasks come from the hub.
         max_validation_examples: use the first so many of the validation split; 0 means all.
 
@@ -43,13 +57,17 @@ def load_task(
     task = get_task(name)
     at_most = max_validation_examples or None
     if task.tiny:
-        train = _tiny(task, "train", _choose(task.n_train, max_train_examples, data_seed))
         validation = _tiny(task, "validation", range(task.n_validation)[:at_most])
-        fingerprint = _fingerprint(task, train, validation)
-        # Generated examples depend on the code alone.
-        content = f"generated {task.name}"
-        sizes = task.n_train, task.n_validation
-        return TaskData(task, tuple(train), tuple(validation), fingerprint, content, *sizes)
+
+        def generated(indices: Sequence[int]) -> TaskData:
+            train = _tiny(task, "train", indices)
+            fingerprint = _fingerprint(task, train, validation)
+            # Generated examples depend on the code alone.
+            content = f"generated {task.name}"
+            sizes = task.n_train, task.n_validation
+            return TaskData(task, tuple(train), tuple(validation), fingerprint, content, *sizes)
+
+        return _samples(generated, task.n_train, max_train_examples, data_seeds)
     if data_dir is not None:
         revision, files = None, _archived(task, data_dir)
         available, full_validation = (read_archived(task, path) for _, path in files)
@@ -63,25 +81,40 @@ def load_task(
             f"task {task.name}: the label {task.labels[unseen[0]]!r} is in the validation split, "
             "but no training example has it"
         )
-    train = [available[i] for i in _choose(len(available), max_train_examples, data_seed)]
     validation = full_validation[:at_most]
-    require_visible_texts(task, "training", train)
-    require_visible_texts(task, "validation", validation)
-    return TaskData(
-        task,
-        tuple(train),
-        tuple(validation),
-        _fingerprint(task, train, validation),
-        _fingerprint(task, available, full_validation),
-        len(available),
-        len(full_validation),
-        revision,
-        tuple(files),
-    )
+    content = _fingerprint(task, available, full_validation)
+
+    def read(indices: Sequence[int]) -> TaskData:
+        train = [available[i] for i in indices]
+        require_visible_texts(task, "training", train)
+        require_visible_texts(task, "validation", validation)
+        return TaskData(
+            task,
+            tuple(train),
+            tuple(validation),
+            _fingerprint(task, train, validation),
+            content,
+            len(available),
+            len(full_validation),
+            revision,
+            tuple(files),
+        )
+
+    return _samples(read, len(available), max_train_examples, data_seeds)
 
 
-def _choose(n: int, at_most: int, data_seed: int) -> Sequence[int]:
-    return range(n) if n <= at_most else sorted(random.Random(data_seed).sample(range(n), at_most))
+def _samples(
+    take: Callable[[Sequence[int]], TaskData], n: int, at_most: int, data_seeds: Iterable[int]
+) -> dict[int, TaskData]:
+    """By seed, the data with the training examples that the seed draws from ``n``."""
+    if n <= at_most:
+        return dict.fromkeys(data_seeds, take(range(n)))
+    return {seed: take(_draw(n, at_most, seed)) for seed in data_seeds}
+
+
+def _draw(n: int, at_most: int, seed: int) -> list[int]:
+    # Python ignores the sign of a seed.
+    return sorted(random.Random(seed % 2**64).sample(range(n), at_most))
 
 
 def _tiny(task: Task, split: str, indices: Sequence[int]) -> list[Example]:

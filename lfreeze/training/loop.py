@@ -66,7 +66,9 @@ def train(
     model.to(device).train()
     optimizer = make_optimizer(model, recipe)
     scheduler = make_schedule(optimizer, recipe)
-    meter, proof = Meter(model, device), FreezeProof(model)
+    # The meter last, here and below: what a proof keeps on the device or needs for a moment is no training memory.
+    proof = FreezeProof(model)
+    meter = Meter(model, device)
     selection_started = time.perf_counter()
     controller = strategy.implementation.controller(model, strategy, options)
     selection_seconds = time.perf_counter() - selection_started if controller else 0.0
@@ -122,8 +124,8 @@ def train(
                 selection_seconds += time.perf_counter() - switching
                 plan, switch_step, phase_start = new_plan, number, number
                 probe_memory = meter.memory() if number >= min(profiled) else None
-                meter.begin_phase()
                 proof.begin()
+                meter.begin_phase()
     if controller is not None and switch_step is None:
         raise StrategyError(
             f"strategy {strategy.name} has frozen nothing in {recipe.steps} steps: fewer than "
@@ -131,8 +133,8 @@ def train(
         )
     meter.synchronize()
     finished = time.perf_counter()
-    result = proof.conclude(optimizer)
     memory = meter.memory()
+    result = proof.conclude(optimizer)
     del optimizer, scheduler
     evaluating = time.perf_counter()
     predictions = evaluate(model, data.validation, recipe, data.pad_token_id, device)

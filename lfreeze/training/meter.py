@@ -26,7 +26,7 @@ class MemoryUse:
 
     Attributes:
         peak_allocated: the largest allocation at any moment, including the static model.
-        peak_reserved: the most that the caching allocator reserved; None on the CPU.
+        peak_reserved: the most that the caching allocator reserved during the phase; None on the CPU.
         training: peak_allocated minus the static model.
         gradient: size of all gradients at the end of the backward pass.
         optimiser: size of the optimiser's state after its step.
@@ -61,10 +61,11 @@ class Meter:
         self.begin_phase()
 
     def begin_phase(self) -> None:
-        """Reset the peaks."""
+        """Reset the peaks, and return what an earlier phase has left in the allocator's cache."""
         self._peak: int | None = None
         self._gradient = self._optimiser = self._activation = 0
         if self._cuda:
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
 
     @contextlib.contextmanager

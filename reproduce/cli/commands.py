@@ -98,7 +98,7 @@ def fetch_space(
     for name, checkpoint in inputs.checkpoints.items():
         size = sum(path.stat().st_size for path in checkpoint.files) / 1e9
         print(f"model {name}: {checkpoint.model_id}, {_commit(checkpoint.revision)}, {size:.2f} GB")
-    for name, data in inputs.data.items():
+    for name, (data, *_) in ((name, of_task.values()) for name, of_task in inputs.data.items()):
         examples = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
         print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {examples}")
     print(f"Input lock: {root / LOCK_FILE}")
@@ -125,7 +125,7 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     from reproduce.store.parquet import trial_frame
 
     checkpoint = inputs.checkpoints[spec.factors.model]
-    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.factors.task])
+    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.factors.task][spec.factors.seed])
     row = trial_frame(result.row).to_dicts()[0]
     if as_json:
         print(json.dumps(row, default=str, indent=1))

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lfreeze.data.loading import load_task
+from lfreeze.data.loading import load_samples
 from lfreeze.data.tasks import TaskData
 from lfreeze.models.catalog import Checkpoint, ModelCard, find_checkpoint
 from lfreeze.strategy import Strategy
 from reproduce.plan.search_space import SearchSpace
-from reproduce.plan.spec import Inputs, TrialSpec
+from reproduce.plan.spec import Factors, Inputs, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,19 @@ class SpaceInputs:
     """The models and tasks of a space, by name; each card names the commit of its checkpoint.
 
     Attributes:
+        data: by task, the data of each trial's seed; one for all seeds unless these draw the examples.
         separators: by model, the text between the two texts of a pair.
     """
 
     cards: Mapping[str, ModelCard]
     checkpoints: Mapping[str, Checkpoint]
-    data: Mapping[str, TaskData]
+    data: Mapping[str, Mapping[int, TaskData]]
     separators: Mapping[str, str]
 
-    def of(self, model: str, task: str) -> Inputs:
-        """The identity of one model and one task, as it enters a run id."""
-        checkpoint, data = self.checkpoints[model], self.data[task]
+    def of(self, factors: Factors) -> Inputs:
+        """The identity of a trial's model and data, as it enters its run id."""
+        model = factors.model
+        checkpoint, data = self.checkpoints[model], self.data[factors.task][factors.seed]
         return Inputs(
             model_id=checkpoint.model_id,
             weights_hash=checkpoint.weights_hash,
@@ -42,6 +44,10 @@ class SpaceInputs:
             pair_separator=self.separators[model],
         )
 
+    def every_data(self) -> list[TaskData]:
+        """The data of all tasks and seeds, each once."""
+        return list({d.fingerprint: d for of_task in self.data.values() for d in of_task.values()}.values())
+
 
 def find_inputs(space: SearchSpace, data_dir: Path | None = None) -> SpaceInputs:
     """Find every model and read every task of a space; files that the cache lacks are downloaded from the hub.
@@ -51,12 +57,13 @@ def find_inputs(space: SearchSpace, data_dir: Path | None = None) -> SpaceInputs
         HubError: the hub cannot provide one of them.
     """
     recipe = space.recipe
-    data = {
-        name: load_task(
-            name, recipe.max_train_examples, recipe.data_seed, data_dir, recipe.max_validation_examples
+    drawing = {seed: recipe.drawing_seed(seed) for seed in space.seeds}
+    data = {}
+    for name in space.tasks:
+        samples = load_samples(
+            name, recipe.max_train_examples, {*drawing.values()}, data_dir, recipe.max_validation_examples
         )
-        for name in space.tasks
-    }
+        data[name] = {seed: samples[drawn] for seed, drawn in drawing.items()}
     checkpoints = {name: find_checkpoint(card) for name, card in space.cards.items()}
     cards = {
         name: replace(card, revision=checkpoints[name].revision or card.revision)
@@ -91,16 +98,13 @@ def check_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
 
     strategies = [Strategy.parse(name) for name in space.strategies]
     for checkpoint in inputs.checkpoints.values():
-        n_labels = max(len(data.task.labels) for data in inputs.data.values())
+        n_labels = max(len(data.task.labels) for data in inputs.every_data())
         model = inspect_model(checkpoint, n_labels, strategies, space.recipe)
-        for data in inputs.data.values():
+        for data in inputs.every_data():
             texts = encoded(data, checkpoint, space.recipe.max_length, space.recipe.pair_separator)
             require_positions(checkpoint.name, model, texts, space.recipe)
 
 
 def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:
     """Every trial of a space, in the order of running."""
-    return [
-        TrialSpec(factors, space.recipe, inputs.of(factors.model, factors.task), space.name)
-        for factors in space.factors()
-    ]
+    return [TrialSpec(factors, space.recipe, inputs.of(factors), space.name) for factors in space.factors()]

@@ -203,7 +203,7 @@ def _tasks(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
                 data = load_task(
                     name,
                     space.recipe.max_train_examples,
-                    space.recipe.data_seed,
+                    space.recipe.drawing_seed(space.seeds[0]),
                     data_dir,
                     space.recipe.max_validation_examples,
                 )

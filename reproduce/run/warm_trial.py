@@ -28,13 +28,14 @@ class SweepInputs:
     Attributes:
         specs: the trials, by run id.
         attempts: by run id, the number of this attempt, from 1.
-        cards, data: the models and tasks of the space, by name.
+        cards: the models of the space, by name.
+        data: its tasks' data, by name and by the trial's seed.
     """
 
     specs: Mapping[str, TrialSpec]
     attempts: Mapping[str, int]
     cards: Mapping[str, ModelCard]
-    data: Mapping[str, TaskData]
+    data: Mapping[str, Mapping[int, TaskData]]
 
 
 class WarmTrial(tune.Trainable):
@@ -74,7 +75,7 @@ class WarmTrial(tune.Trainable):
         result = self._worker.run(
             spec,
             lambda: find_checkpoint(inputs.cards[spec.factors.model]),
-            inputs.data[spec.factors.task],
+            inputs.data[spec.factors.task][spec.factors.seed],
             attempt=inputs.attempts[spec.run_id],
             placement=Placement(assignment.gpu_share, assignment.exclusive),
             on_step=self._gauges.step,

@@ -30,6 +30,8 @@ from reproduce.store.row_values import failed_row, started_row, trained_row
 from reproduce.store.trial_row import TrialRow
 
 _KEPT_ENCODINGS = 5
+# In the message of every operation that strict mode refuses, cuBLAS's included.
+_REFUSED = "torch.use_deterministic_algorithms(True)"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class TrialWorker:
     """Runs trials one after another; a trial's numbers do not depend on those before it.
 
     The base model and the encoded tasks are kept between trials; everything else is created for each trial.
+    Only deterministic algorithms are used, so that a trial gives the same bits again. A trial that has an
+    operation without one starts anew with others allowed, and its row says so.
 
     Attributes:
         broken: the GPU no longer responds to this process, which must run no further trial.
@@ -51,9 +55,10 @@ class TrialWorker:
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # A repeated trial must give bitwise equal numbers.
-        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        # cuDNN's attention is not deterministic, and where other algorithms are allowed, torch prefers it
+        # on recent GPUs without a warning.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.broken = False
         self._base: BaseModel | None = None
         self._base_key: tuple[Any, ...] = ()
@@ -100,7 +105,16 @@ class TrialWorker:
             _require_inputs(spec, checkpoint, data)
             base = self._base_model(spec, checkpoint, len(data.task.labels))
             row = replace(row, attention_implementation=base.attention)
-            record = self._train(spec, base, self._encode(spec, checkpoint, data), on_step)
+            texts = self._encode(spec, checkpoint, data)
+            record = self._train_strictly(spec, base, texts, on_step)
+            if record is None:
+                # Nothing of the interrupted step may stay: neither in the model nor in memory.
+                del base
+                self._base = None
+                base = self._base_model(spec, checkpoint, len(data.task.labels))
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                row = replace(row, deterministic_algorithms=False)
+                record = self._train(spec, base, texts, on_step)
             row = trained_row(row, spec, record, checkpoint, data)
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
@@ -119,6 +133,17 @@ class TrialWorker:
         self._count += 1
         self._last_end = time.perf_counter()
         return _result(row, record, data)
+
+    def _train_strictly(
+        self, spec: TrialSpec, base: BaseModel, data: EncodedTask, on_step: Callable[[Step], None] | None
+    ) -> TrainingRecord | None:
+        """Train with deterministic algorithms only; None if an operation has none."""
+        try:
+            return self._train(spec, base, data, on_step)
+        except RuntimeError as error:
+            if _REFUSED not in str(error):
+                raise
+            return None
 
     def _train(
         self, spec: TrialSpec, base: BaseModel, data: EncodedTask, on_step: Callable[[Step], None] | None
@@ -153,6 +178,7 @@ class TrialWorker:
         return self._encoded[key]
 
     def _prepare_process(self, spec: TrialSpec, placement: Placement) -> None:
+        torch.use_deterministic_algorithms(True)
         if self.device.type == "cpu":
             # The number of threads changes the order of sums, and with it the last digits.
             torch.set_num_threads(spec.recipe.cpu_threads)
@@ -164,6 +190,8 @@ class TrialWorker:
         if self.device.type == "cuda":
             # Errors of asynchronous GPU work can surface only here.
             torch.cuda.synchronize()
+            # Otherwise they hold memory that the next trial's reserved peak would contain.
+            torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 

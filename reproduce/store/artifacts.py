@@ -21,7 +21,7 @@ import polars as pl
 from lfreeze.atomic import write_atomically
 from lfreeze.errors import InputError
 from reproduce.plan.spec import Factors, TrialSpec, introduced_values
-from reproduce.store.manifest import Manifest, ManifestTrial, Running, load_json
+from reproduce.store.manifest import Manifest, ManifestTrial, Running, inputs_key, load_json
 from reproduce.store.parquet import PUBLISHED, Damaged, TrialTable, read_trials, relative_path, row_status
 from reproduce.store.schema import TABLES
 
@@ -137,7 +137,7 @@ def prepare_folder(
         ArtifactError: the folder belongs to another recipe, model or data, or its manifest is damaged.
     """
     specs = list(specs)
-    inputs = {f"{s.factors.model}/{s.factors.task}": s.inputs.identity() for s in specs}
+    inputs = {inputs_key(s.factors, recipe): s.inputs.identity() for s in specs}
     if (root / _MANIFEST).is_file():
         manifest = _load_manifest(root)
         _require_same_recipe(root, manifest.recipe, recipe)
@@ -247,7 +247,7 @@ def _set_changed_aside(root: Path, manifest: Manifest, inputs: Mapping[str, Any]
     changed = {pair for pair in inputs if manifest.inputs.get(pair, inputs[pair]) != inputs[pair]}
     kept = []
     for entry in manifest.trials:
-        if f"{entry.model}/{entry.task}" in changed:
+        if inputs_key(entry, manifest.recipe) in changed:
             _move_aside(root, entry)
         else:
             kept.append(entry)

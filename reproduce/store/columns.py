@@ -18,6 +18,9 @@ from lfreeze.recipe import Recipe, field_types
 RECIPE_GROUP = "Recipe"
 # Headings of the report's section on the trials' origin, in order.
 ORIGINS = ("Software", "Hardware", "Measuring")
+# Recipe values that are a word where others are numbers. Their columns keep the type: the word is a null, with
+# this reason.
+WORDS = {"data_seed": ("trial", "drawn by the trial's seed")}
 _DTYPES: dict[Any, pl.DataType] = {
     int: pl.Int64(),
     float: pl.Float64(),
@@ -44,8 +47,8 @@ class Column:
         reason: why it may be null in a successful trial; None if it is never null there.
         origin: heading and name in the report's section on the trials' origin, if it is listed there.
         verify: the role in ``reproduce verify``: ``recipe``, ``inputs``, ``code``, ``versions`` and
-            ``hardware`` explain a difference, a ``result`` is equal to the last bit on equal hardware and
-            versions, ``memory`` is equal within ``tolerance`` (relative).
+            ``hardware`` explain a difference, a ``result`` of deterministic algorithms is equal to the last bit on
+            equal hardware and versions, ``memory`` is equal within ``tolerance`` (relative).
         since: the first schema version that has it.
         older: its value in rows that lack it; None: null, with the reason that it was not recorded.
         dtype: its type in the files; derived from the field's type unless given.
@@ -95,10 +98,11 @@ def _recipe_columns() -> dict[str, Column]:
         name = f"recipe_{field.name}"
         columns[name] = Column(
             RECIPE_GROUP,
+            reason=WORDS[field.name][1] if field.name in WORDS else None,
             verify="recipe",
             since=field.metadata.get("since", 1),
             older=field.metadata.get("introduced"),
-            dtype=_DTYPES[value_types[field.name]],
+            dtype=pl.Int64() if field.name in WORDS else _DTYPES[value_types[field.name]],
             name=name,
         )
     return columns

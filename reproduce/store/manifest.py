@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lfreeze.errors import InputError
 from lfreeze.json_text import JsonError, parse_json
+from reproduce.plan.spec import Factors
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -25,13 +27,20 @@ class ManifestTrial(BaseModel):
     run_id: str
 
 
+def inputs_key(trial: Factors | ManifestTrial, recipe: Mapping[str, Any]) -> str:
+    """A trial's key in ``Manifest.inputs``."""
+    seed = f"/{trial.seed}" if recipe.get("data_seed") == "trial" else ""
+    return f"{trial.model}/{trial.task}{seed}"
+
+
 class Manifest(BaseModel):
     """``sweep.json``.
 
     Attributes:
         space: the name of the search space of the first run.
         recipe: the recipe that all trials share.
-        inputs: by ``model/task``, the identity of the model and the data.
+        inputs: by ``model/task``, or ``model/task/seed`` where the seed draws the examples, the identity of
+            the model and the data.
         trials: every trial that a run of the folder included, in order.
     """
 

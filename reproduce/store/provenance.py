@@ -46,7 +46,7 @@ class Software(TypedDict):
 
 
 class Hardware(TypedDict):
-    """The processor, and the GPU of a trial that runs on one."""
+    """The processor, the GPU of a trial that runs on one, and whether only deterministic algorithms run."""
 
     device: str
     cpu_model: str
@@ -90,7 +90,9 @@ def hardware(device_type: str) -> Hardware:
         "driver_version": None,
         "gpu_name": None,
         "gpu_memory_bytes": None,
-        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        # With warnings only, torch keeps algorithms that are not deterministic.
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled()
+        and not torch.is_deterministic_algorithms_warn_only_enabled(),
     }
     if device_type == "cuda":
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())

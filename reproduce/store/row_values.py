@@ -80,6 +80,7 @@ def trained_row(
         training_bytes=memory.training,
         probe_peak_bytes=probe.peak_allocated if probe else None,
         probe_training_bytes=probe.training if probe else None,
+        probe_reserved_bytes=probe.peak_reserved if probe else None,
         weights_bytes=record.static_bytes,
         gradient_bytes=memory.gradient,
         optimiser_bytes=memory.optimiser,

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 import polars as pl
 
 from lfreeze.recipe import Recipe
-from reproduce.store.columns import RECIPE_GROUP, Column, StoreError, columns_of
+from reproduce.store.columns import RECIPE_GROUP, WORDS, Column, StoreError, columns_of
 
 _SUCCEEDED = "the trial succeeded"
 _NOT_ADAPTIVE = "the strategy is not adaptive"
 _NO_GPU = "no GPU was used"
+_NO_ALLOCATOR = "the CPU has no caching allocator"
 _LOCAL = "not read from the hub; identified by its hash"
 _NO_CLOSED_FORM = "no closed form of this architecture's memory"
 _NO_COMMIT = "neither a git checkout nor a wheel built from one"
@@ -77,12 +78,15 @@ class TrialRow:
     memory_method: Annotated[str | None, Column("Memory", origin=("Measuring", "memory measured by"))] = None
     static_bytes: Annotated[int | None, Column("Memory", unit="B", verify="memory", tolerance=0.01)] = None
     peak_allocated_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
-    peak_reserved_bytes: Annotated[
-        int | None, Column("Memory", unit="B", reason="the CPU has no caching allocator")
-    ] = None
+    # of the phase after the switch, as training_bytes; before schema version 4, an adaptive trial's included
+    # what the probe had left in the allocator's cache
+    peak_reserved_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NO_ALLOCATOR)] = None
     training_bytes: Annotated[int | None, Column("Memory", unit="B", verify="memory", tolerance=0.05)] = None
     probe_peak_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NOT_ADAPTIVE)] = None
     probe_training_bytes: Annotated[int | None, Column("Memory", unit="B", reason=_NOT_ADAPTIVE)] = None
+    probe_reserved_bytes: Annotated[
+        int | None, Column("Memory", unit="B", reason=f"{_NOT_ADAPTIVE}, or {_NO_ALLOCATOR}", since=4)
+    ] = None
     weights_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
     gradient_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
     optimiser_bytes: Annotated[int | None, Column("Memory", unit="B")] = None
@@ -193,6 +197,7 @@ class TrialRow:
     attention_implementation: Annotated[
         str | None, Column("Provenance", origin=("Measuring", "attention"), verify="hardware")
     ] = None
+    # true only if torch refused all others; before schema version 4, also if it only warned
     deterministic_algorithms: Annotated[
         bool | None, Column("Provenance", origin=("Measuring", "deterministic algorithms"))
     ] = None
@@ -210,6 +215,7 @@ class TrialRow:
         if unknown:
             raise StoreError(f"a trial row has no column {', '.join(unknown)}")
         recipe = {name.removeprefix("recipe_"): value for name, value in values.items() if _is_recipe(name)}
+        recipe |= {name: word for name, (word, _) in WORDS.items() if recipe[name] is None}
         rest = {name: _frozen(value) for name, value in values.items() if not _is_recipe(name)}
         rest["null_reasons"] = {entry["column"]: entry["reason"] for entry in values["null_reasons"]}
         return cls(recipe=Recipe.from_mapping(recipe), **rest)
@@ -219,7 +225,9 @@ class TrialRow:
         values: dict[str, Any] = {}
         for each in dataclasses.fields(self):
             if each.name == "recipe":
-                values |= {f"recipe_{name}": value for name, value in dataclasses.asdict(self.recipe).items()}
+                recipe = dataclasses.asdict(self.recipe)
+                recipe |= {name: None for name, (word, _) in WORDS.items() if recipe[name] == word}
+                values |= {f"recipe_{name}": value for name, value in recipe.items()}
             else:
                 values[each.name] = getattr(self, each.name)
         reasons = {name: self._reason(name) for name, value in values.items() if value is None}

@@ -39,8 +39,24 @@ def names(
 
 def shown(column: str, value: object) -> str:
     """A value as shown in a sentence; hashes and commits are shortened."""
+    if value is None:
+        return (TRIAL_COLUMNS[column].reason if column in RECIPE else None) or "unknown"
     short = column.endswith(("_hash", "_fingerprint", "_commit", "_digest"))
-    return "unknown" if value is None else str(value)[:12] if short else str(value)
+    return str(value)[:12] if short else str(value)
+
+
+def strictly_deterministic(suffix: str = "") -> pl.Expr:
+    """Whether a trial used nothing but deterministic algorithms on a known device, so that its bits repeat.
+
+    Before schema version 4, the column was also true where torch only warned of other algorithms. On the CPU
+    it used none of them all the same; on a GPU it did.
+    """
+    known = pl.all_horizontal(
+        pl.col(f"{name}{suffix}").is_not_null()
+        for name in ("gpu_name", "driver_version", "cuda_version", "cudnn_version")
+    )
+    on_gpu = known & (pl.col(f"schema_version{suffix}") >= 4)
+    return pl.col(f"deterministic_algorithms{suffix}") & ((pl.col(f"device{suffix}") == "cpu") | on_gpu)
 
 
 def reason(pairs: pl.DataFrame) -> str:

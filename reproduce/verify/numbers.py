@@ -21,6 +21,7 @@ from reproduce.verify.differences import (
     differences,
     names,
     reason,
+    strictly_deterministic,
 )
 
 # Tolerances for trials on other hardware or versions.
@@ -74,8 +75,8 @@ def compare(here: Side, there: Side) -> list[Check]:
         pairs = pairs.with_columns(_same_bits(pairs, here, there, table).alias(f"same_{table}"))
     settings = [*RECIPE, *INPUTS, *VERSIONS, *HARDWARE]
     alike = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in settings)
-    exact = alike & pl.col("deterministic_algorithms") & pl.col("deterministic_algorithms_there")
-    pairs = pairs.with_columns(exact=exact.fill_null(False))
+    strict = strictly_deterministic() & strictly_deterministic("_there")
+    pairs = pairs.with_columns(exact=(alike & strict).fill_null(False), alike=alike)
     checks = [
         _inputs(pairs),
         _exact(pairs.filter("exact"), here, there),
@@ -112,7 +113,7 @@ def _inputs(pairs: pl.DataFrame) -> Check:
 
 
 def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
-    """On equal hardware and versions every number is equal bit by bit."""
+    """On equal hardware and versions every number of deterministic algorithms is equal bit by bit."""
     if pairs.is_empty():
         return None
     columns = columns_with_role("result")
@@ -126,8 +127,8 @@ def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
         if count := pairs[f"same_{table}"].count():
             compared.append(f"{what} of {count:,}")
     sentence = (
-        f"of {pairs.height:,} trials on equal hardware and versions, {pairs.height - other.height:,} are equal "
-        f"bit by bit (compared: {', '.join(compared)})"
+        f"of {pairs.height:,} trials on equal hardware and versions with deterministic algorithms only, "
+        f"{pairs.height - other.height:,} are equal bit by bit (compared: {', '.join(compared)})"
     )
     if other.is_empty():
         return Check("exact", True, sentence)
@@ -169,7 +170,7 @@ def _rows(side: Side, table: str, run_id: str) -> pl.DataFrame:
 
 
 def _close(pairs: pl.DataFrame) -> list[Check]:
-    """On other hardware, versions or settings, accuracies differ by no more than chance explains."""
+    """Where bits may differ, accuracies differ by no more than chance explains."""
     if pairs.is_empty():
         return []
     from scipy import stats  # importing it needs a second, and it is rarely used
@@ -183,8 +184,13 @@ def _close(pairs: pl.DataFrame) -> list[Check]:
         allowed=pl.max_horizontal(pl.lit(_POINTS), z * error),
     )
     far = pairs.filter(pl.col("apart").abs() > pl.col("allowed")).sort(CELL)
+    reasons = {
+        "on other hardware, versions or settings": pairs.filter(~pl.col("alike")).height,
+        "with algorithms that may not be deterministic": pairs.filter(pl.col("alike")).height,
+    }
+    why = " or ".join(text for text, count in reasons.items() if count)
     sentence = (
-        f"of {pairs.height:,} trials on other hardware, versions or settings, {pairs.height - far.height:,} have an accuracy "
+        f"of {pairs.height:,} trials {why}, {pairs.height - far.height:,} have an accuracy "
         f"within {100 * _POINTS:g} points of the reference, or within {z:.1f} standard errors of the difference; "
         f"largest difference {100 * max(pairs['apart'].abs()):.1f} points"
     )

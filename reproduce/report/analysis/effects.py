@@ -10,6 +10,7 @@ from reproduce.report.analysis.estimands import ContrastEstimator
 from reproduce.report.analysis.examples import Correctness
 from reproduce.report.analysis.inference import can_reach, holm, signed_rank_p
 from reproduce.report.strategy_order import BASELINE, in_order, kind_and_percent, strategies_in_order
+from reproduce.store.schema import TRIAL_COLUMNS
 
 ALL_MODELS = "all models"
 _PAIR = [*EXPERIMENT, "seed"]
@@ -119,13 +120,13 @@ def _recipes(trials: pl.DataFrame) -> list[dict[str, object]]:
     columns = _recipe_columns(trials)
     rows = []
     for column in columns:
-        counts = trials.drop_nulls(column).group_by(column, maintain_order=True).len()
+        counts = trials.group_by(column, maintain_order=True).len()
         values = counts.sort("len", descending=True, maintain_order=True)[column].to_list()
         keys = [*_PAIR, "strategy", *(name for name in columns if name != column)]
         for value in values[1:]:
-            usual = trials.filter(pl.col(column) == pl.lit(values[0]))
-            other = trials.filter(pl.col(column) == pl.lit(value))
-            label = f"{column.removeprefix('recipe_')}: {_text(values[0])} → {_text(value)}"
+            usual = trials.filter(pl.col(column).eq_missing(pl.lit(values[0])))
+            other = trials.filter(pl.col(column).eq_missing(pl.lit(value)))
+            label = f"{column.removeprefix('recipe_')}: {_text(column, values[0])} → {_text(column, value)}"
             rows += _row(label, "all", usual.join(other, on=keys, nulls_equal=True, suffix="_other"))
     return rows
 
@@ -134,7 +135,9 @@ def _recipe_columns(trials: pl.DataFrame) -> list[str]:
     return [name for name in trials.columns if name.startswith("recipe_")]
 
 
-def _text(value: object) -> str:
+def _text(column: str, value: object) -> str:
+    if value is None:
+        return str(TRIAL_COLUMNS[column].reason)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -178,7 +178,7 @@ def notices(report_data: ReportData) -> list[str]:
 def varying_recipe(trials: pl.DataFrame) -> list[str]:
     """The recipe fields that differ between trials."""
     names = [name for name in trials.columns if name.startswith("recipe_")]
-    return [name.removeprefix("recipe_") for name in names if trials[name].drop_nulls().n_unique() > 1]
+    return [name.removeprefix("recipe_") for name in names if trials[name].n_unique() > 1]
 
 
 def freeze_proof(report_data: ReportData) -> list[FreezeCheck]:

@@ -107,7 +107,9 @@ def _distinct(trials: pl.DataFrame, column: str) -> tuple[str, ...]:
         return (NONE,)
     series = trials[column]
     # Ties keep the order of first occurrence.
-    counts = series.drop_nulls().to_frame("value").group_by("value", maintain_order=True).len()
+    # In a recipe column, a null is a value of its own.
+    known = series if column.startswith("recipe_") else series.drop_nulls()
+    counts = known.to_frame("value").group_by("value", maintain_order=True).len()
     if not counts.height:
         return (_reason(trials, column),)
     values = counts.sort("len", descending=True, maintain_order=True)["value"]
@@ -122,6 +124,8 @@ def _reason(trials: pl.DataFrame, column: str) -> str:
 
 
 def _text(column: str, value: Any) -> str:
+    if value is None:
+        return str(TRIAL_COLUMNS[column].reason)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -7,8 +7,11 @@ import sys
 from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from lfreeze.strategy import paper_strategies
+from lfreeze.training import loop
 from reproduce.plan.inputs import SpaceInputs, find_inputs, trial_specs
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.plan.spec import TrialSpec
@@ -41,7 +44,7 @@ def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[Sear
 
 def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResult:
     checkpoint = inputs.checkpoints[spec.factors.model]
-    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task])
+    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task][spec.factors.seed])
 
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
@@ -62,6 +65,7 @@ def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
         assert row.frozen_unchanged
         assert row.every_trainable_got_gradient
         assert row.optimiser_holds_trainable
+        assert row.deterministic_algorithms
         assert row.backward_depth == row.planned_backward_depth
 
 
@@ -79,6 +83,41 @@ def test_a_change_of_task_and_model_leaves_nothing_behind() -> None:
     again = [numbers(run(worker, spec, inputs)) for spec in reversed(specs)]
     assert first == again[::-1]
     assert {r["row"]["n_layers"] for r in first} == {8}
+    # The three architectures need no other algorithms.
+    assert {r["row"]["deterministic_algorithms"] for r in first} == {True}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a deterministic implementation")
+@pytest.mark.parametrize("strategy", ["ALL", "LoRA", "ADT-L50"])
+def test_an_operation_without_a_deterministic_algorithm_costs_the_promise_not_the_trial(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that changes no number, from the third step on: the weights have moved by then."""
+    space, inputs = small_space(strategy)
+    (spec,) = trial_specs(space, inputs)
+    expected = numbers(run(TrialWorker(), spec, inputs))
+    compute, strict = loop.classification_loss, []
+
+    def with_unpooling(*arguments: Any) -> torch.Tensor:
+        strict.append(not torch.is_deterministic_algorithms_warn_only_enabled())
+        if len(strict) > 2:
+            F.max_unpool2d(torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1, dtype=torch.long), 2)
+        return compute(*arguments)
+
+    worker = TrialWorker()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "classification_loss", with_unpooling)
+        other = numbers(run(worker, spec, inputs))
+    assert strict == [True] * 3 + [False] * 8
+    assert other["row"]["deterministic_algorithms"] is False
+    other["row"]["deterministic_algorithms"] = True
+    assert other == expected
+    assert numbers(run(worker, spec, inputs)) == expected
+
+
+def test_no_trial_uses_cudnns_attention() -> None:
+    TrialWorker()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_every_null_has_a_reason() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 
@@ -53,3 +54,13 @@ def test_the_processor_is_named() -> None:
     columns = hardware("cpu")
     assert columns["cpu_model"]
     assert columns["gpu_name"] is None
+
+
+@pytest.mark.parametrize(("mode", "recorded"), [("default", False), ("warn", False), ("error", True)])
+def test_only_strict_mode_counts_as_deterministic(mode: str, recorded: bool) -> None:
+    before = torch.get_deterministic_debug_mode()
+    try:
+        torch.set_deterministic_debug_mode(mode)
+        assert hardware("cpu")["deterministic_algorithms"] is recorded
+    finally:
+        torch.set_deterministic_debug_mode(before)

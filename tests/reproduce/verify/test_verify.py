@@ -171,6 +171,60 @@ def test_any_bit_counts_on_equal_hardware_and_versions(reference: Path, tmp_path
     )
 
 
+GPU = {
+    "device": "cuda",
+    "gpu_name": "A GPU",
+    "driver_version": "570.1",
+    "cuda_version": "13.0",
+    "cudnn_version": "91000",
+}
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "bits", "reason"),
+    [
+        ({}, {}, True, "on equal hardware and versions with deterministic algorithms only"),
+        ({"deterministic_algorithms": False}, {}, False, "with algorithms that may not be deterministic"),
+        ({}, {"deterministic_algorithms": False}, False, "with algorithms that may not be deterministic"),
+        # Earlier versions wrote true where torch only warned.
+        ({}, {"schema_version": 3}, False, "with algorithms that may not be deterministic"),
+        (
+            {"schema_version": 2},
+            {"schema_version": 2},
+            False,
+            "with algorithms that may not be deterministic",
+        ),
+        ({"driver_version": "575.1"}, {}, False, "on other hardware, versions or settings"),
+        ({"cudnn_version": "91100"}, {}, False, "on other hardware, versions or settings"),
+        ({"gpu_name": "Another GPU"}, {}, False, "on other hardware, versions or settings"),
+        (
+            {"driver_version": None},
+            {"driver_version": None},
+            False,
+            "with algorithms that may not be deterministic",
+        ),
+    ],
+)
+def test_bits_are_demanded_of_one_gpu_and_deterministic_algorithms_only(
+    here: dict[str, Any], there: dict[str, Any], bits: bool, reason: str, tmp_path: Path
+) -> None:
+    accuracy = rows()[0]["validation_accuracy"]
+    trials = altered(rows(**GPU | here), "ALL", validation_accuracy=accuracy + 1e-4)
+    checks = check(
+        folder(tmp_path / "here", trials), folder(tmp_path / "there", rows(**GPU | there)), partial=True
+    )
+    assert ("exact" in checks) == bits
+    assert ("accuracy" in checks) != bits
+    assert failed(checks) == (["exact"] if bits else [])
+    assert reason in checks["exact" if bits else "accuracy"].sentence
+
+
+def test_earlier_rows_of_the_cpu_are_compared_bit_by_bit(reference: Path, tmp_path: Path) -> None:
+    """Warnings or not, torch used the same algorithms there."""
+    checks = check(folder(tmp_path / "here", rows(schema_version=2)), reference)
+    assert "18 are equal bit by bit" in checks["exact"].sentence
+
+
 def test_losses_are_compared_step_by_step(tmp_path: Path) -> None:
     trials = rows()
     losses = {row["run_id"]: [0.7, 0.6, 0.5 - place / 100] for place, row in enumerate(trials)}
