@@ -42,6 +42,10 @@ def test_the_papers_values_have_no_default() -> None:
         ("learning_rate", float("inf"), "not a finite number"),
         ("lora_targets", [], "not a list of names"),
         ("lora_targets", 5, "not a list of names"),
+        *(
+            ("data_seed", bad, "is neither a whole number from 0 to 2\\*\\*63 - 1 nor 'trial'")
+            for bad in ("random", "-1", -1, "1.0", 1.0, True, "9" * 5000, 2**63, None, ["trial"])
+        ),
     ],
 )
 def test_values_that_cannot_be_used(values: dict[str, Any], name: str, value: Any, message: str) -> None:
@@ -53,8 +57,16 @@ def test_values_that_cannot_be_used(values: dict[str, Any], name: str, value: An
 def test_text_is_converted_to_the_type_of_the_value(values: dict[str, Any]) -> None:
     assert coerce("steps", "7") == 7
     assert coerce("learning_rate", "1e-4") == 1e-4
+    assert coerce("data_seed", "7") == 7
+    assert coerce("data_seed", "trial") == "trial"
     assert coerce("lora_targets", "q_proj,k_proj") == ("q_proj", "k_proj")
     assert Recipe.from_mapping(values | {"learning_rate": 1}).learning_rate == 1.0
+
+
+def test_the_trials_own_seed_can_draw_its_examples(values: dict[str, Any]) -> None:
+    assert [Recipe.from_mapping(values).drawing_seed(seed) for seed in (42, 43)] == [0, 0]
+    drawn = Recipe.from_mapping(values | {"data_seed": "trial"})
+    assert [drawn.drawing_seed(seed) for seed in (42, 43)] == [42, 43]
 
 
 def test_every_value_is_a_column_of_the_trial_row() -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfreeze import hub
-from lfreeze.data.loading import load_task, task_availability
+from lfreeze.data.loading import load_samples, load_task, task_availability
 from lfreeze.data.tasks import TASKS, TaskError
 
 
@@ -60,6 +60,30 @@ def test_training_examples_are_chosen_by_the_data_seed(rte: Path) -> None:
     assert len(chosen[0]) == 4
     assert chosen[0] != chosen[1]
     assert chosen[0] == [e.example_id for e in load_task("RTE", 4, 0, rte).train]
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "fingerprint"),
+    [
+        ("tiny-cb", 0, "33d4e1c31c47cb21e25217585790705b77a2a6d3eccf50f02c5f05573549c3c5"),
+        ("tiny-qnli", 0, "b661154833558b551de83ac955abb2e0b5f6e2457fc090176d188c840c3b854b"),
+        ("tiny-qnli", 7, "a0c43b834717a324cf8f0ad9b2506315f0d4424d374b19ed186e4ce28be5239d"),
+    ],
+)
+def test_what_a_seed_draws_never_changes(name: str, seed: int, fingerprint: str) -> None:
+    """Results are kept under ids that contain these."""
+    assert load_task(name, 100, seed).fingerprint == fingerprint
+
+
+def test_several_seeds_draw_what_each_draws_alone(rte: Path) -> None:
+    for name, folder in (("rte", rte), ("tiny-cb", None)):
+        samples = load_samples(name, 4, (0, 1, -1), folder)
+        assert len({data.fingerprint for data in samples.values()}) == 3
+        assert len({(data.content_hash, data.validation) for data in samples.values()}) == 1
+        for seed, data in samples.items():
+            assert data == load_task(name, 4, seed, folder)
+        whole = load_samples(name, 1000, (0, 1), folder)
+        assert whole[0] is whole[1]
 
 
 def test_the_fingerprint_changes_with_any_text(rte: Path) -> None:
