@@ -23,6 +23,7 @@ class Task:
 
     Attributes:
         n_train, n_validation: official sizes, in examples.
+        printed: the task's row of the paper's Table 1; None for a task that the paper does not have.
         dataset_id: the hub's dataset and the task's name in it.
         archive: the benchmark's original files; None for a tiny task, which is generated.
         hosted: the dataset on the hub; None for a tiny task.
@@ -36,10 +37,20 @@ class Task:
     dataset_id: str
     archive: Archive | None = None
     hosted: Hosted | None = None
+    printed: Printed | None = None
 
     @property
     def tiny(self) -> bool:
         return self.archive is None
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A row of the paper's Table 1 as printed, rounded there: training examples used, available, percent used."""
+
+    n_used: int
+    n_available: int
+    percent: float
 
 
 @dataclass(frozen=True)
@@ -116,13 +127,14 @@ def _glue(
     labels: tuple[str, ...],
     sizes: tuple[int, int],
     archive: Archive,
+    printed: Printed,
     *,
     validation: str = "validation",
     hosted_fields: tuple[str, str] | None = None,
     hosted_labels: tuple[str, ...] = (),
 ) -> Task:
     hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields, hosted_labels)
-    return Task(name, fields, labels, *sizes, f"{_GLUE[0]}/{name}", archive, hosted)
+    return Task(name, fields, labels, *sizes, f"{_GLUE[0]}/{name}", archive, hosted, printed)
 
 
 _GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
@@ -134,14 +146,22 @@ _ENTAILED = ("entailment", "not_entailment")
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        _glue("rte", _SENTENCES, _ENTAILED, (2_490, 277), Archive("RTE", _TSV)),
-        _glue("qnli", ("question", "sentence"), _ENTAILED, (104_743, 5_463), Archive("QNLI", _TSV)),
+        _glue("rte", _SENTENCES, _ENTAILED, (2_490, 277), Archive("RTE", _TSV), Printed(2_500, 2_500, 100)),
+        _glue(
+            "qnli",
+            ("question", "sentence"),
+            _ENTAILED,
+            (104_743, 5_463),
+            Archive("QNLI", _TSV),
+            Printed(3_200, 105_000, 3.0),
+        ),
         _glue(
             "wnli",
             _SENTENCES,
             ("0", "1"),
             (635, 71),
             Archive("WNLI", _TSV),
+            Printed(635, 635, 100),
             # The archive calls the labels 0 and 1; the hub names their meaning.
             hosted_labels=("not_entailment", "entailment"),
         ),
@@ -151,6 +171,7 @@ TASKS: dict[str, Task] = {
             ("entailment", "neutral", "contradiction"),
             (392_702, 9_815),
             Archive("MNLI", ("train.tsv", "dev_matched.tsv"), "gold_label"),
+            Printed(3_200, 392_000, 0.8),
             validation="validation_matched",
             hosted_fields=_PREMISE,
         ),
@@ -163,6 +184,7 @@ TASKS: dict[str, Task] = {
             f"{_SUPER_GLUE[0]}/cb",
             Archive("CB", ("train.jsonl", "val.jsonl")),
             Hosted(*_SUPER_GLUE, "cb", ("train", "validation"), _PREMISE),
+            Printed(250, 250, 100),
         ),
         *(
             Task(t.name, t.fields, t.labels, t.n_train, t.n_validation, f"lfreeze.tiny/{t.name}")

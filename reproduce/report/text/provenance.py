@@ -19,6 +19,7 @@ _HASH_DIGITS = 12
 _OPEN = {
     "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: only for the kinds that specify it, such as BOT and LoRA",
     "padding": "Are batches padded to their longest example or to the maximum length?",
+    "pair_separator": "What stands between the two texts if the tokenizer puts nothing there, as Phi-2's? “auto”: a line break",
     "precision": "In which precision are matrix products computed and weights stored?",
     "frozen_dtype": "In which type are frozen weights stored: “same” as the trained ones, or the “compute” type?",
     "lora_targets": "Which projections get LoRA adapters?",
@@ -28,7 +29,33 @@ _OPEN = {
     "weight_decay": "Weight decay",
     "max_grad_norm": "Norm to which gradients are clipped",
     "warmup_steps": "Number of warm-up steps",
-    "data_seed": "Seed of the choice of training examples, shared by all trials",
+    "data_seed": "Seed of the choice of training examples: a number is shared by all trials, so that deviations over seeds exclude the choice; “trial”: the trial's own seed",
+    "max_validation_examples": "How many validation examples are evaluated? 0: the whole split",
+    "eval_batch_size": "Batch size of the evaluation",
+    "timing_warmup_steps": "How many first steps are left out of the step time?",
+    "cpu_threads": "Threads of each trial on a CPU",
+}
+# Decisions that no recipe field changes: title in docs/decisions.md -> question, answer.
+_DECIDED = {
+    "classifier": (
+        "What turns the model into a classifier?",
+        "transformers' sequence classifier: for the paper's models one linear layer without bias, always trained",
+    ),
+    "pooling": ("Which position does the head read?", "the last token that is not padding"),
+    "head's initial values": (
+        "With which deviation are the head's weights drawn?",
+        "the architecture's own, from the trial's seed: 0.02, MiniCPM 0.1",
+    ),
+    "final norm": ("Is the norm after the last layer trained?", "yes; LoRA freezes it with the base model"),
+    "dropout in frozen layers": (
+        "Is dropout active in frozen layers?",
+        "yes: the whole model is in training mode",
+    ),
+    "Figure 4's task": ("Which task? The caption says CB, the text MNLI", "both are drawn"),
+    "Figure 5's percentages": (
+        "Are they of total or of training memory?",
+        "of training memory: the peak above the static model",
+    ),
 }
 
 
@@ -57,14 +84,15 @@ def origins(trials: pl.DataFrame, command: str | None) -> dict[str, list[Fact]]:
 
 
 def open_questions(trials: pl.DataFrame) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Recipe fields that the paper does not specify: name, question, the values used."""
+    """What the paper does not specify: name, question, the values used. Recipe fields come first."""
     if not trials.height:
         return []
-    return [
+    settings = [
         (name, question, _distinct(trials, f"recipe_{name}"))
         for name, question in _OPEN.items()
         if f"recipe_{name}" in trials.columns
     ]
+    return settings + [(name, question, (answer,)) for name, (question, answer) in _DECIDED.items()]
 
 
 def _run(trials: pl.DataFrame, command: str | None) -> list[Fact]:

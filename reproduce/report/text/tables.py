@@ -85,21 +85,30 @@ def tasks_layout(frame: pl.DataFrame) -> Table:
     def labels(row: Row) -> str:
         return ", ".join(row["label_names"])
 
+    def printed(row: Row) -> str:
+        used, available = row["paper_train"], row["paper_train_available"]
+        if used is None:
+            return NONE
+        if used == available:
+            return f"{used:,}, {percent(row['paper_train_used'], 0)} %"
+        return f"{used:,} of {available:,}, {percent(row['paper_train_used'])} %"
+
     columns = (
         _word("task"),
         Column("labels", labels, numeric=False),
         _plain("training, used", "n_train", "{:,}".format),
         _plain("training, loaded", "n_train_available", "{:,}".format),
+        _plain("used, % of loaded", "train_used", lambda v: percent(v, 2)),
+        Column("training, paper's Table 1", printed, value=lambda row: row["paper_train"]),
         _plain("training, official", "benchmark_train", "{:,}".format),
-        _plain("training, paper", "paper_train", "{:,}".format),
         _plain("validation, used", "n_validation", "{:,}".format),
         _plain("validation, loaded", "n_validation_available", "{:,}".format),
-        _plain("validation, official and paper", "benchmark_validation", "{:,}".format),
+        _plain("validation, official", "benchmark_validation", "{:,}".format),
     )
     note = (
-        "Numbers of examples of each task: used by the trials, in the splits as loaded, in the benchmark's "
-        "official release, and by the paper's rule (at most 3,200 training examples, the whole validation "
-        "split; for MNLI the matched one). Tiny tasks are generated and have no official size."
+        "Numbers of examples of each task: used by the trials, in the splits as loaded, as the paper prints them "
+        "(rounded there), and in the benchmark's official release. Validation uses the whole split; for MNLI "
+        "the matched one. Tiny tasks are generated and have no official size."
     )
     return Table("tasks", "Table 1. Tasks", note, frame, columns)
 

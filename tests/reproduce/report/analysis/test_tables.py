@@ -8,29 +8,42 @@ import pytest
 
 from reproduce.report import build
 from reproduce.report.analysis.tables import table_predictions, table_tasks
+from reproduce.report.text.tables import tasks_layout
 from reproduce.store.parquet import read_trials
 from tests.reproduce.report.synthetic import trial_row, write_rows
 
+# The paper's Table 1 as printed; and the same by the official counts: 3,200 of 104,743 and of 392,702.
+TABLE_1 = {
+    "cb": ((250, 250), "100.00", "250, 100 %"),
+    "mnli": ((3200, 392_702), "0.81", "3,200 of 392,000, 0.8 %"),
+    "qnli": ((3200, 104_743), "3.06", "3,200 of 105,000, 3.0 %"),
+    "rte": ((2490, 2490), "100.00", "2,500, 100 %"),
+    "wnli": ((635, 635), "100.00", "635, 100 %"),
+}
 
-def test_table_1_stands_beside_the_official_and_the_papers_sizes(tmp_path: Path) -> None:
+
+def test_table_1_shows_the_papers_printed_row_beside_ours(tmp_path: Path) -> None:
     rows = [
-        trial_row(
-            "ALL", "gemma-2b", "qnli", n_train=3200, n_train_available=104_743, n_validation_available=5463
-        ),
-        trial_row(
-            "ALL", "phi-2", "qnli", n_train=3200, n_train_available=104_743, n_validation_available=5463
-        ),
-        trial_row("ALL", "gemma-2b", "rte"),
-        trial_row("ALL", "tiny-gemma", "tiny-rte"),
+        trial_row("ALL", "gemma-2b", task, n_train=used, n_train_available=loaded)
+        for task, ((used, loaded), *_) in TABLE_1.items()
     ]
-    table = table_tasks(read_trials([write_rows(tmp_path, rows)]).frame).to_dicts()
-    assert [row["task"] for row in table] == ["qnli", "rte", "tiny-rte"]
-    sizes = ("n_train", "n_train_available", "benchmark_train", "paper_train", "benchmark_validation")
-    assert [tuple(row[name] for name in sizes) for row in table] == [
-        (3200, 104_743, 104_743, 3200, 5463),
-        (2490, 2490, 2490, 2490, 277),
-        (2490, 2490, None, None, None),
-    ]
+    rows += [trial_row("ALL", "phi-2", "qnli", n_train=3200, n_train_available=104_743), trial_row("ALL")]
+    frame = table_tasks(read_trials([write_rows(tmp_path, rows)]).frame)
+    table = tasks_layout(frame)
+    headers = [column.header for column in table.columns]
+    shown = {
+        cells[0].text: dict(zip(headers, (cell.text for cell in cells), strict=True)) for cells in table.rows
+    }
+    assert list(shown) == sorted([*TABLE_1, "tiny-rte"])
+    for task, ((used, loaded), share, printed) in TABLE_1.items():
+        assert shown[task]["training, used"] == f"{used:,}"
+        assert shown[task]["training, official"] == f"{loaded:,}"
+        assert shown[task]["used, % of loaded"] == share
+        assert shown[task]["training, paper's Table 1"] == printed
+    assert [shown["tiny-rte"][name] for name in headers if "paper" in name or "official" in name] == ["–"] * 3
+    assert frame.filter(task="mnli").select("paper_train", "paper_train_available", "paper_train_used").row(
+        0
+    ) == ((3200, 392_000, pytest.approx(0.008)))
 
 
 def test_a_split_that_is_not_the_official_one_is_named(tmp_path: Path) -> None:
