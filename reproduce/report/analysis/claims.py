@@ -112,9 +112,10 @@ def ledger() -> tuple[tuple[Claim, ...], Mapping[str, Mapping[str, Any]]]:
     return tuple(claims), evidence
 
 
-def headline_savings() -> tuple[str, ...]:
-    """The strategies whose saving of training memory the report states first."""
-    return tuple(_book()["headline_savings"])
+def headline_strategies() -> tuple[str, ...]:
+    """The strategies that the report compares first."""
+    book = _book()
+    return tuple(book.get("headline") or book["headline_savings"])
 
 
 @cache

@@ -72,6 +72,7 @@ class ClaimCard:
     unit: str
     lines: tuple[ClaimLine, ...]
     strategies: tuple[str, ...]
+    reading: bool = False
 
 
 def card(verdict: Verdict) -> ClaimCard:
@@ -88,7 +89,19 @@ def card(verdict: Verdict) -> ClaimCard:
         _UNITS[claim.quantity][2],
         tuple(_line(claim, part) for part in verdict.parts),
         tuple(verdict.strategies),
+        getattr(claim, "reading", False),
     )
+
+
+def evidence_notes(judged: Sequence[Verdict]) -> list[str]:
+    """Why the trials are no evidence, once for each reason, with the claims that it concerns."""
+    concerned: dict[str, list[str]] = {}
+    for verdict in judged:
+        for reason in verdict.reasons:
+            concerned.setdefault(reason, []).append(verdict.claim.id)
+    return [
+        f"{reason[0].upper()}{reason[1:]} (claims {', '.join(ids)})." for reason, ids in concerned.items()
+    ]
 
 
 def tally(judged: Sequence[Verdict]) -> str:
@@ -103,10 +116,9 @@ def _outcome(verdict: Verdict) -> str:
     if not verdict.reasons:
         text = _MEANING[verdict.verdict]
         return f"{text[0].upper()}{text[1:]}."
-    text = f"These trials are not evidence for or against the claim: {'; '.join(verdict.reasons)}."
-    if any(part.estimate for part in verdict.parts):
-        text += f" By the numbers alone it would be {verdict.by_numbers}: {_MEANING[verdict.by_numbers]}."
-    return text
+    if not any(part.estimate for part in verdict.parts):
+        return "No trials to compare."
+    return f"By the numbers alone it would be {verdict.by_numbers}: {_MEANING[verdict.by_numbers]}."
 
 
 def rule(claim: Claim) -> str:

@@ -1,0 +1,65 @@
+"""The headline: what a strategy costs or gains in accuracy, memory and time, as a table and as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from reproduce.report.analysis.estimands import Estimate
+from reproduce.report.analysis.headline import QUANTITIES, Comparison
+from reproduce.report.formatting import NONE, n_is, percent
+from reproduce.report.strategy_order import BASELINE
+from reproduce.report.text.tables import Column, Table
+
+# A quantity's name and unit; memory and speed are parts of ALL's value, whatever they are compared with.
+_HEADERS = {
+    "accuracy": ("accuracy", "points"),
+    "memory": ("training memory saved", f"% of {BASELINE}'s"),
+    "speed": ("training speed gained", f"% of {BASELINE}'s"),
+}
+
+
+def headline_layout(compared: Sequence[Comparison]) -> Table:
+    """The headline's numbers as a table: one row for each comparison."""
+    by_name = {f"{row.strategy} against {row.against}": row.estimates for row in compared}
+    parts = ("value", "low", "high", "n", "n_blocks", "n_seeds")
+    rows = [
+        {"comparison": name}
+        | {f"{key}_{part}": getattr(estimates[key], part, None) for key in QUANTITIES for part in parts}
+        for name, estimates in by_name.items()
+    ]
+
+    def column(quantity: str) -> Column:
+        header = ", ".join(_HEADERS[quantity])
+        return Column(header, lambda row: _with_interval(by_name[row["comparison"]][quantity]))
+
+    columns = (
+        Column("comparison", lambda row: row["comparison"], numeric=False),
+        *(column(quantity) for quantity in QUANTITIES),
+    )
+    note = (
+        "Means over experiments (model × task) of differences paired by seed; more is better in every column. In "
+        "brackets: 95 % interval; n trials / experiments."
+    )
+    return Table("headline", "Cost and gain", note, pl.DataFrame(rows, infer_schema_length=None), columns)
+
+
+def sentence(row: Comparison) -> str:
+    """``BOT25 against ALL: accuracy −2.3 points (−3.3 to −1.2; n = 150 / 15), training memory saved …``"""
+    parts = [
+        f"{_HEADERS[name][0]} {_with_interval(estimate, ' ' + _HEADERS[name][1])}"
+        for name, estimate in row.estimates.items()
+        if estimate
+    ]
+    return f"{row.strategy} against {row.against}: {', '.join(parts)}."
+
+
+def _with_interval(estimate: Estimate | None, unit: str = "") -> str:
+    if estimate is None:
+        return NONE
+    value, low, high = (percent(part) for part in (estimate.value, estimate.low, estimate.high))
+    interval = (
+        "no interval" + ": one seed" * (estimate.n_seeds < 2) if estimate.low is None else f"{low} to {high}"
+    )
+    return f"{value}{unit} ({interval}; {n_is(estimate.n)} / {estimate.n_blocks:,})"
