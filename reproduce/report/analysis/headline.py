@@ -40,7 +40,7 @@ def comparisons(trials: pl.DataFrame) -> list[Comparison]:
     chosen = [name for name in names if name in headline_strategies()] or names[:3]
     trained = ContrastEstimator(trials.filter(pl.col("weights") == "pretrained"))
     estimators = dict.fromkeys(QUANTITIES, ContrastEstimator(trials)) | {"accuracy": trained}
-    found = []
+    rows = []
     for against in AGAINST:
         for name in chosen:
             estimates = {
@@ -48,8 +48,8 @@ def comparisons(trials: pl.DataFrame) -> list[Comparison]:
                 for quantity, estimator in estimators.items()
             }
             if any(estimates.values()):
-                found.append(Comparison(name, against, estimates))
-    return found
+                rows.append(Comparison(name, against, estimates))
+    return rows
 
 
 def _contrast(quantity: str, strategy: str, against: str) -> dict[str, float]:

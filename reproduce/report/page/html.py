@@ -21,7 +21,6 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_LARGEST = 1.2  # largest size of a figure on a wide screen, relative to its own size
 _KEY_FIGURE = "pareto"  # shown first: accuracy against what it costs
 _MOST_PRINTED = 100  # rows; longer tables are on the screen and in their CSV file only
 _NOT_DRAWING = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
@@ -70,9 +69,9 @@ def inline_svg(figure: RenderedFigure) -> Markup:
     assert height is not None
     box = f"0 0 {width[1]} {height[1]}"
     # The markup is safe, since this program wrote it; the alternative text is escaped.
-    head = Markup('<svg{} viewBox="{}" style="max-width: {}pt" role="img" aria-label="{}">')
-    tall = Markup(' class="tall"') if float(height[1]) > float(width[1]) else ""
-    return head.format(tall, box, round(float(width[1]) * _LARGEST), figure.alt) + Markup(rest)
+    kind = "tall" if float(height[1]) > 1.1 * float(width[1]) else "wide"
+    head = Markup('<svg class="{}" viewBox="{}" style="--width: {}pt" role="img" aria-label="{}">')
+    return head.format(kind, box, width[1], figure.alt) + Markup(rest)
 
 
 def markdown_page(content: Content) -> str:

@@ -8,7 +8,7 @@ import polars as pl
 
 from reproduce.report.analysis.estimands import Estimate
 from reproduce.report.analysis.headline import QUANTITIES, Comparison
-from reproduce.report.formatting import NONE, n_is, percent
+from reproduce.report.formatting import NONE, n_is, percent, plural
 from reproduce.report.strategy_order import BASELINE
 from reproduce.report.text.tables import Column, Table
 
@@ -32,7 +32,7 @@ def headline_layout(compared: Sequence[Comparison]) -> Table:
 
     def column(quantity: str) -> Column:
         header = ", ".join(_HEADERS[quantity])
-        return Column(header, lambda row: _with_interval(by_name[row["comparison"]][quantity]))
+        return Column(header, lambda row: _cell(by_name[row["comparison"]][quantity]))
 
     columns = (
         Column("comparison", lambda row: row["comparison"], numeric=False),
@@ -46,20 +46,29 @@ def headline_layout(compared: Sequence[Comparison]) -> Table:
 
 
 def sentence(row: Comparison) -> str:
-    """``BOT25 against ALL: accuracy −2.3 points (−3.3 to −1.2; n = 150 / 15), training memory saved …``"""
+    """``BOT25 against ALL: accuracy −2.3 points (95 % interval −3.3 to −1.2; n = 150 trials in 15 experiments), …``"""
     parts = [
-        f"{_HEADERS[name][0]} {_with_interval(estimate, ' ' + _HEADERS[name][1])}"
-        for name, estimate in row.estimates.items()
+        f"{name} {_value(estimate)} {unit} ({_interval(estimate, '95 % interval ')}; {n_is(estimate.n)} trials in "
+        f"{plural(estimate.n_blocks, 'experiment')})"
+        for (name, unit), estimate in zip(_HEADERS.values(), map(row.estimates.get, _HEADERS), strict=True)
         if estimate
     ]
     return f"{row.strategy} against {row.against}: {', '.join(parts)}."
 
 
-def _with_interval(estimate: Estimate | None, unit: str = "") -> str:
+def _cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return NONE
-    value, low, high = (percent(part) for part in (estimate.value, estimate.low, estimate.high))
-    interval = (
-        "no interval" + ": one seed" * (estimate.n_seeds < 2) if estimate.low is None else f"{low} to {high}"
-    )
-    return f"{value}{unit} ({interval}; {n_is(estimate.n)} / {estimate.n_blocks:,})"
+    counts = f"{n_is(estimate.n)} / {estimate.n_blocks:,}".replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{_value(estimate)} ({_interval(estimate)}; {counts})"
+
+
+def _value(estimate: Estimate) -> str:
+    """More than nothing carries a sign, since every value is a difference."""
+    return ("+" if round(estimate.value, 3) > 0 else "") + percent(estimate.value)
+
+
+def _interval(estimate: Estimate, name: str = "") -> str:
+    if estimate.low is None:
+        return "no interval: one seed" if estimate.n_seeds < 2 else "no interval"
+    return f"{name}{percent(estimate.low)} to {percent(estimate.high)}"

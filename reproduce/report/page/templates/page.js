@@ -3,7 +3,6 @@
 // Text from trials becomes text nodes and attributes, never markup.
 
 const CHUNK = 100; // rows added when the reader scrolls to the end of the trials table
-const LARGEST = 1.2; // largest size of a figure on a wide screen, relative to its own size
 const LONG = 240; // values with more characters are collapsed
 
 function el(tag, attributes = {}, ...children) {
@@ -196,7 +195,7 @@ function arrange({panels, drawing, size: [width, height], foot}, shown) {
   const parts = [...drawing.querySelector("g").children].slice(1).filter(node => node.style.display !== "none");
   const wide = all ? width : Math.min(width, Math.max(...parts.map(right)) + 8);
   drawing.setAttribute("viewBox", `0 0 ${wide} ${height - less}`);
-  drawing.style.maxWidth = `${LARGEST * wide}pt`;
+  drawing.style.setProperty("--width", `${wide}pt`);
 }
 
 /* One dialog for figures and trials; closing it returns the focus to its opener. */

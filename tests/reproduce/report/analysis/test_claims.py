@@ -13,7 +13,7 @@ import pytest
 from lfreeze.strategy import Strategy, paper_strategies
 from reproduce.report.analysis.claims import BOUNDS, Verdict, ledger, verdicts
 from reproduce.report.analysis.estimands import ContrastEstimator, Estimate
-from reproduce.report.text.claims import card, claims_layout, label, tally
+from reproduce.report.text.claims import card, claims_layout, evidence_notes, label, tally
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.synthetic import trial_row
 
@@ -161,7 +161,9 @@ def test_what_is_no_evidence_decides_nothing(changes: dict[str, Any], reason: st
     verdict = of(verdicts(paper_trials(accuracies(), **changes)), "1a")
     assert verdict.verdict == "inconclusive"
     assert reason in " ".join(verdict.reasons)
-    assert reason in card(verdict).outcome
+    (note,) = evidence_notes([verdict])
+    assert reason.lower() in note.lower()
+    assert reason not in card(verdict).outcome
 
 
 def test_trials_that_are_no_evidence_do_not_weigh_in() -> None:
