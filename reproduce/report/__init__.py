@@ -28,7 +28,7 @@ class Summary:
     Attributes:
         page: the HTML page.
         ok, failed, damaged, missing: numbers of trials.
-        headlines: notices, what was run, and the main findings, one sentence each.
+        headlines: notices, what was run, costs and gains, verdicts and ranks, one sentence each.
     """
 
     page: Path
@@ -71,7 +71,7 @@ def build(
         (out / "report.md").write_text(markdown_page(content), "utf-8")
     except OSError as error:
         raise StoreError(f"the report cannot be written to {out} ({error.strerror or error})") from None
-    sentences = (*content.notices, content.headline, *content.findings, content.tally)
+    sentences = (*content.notices, content.headline, *content.answers, content.tally, *content.findings)
     return Summary(page, data.ok, data.failed, len(data.damaged), len(data.missing), sentences)
 
 
@@ -79,7 +79,7 @@ def _write_tables(content: Content, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [*folder.glob("*.csv"), *folder.glob("*.tex")]:
         stale.unlink()
-    for table in content.tables:
+    for table in filter(None, (content.numbers, *content.tables)):
         write_csv(table.frame, folder / f"{table.name}.csv")
         if table.name != "trials":
             (folder / f"{table.name}.tex").write_text(latex(table), "utf-8")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce.report.analysis.claims import Verdict, verdicts
+from reproduce.report.analysis.headline import comparisons
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import (
     table_accuracy,
@@ -20,7 +21,7 @@ from reproduce.report.analysis.tables import (
 from reproduce.report.figures.registry import start_rendering
 from reproduce.report.figures.render_pool import RenderPool
 from reproduce.report.figures.spec import RenderedFigure
-from reproduce.report.text.claims import ClaimCard, card, claims_layout, tally
+from reproduce.report.text.claims import ClaimCard, card, claims_layout, evidence_notes, tally
 from reproduce.report.text.findings import FreezeCheck, findings, freeze_proof, headline, notices
 from reproduce.report.text.folders import (
     folders_layout,
@@ -28,6 +29,7 @@ from reproduce.report.text.folders import (
     table_folders,
     table_side_by_side,
 )
+from reproduce.report.text.headline import headline_layout, sentence
 from reproduce.report.text.mcnemar import agreement_layout, prediction_differences
 from reproduce.report.text.provenance import Fact, open_questions, origins
 from reproduce.report.text.tables import (
@@ -44,12 +46,20 @@ from reproduce.report.text.tables import (
 
 @dataclass(frozen=True)
 class Content:
-    """The parts of a report, in the order in which they are shown."""
+    """The parts of a report.
+
+    Attributes:
+        numbers: what the headline's strategies cost and gain; ``answers`` are the same as sentences.
+        evidence: why the trials are no evidence about the paper's claims.
+    """
 
     headline: str
+    numbers: Table | None
+    answers: list[str]
     notices: list[str]
     findings: list[str]
     tally: str
+    evidence: list[str]
     verdicts: list[ClaimCard]
     proof: list[FreezeCheck]
     figures: list[RenderedFigure]
@@ -64,11 +74,15 @@ def compose(report_data: ReportData, out: Path, command: str | None, pool: Rende
     figures = start_rendering(report_data, out / "figures", pool)
     judged = verdicts(trials, report_data.correctness)
     tables = _tables(report_data, judged)
+    compared = comparisons(trials, report_data.correctness)
     return Content(
         headline(report_data),
+        headline_layout(compared) if compared else None,
+        [sentence(comparison) for comparison in compared],
         notices(report_data),
         findings(report_data),
         tally(judged),
+        evidence_notes(judged),
         [card(verdict) for verdict in judged],
         freeze_proof(report_data),
         figures,

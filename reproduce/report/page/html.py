@@ -21,7 +21,8 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_LARGEST = 1.2  # largest size of a figure on a wide screen, relative to its own size
+_KEY_FIGURE = "pareto"  # shown first: accuracy against what it costs
+_MOST_PRINTED = 100  # rows; longer tables are on the screen and in their CSV file only
 _NOT_DRAWING = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->", re.DOTALL)
 _IDS = re.compile(r'(\bid="|url\(#|(?:xlink:)?href="#)')
 
@@ -34,6 +35,9 @@ def render_page(content: Content, records: Mapping[str, Any] | None = None) -> s
     """
     return _ENVIRONMENT.get_template("page.html.jinja").render(
         content=content,
+        key_figure=next((f for f in content.figures if f.name == _KEY_FIGURE), None)
+        or next(iter(content.figures), None),
+        most_printed=_MOST_PRINTED,
         drawings={figure.name: inline_svg(figure) for figure in content.figures},
         records=records,
         embedded=None if records is None else embedded_json(records),
@@ -65,8 +69,9 @@ def inline_svg(figure: RenderedFigure) -> Markup:
     assert height is not None
     box = f"0 0 {width[1]} {height[1]}"
     # The markup is safe, since this program wrote it; the alternative text is escaped.
-    head = Markup('<svg viewBox="{}" style="max-width: {}pt" role="img" aria-label="{}">')
-    return head.format(box, round(float(width[1]) * _LARGEST), figure.alt) + Markup(rest)
+    kind = "tall" if float(height[1]) > 1.1 * float(width[1]) else "wide"
+    head = Markup('<svg class="{}" viewBox="{}" style="--width: {}pt" role="img" aria-label="{}">')
+    return head.format(kind, box, width[1], figure.alt) + Markup(rest)
 
 
 def markdown_page(content: Content) -> str:
@@ -74,9 +79,13 @@ def markdown_page(content: Content) -> str:
     lines = ["# Layer freezing: report", ""]
     lines += [f"> **Note:** {escape_markdown(text)}\n" for text in content.notices]
     lines += [escape_markdown(content.headline), ""]
-    lines += [f"- {escape_markdown(text)}" for text in content.findings]
+    if content.numbers is not None:
+        lines += [content.numbers.markdown(), "", escape_markdown(content.numbers.note), ""]
+    lines += [f"- {escape_markdown(text)}" for text in (content.tally, *content.findings)]
     if content.verdicts:
-        lines += ["", "## The paper's claims", "", content.tally, ""]
+        lines += ["", "## The paper's claims", ""]
+        lines += [f"- {escape_markdown(text)}" for text in content.evidence]
+        lines += [""]
         lines += ["| claim | section | statement | verdict | reason |", "|---|---|---|---|---|"]
         for claim in content.verdicts:
             cells = (claim.id, claim.section, claim.statement, f"**{claim.verdict}**", claim.outcome)

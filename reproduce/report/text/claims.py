@@ -146,10 +146,9 @@ def _outcome(verdict: Verdict) -> str:
     if not verdict.reasons:
         text = meaning[verdict.verdict]
         return f"{text[0].upper()}{text[1:]}."
-    text = "These trials are not evidence for or against the claim."
-    if any(part.estimate for part in verdict.parts):
-        text += f" By the numbers alone it would be {verdict.by_numbers}: {meaning[verdict.by_numbers]}."
-    return text
+    if not any(part.estimate for part in verdict.parts):
+        return "No trials to compare."
+    return f"By the numbers alone it would be {verdict.by_numbers}: {meaning[verdict.by_numbers]}."
 
 
 def rule(claim: Claim) -> str:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from reproduce.report.analysis.aggregates import DIGITS, efficiency, ranking, timed_devices
-from reproduce.report.analysis.ledger import headline as headline_strategies
+from reproduce.report.analysis.aggregates import ranking, timed_devices
 from reproduce.report.analysis.paper_figures import shared_experiments
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import table_tasks
@@ -65,7 +64,7 @@ def headline(report_data: ReportData) -> str:
 
 
 def findings(report_data: ReportData) -> list[str]:
-    """The main numbers, one sentence each; empty if no trial succeeded."""
+    """The highest ranks, in one sentence; empty if no trial with trained weights succeeded."""
     sentences = []
     # A ranking of accuracies with random weights is meaningless.
     scores = ranking(report_data.trials.filter(pl.col("weights") == "pretrained")).head(3)
@@ -74,22 +73,6 @@ def findings(report_data: ReportData) -> list[str]:
             f"{row['strategy']} ({number(row['score'], 2)}, {n_is(row['n'])})" for row in scores.to_dicts()
         ]
         sentences.append(f"Highest ranking scores: {listed(best)}.")
-    savings = (
-        efficiency(report_data.trials)
-        .filter(pl.col("strategy").is_in(sum(headline_strategies(), ())))
-        .group_by("strategy")
-        .agg(pl.col("memory_ratio").mean().round(DIGITS), n=pl.col("memory_ratio").count())
-        .drop_nulls()
-    )
-    by_name = {row["strategy"]: row for row in savings.to_dicts()}
-    texts = [
-        f"{number(100 * (1 - by_name[name]['memory_ratio']), 1)} % with {name} ({n_is(by_name[name]['n'])})"
-        for name in strategies_in_order(by_name)
-    ]
-    if texts:
-        sentences.append(
-            f"Saving of training memory against {BASELINE}, mean over n experiments: {listed(texts)}."
-        )
     return sentences
 
 

@@ -90,7 +90,7 @@ def test_every_file_is_written(whole: Path) -> None:
     drawn = {plot.name for plot in FIGURES} - {"figure_8", "figure_9", "figure_10", "sensitivity", "loss"}
     files = {f"{name}.{kind}" for name in drawn for kind in ("png", "svg", "pdf", "csv")}
     assert {path.name for path in (whole / "figures").iterdir()} == files
-    names = ("claims", "tasks", "accuracy", "efficiency", "predictions", "ranking")
+    names = ("headline", "claims", "tasks", "accuracy", "efficiency", "predictions", "ranking")
     tables = {f"{name}.{kind}" for name in names for kind in ("csv", "tex")} | {"trials.csv"}
     assert {path.name for path in (whole / "tables").iterdir()} == tables
     assert pl.read_csv(whole / "tables" / "trials.csv").height == 72

@@ -3,7 +3,6 @@
 // Text from trials becomes text nodes and attributes, never markup.
 
 const CHUNK = 100; // rows added when the reader scrolls to the end of the trials table
-const LARGEST = 1.2; // largest size of a figure on a wide screen, relative to its own size
 const LONG = 240; // values with more characters are collapsed
 
 function el(tag, attributes = {}, ...children) {
@@ -67,6 +66,45 @@ function makeSortable(table, rows, redraw) {
     const button = el("button", {type: "button", onclick: sort}, ...head.childNodes);
     head.append(button);
   });
+}
+
+/* Folded cards: one button opens all; printing shows them open. */
+
+function setUpFolds() {
+  const folds = [...document.querySelectorAll(".verdicts details")];
+  if (!folds.length) return;
+  const isOpen = () => folds.every(fold => fold.open);
+  const button = el("button", {type: "button", id: "unfold"});
+  const label = () => { button.textContent = isOpen() ? "Fold all" : "Unfold all"; };
+  button.addEventListener("click", () => {
+    const open = !isOpen();
+    for (const fold of folds) fold.open = open;
+  });
+  for (const fold of folds) fold.addEventListener("toggle", label);
+  label();
+  document.querySelector(".verdicts").before(button);
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = folds.filter(fold => !fold.open);
+    for (const fold of closed) fold.open = true;
+  });
+  addEventListener("afterprint", () => { for (const fold of closed) fold.open = false; });
+}
+
+/* Boxes that scroll sideways: marked at each edge beyond which they continue. */
+
+function setUpEdges() {
+  const mark = box => {
+    const right = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    box.classList.toggle("more-left", box.scrollLeft > 2);
+    box.classList.toggle("more-right", right > 2);
+  };
+  const sizes = new ResizeObserver(entries => { for (const {target} of entries) mark(target.closest(".sheet, .scroll") ?? target); });
+  for (const box of document.querySelectorAll(".sheet, .scroll")) {
+    box.addEventListener("scroll", () => mark(box), {passive: true});
+    sizes.observe(box);
+    if (box.firstElementChild) sizes.observe(box.firstElementChild);
+  }
 }
 
 /* Filters: the script fills the selects with the values that occur. */
@@ -157,7 +195,7 @@ function arrange({panels, drawing, size: [width, height], foot}, shown) {
   const parts = [...drawing.querySelector("g").children].slice(1).filter(node => node.style.display !== "none");
   const wide = all ? width : Math.min(width, Math.max(...parts.map(right)) + 8);
   drawing.setAttribute("viewBox", `0 0 ${wide} ${height - less}`);
-  drawing.style.maxWidth = `${LARGEST * wide}pt`;
+  drawing.style.setProperty("--width", `${wide}pt`);
 }
 
 /* One dialog for figures and trials; closing it returns the focus to its opener. */
@@ -218,9 +256,9 @@ function setUpTrials(dialog) {
       && Object.entries(places).every(([name, i]) => [text[i], ""].includes(form.elements[name].value))
       && (!strategies?.length || strategies.includes(strategy) || strategies.includes(kind(strategy)));
   };
-  const drawMore = (count = CHUNK) => {
-    table.tBodies[0].append(...matching.slice(drawn, drawn + count));
-    drawn = Math.min(matching.length, drawn + count);
+  const drawMore = () => {
+    table.tBodies[0].append(...matching.slice(drawn, drawn + CHUNK));
+    drawn = Math.min(matching.length, drawn + CHUNK);
   };
   const redraw = () => {
     matching = rows.filter(matches);
@@ -255,7 +293,6 @@ function setUpTrials(dialog) {
     const left = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight;
     if (left < 600 && drawn < matching.length) drawMore();
   });
-  addEventListener("beforeprint", () => drawMore(Infinity));
   makeSortable(table, rows, redraw);
   openTrials(dialog, table, rows, () => matching, row => heads.map((head, i) => [head, texts.get(row)[i]]));
   form.hidden = false;
@@ -402,9 +439,11 @@ function lossParts(get) {
 
 const dialog = makeDialog();
 setUpTheme();
+setUpFolds();
 for (const table of document.querySelectorAll("table[data-sortable]:not([data-trials])")) {
   const rows = [...table.tBodies[0].rows];
   makeSortable(table, rows, () => table.tBodies[0].append(...rows));
 }
 setUpFigures(dialog);
 setUpTrials(dialog);
+setUpEdges();

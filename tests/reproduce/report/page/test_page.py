@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ import pytest
 
 from reproduce.report.analysis.report_data import collect_data
 from reproduce.report.figures.render_pool import RenderPool
+from reproduce.report.page import html
 from reproduce.report.page.document import compose
 from reproduce.report.page.html import render_page
 from reproduce.report.page.trial_details import MOST_POINTS, trial_records
@@ -58,10 +60,11 @@ def write_report(root: Path, rows: list[dict[str, Any]], **more: Any) -> Path:
     return page
 
 
-def a_card(name: str, verdict: str, strategies: tuple[str, ...]) -> ClaimCard:
+def a_card(name: str, verdict: str, strategies: tuple[str, ...], *, reading: bool = False) -> ClaimCard:
     line = ClaimLine(name, "1.0", "0.5 to 1.5", "0.2 to 2.0", "12 / 4", verdict)
     words = {field.name: name for field in fields(ClaimCard)}
-    return ClaimCard(**words | {"verdict": verdict, "lines": (line,), "strategies": strategies})  # type: ignore[arg-type]
+    words |= {"verdict": verdict, "lines": (line,), "strategies": strategies, "reading": reading}  # type: ignore[dict-item]
+    return ClaimCard(**words)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +76,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         a_card("C1", "supported", ("ALL", "BOT25")),
         a_card("C2", "contradicted", ("ADT-L",)),
         a_card("C3", "inconclusive", ()),
+        a_card("C4", "supported", ("BOT25",), reading=True),
+        a_card("C5", "exceeded", ("BOT25",)),
     ]
-    return write_report(root, rows, verdicts=verdicts)
+    return write_report(root, rows, verdicts=verdicts, evidence=["No trial ran on a GPU."])
 
 
 @dataclass
@@ -164,7 +169,7 @@ def test_a_header_sorts_by_mouse_and_keyboard(opened: Opened) -> None:
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
     assert [float(text) for text in column(page, 6) if text != "–"] == sorted(values, reverse=True)
-    assert page.locator("table:not([data-trials]) th:not(:has(button))").count() == 0
+    assert page.locator("table:not(.numbers) th:not(:has(button))").count() == 0
 
 
 def test_a_trial_opens_with_its_values_its_curve_and_its_layers(opened: Opened, report: Path) -> None:
@@ -208,6 +213,7 @@ def test_a_failed_trial_says_why(opened: Opened) -> None:
 def test_a_claim_shows_its_trials(opened: Opened) -> None:
     page = opened.page
     assert "✓" in page.evaluate("getComputedStyle(document.querySelector('.parts .supported')).listStyleType")
+    page.click("#unfold")
     page.click("a[data-claim=C1]")
     assert set(column(page, 1)) == {"ALL", "BOT25"}
     assert "Trials of claim C1" in page.inner_text("#claim")
@@ -218,6 +224,54 @@ def test_a_claim_shows_its_trials(opened: Opened) -> None:
     page.click("a[data-claim=C3]")
     wait_for_count(page, "73 of 73 trials")
     assert "all strategies" in page.inner_text("#claim")
+
+
+def test_cards_fold_and_our_own_readings_come_last(opened: Opened) -> None:
+    page = opened.page
+    names = [text.splitlines()[0] for text in page.locator(".verdicts summary").all_inner_texts()]
+    assert [name.split(" · ")[0] for name in names] == [
+        "Supported Claim C1", "Contradicted Claim C2", "Inconclusive Claim C3", "Exceeded Claim C5",
+        "Supported Our reading C4",
+    ]  # fmt: skip
+    shown = page.locator(".verdicts .parts:visible")
+    assert shown.count() == 0
+    assert page.locator(".verdicts .statement:visible").count() == 5
+    page.locator(".verdicts summary").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert shown.count() == 1
+    page.keyboard.press("Enter")
+    assert shown.count() == 0
+    page.click("#unfold")
+    assert shown.count() == 5
+    page.wait_for_function("document.getElementById('unfold').textContent === 'Fold all'")
+    page.click("#unfold")
+    assert shown.count() == 0
+    assert page.inner_text("main").count("No trial ran on a GPU.") == 1
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert shown.count() == 5
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert shown.count() == 0
+    tones = page.evaluate(
+        "[...document.querySelectorAll('.verdict')].map(node => getComputedStyle(node).color)"
+    )
+    assert len(set(tones)) == 4
+
+
+@pytest.mark.parametrize(("width", "screens"), [(1280, 1.0), (390, 1.6)])
+def test_numbers_and_a_figure_come_first(browser: Any, report: Path, width: int, screens: float) -> None:
+    opened = open_page(browser, report, viewport={"width": width, "height": 844})
+    page = opened.page
+    numbers = page.locator(".numbers")
+    assert numbers.locator("tbody th").all_inner_texts() == ["BOT25 against ALL", "BOT25 against LoRA"]
+    assert numbers.bounding_box()["y"] < 844
+    assert page.locator(".sheet").first.bounding_box()["y"] < screens * 844
+    page.context.close()
+    assert opened.troubles == []
+
+
+def test_every_table_fits_a_wide_screen(opened: Opened) -> None:
+    overflows = "box => box.scrollWidth > box.clientWidth && box.getAttribute('aria-labelledby')"
+    assert opened.page.evaluate(f"[...document.querySelectorAll('.scroll')].filter({overflows}).length") == 0
 
 
 def test_figures_are_filtered_and_enlarged_by_keyboard(opened: Opened) -> None:
@@ -305,6 +359,12 @@ def test_narrow_screens_scroll_only_inside(browser: Any, report: Path) -> None:
     page = opened.page
     screenshot(page, "narrow", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    sheet = page.locator(".sheet").first
+    mask = "sheet => getComputedStyle(sheet).maskImage"
+    page.wait_for_function("document.querySelector('.sheet').matches('.more-right:not(.more-left)')")
+    assert "gradient" in sheet.evaluate(mask)
+    sheet.evaluate("sheet => sheet.scrollTo(sheet.scrollWidth, 0)")
+    page.wait_for_function("document.querySelector('.sheet').matches('.more-left:not(.more-right)')")
     page.locator("table[data-trials] tbody button").first.click()
     assert page.locator("dialog[open]").bounding_box()["width"] <= 400
     screenshot(page, "narrow-trial")
@@ -319,6 +379,7 @@ def test_hostile_names_stay_text(browser: Any, tmp_path: Path) -> None:
     opened = open_page(browser, path)
     page = opened.page
     assert f"m{HOSTILE}" in column(page, 2)
+    page.click(".verdicts summary")
     page.click("a[data-claim]")
     assert column(page, 1) == ["$x$"]
     assert HOSTILE in page.inner_text("#claim")
@@ -329,17 +390,37 @@ def test_hostile_names_stay_text(browser: Any, tmp_path: Path) -> None:
 
 
 def test_many_trials_are_drawn_as_one_scrolls(browser: Any, report: Path, tmp_path: Path) -> None:
-    html = report.read_text("utf-8")
-    start = html.index("<tr><td>", html.index("data-trials"))
-    end = html.index("</tbody>", start)
-    (tmp_path / "many.html").write_text(html[:start] + html[start:end] * 18 + html[end:], "utf-8")
+    text = report.read_text("utf-8")
+    start = text.index("<tr><td>", text.index("data-trials"))
+    end = text.index("</tbody>", start)
+    (tmp_path / "many.html").write_text(text[:start] + text[start:end] * 18 + text[end:], "utf-8")
     opened = open_page(browser, tmp_path / "many.html")
     page = opened.page
     wait_for_count(page, "1,314 of 1,314 trials")
     assert len(column(page, 1)) == 100
     page.locator(".scroll", has=page.locator("[data-trials]")).evaluate("s => s.scrollTo(0, s.scrollHeight)")
     page.wait_for_function("document.querySelectorAll('[data-trials] tbody tr').length === 200")
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert len(column(page, 1)) == 1314
+    page.context.close()
+    assert opened.troubles == []
+
+
+def test_print_is_short_and_leaves_long_tables_to_their_files(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html, "_MOST_PRINTED", 3)
+    rows = [trial_row(name, task=task) for name in ("ALL", "BOT25") for task in ("tiny-rte", "tiny-cb")]
+    opened = open_page(browser, write_report(tmp_path / "trials", rows))
+    page = opened.page
+    pdf = page.pdf(prefer_css_page_size=True)
+    assert 1 <= len(re.findall(rb"/Type /Page\b", pdf)) <= 12
+    assert len(pdf) < 3e6
+    page.emulate_media(media="print")
+    assert page.locator("table[data-trials]:visible, nav:visible, .controls:visible").count() == 0
+    assert "4 rows, which are not printed: see tables/trials.csv" in page.inner_text("main")
+    assert page.locator("section:has(> #title-tasks) table:visible").count() == 1
+    # Chromium repeats a header's text on the next page only if it is not in a box of its own.
+    assert page.evaluate("getComputedStyle(document.querySelector('th button')).display") == "contents"
+    # Blended drawings become pixels, and the file ten times as large.
+    assert page.evaluate("getComputedStyle(document.querySelector('.sheet svg')).mixBlendMode") == "normal"
     page.context.close()
     assert opened.troubles == []

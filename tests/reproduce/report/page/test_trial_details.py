@@ -63,7 +63,7 @@ def test_too_many_trials_have_no_details(monkeypatch: pytest.MonkeyPatch) -> Non
     records = trial_records(trials)
     assert records == {"count": 2, "columns": []}
     parts: dict[str, Any] = {field.name: [] for field in fields(Content)}
-    parts |= {"headline": "", "origins": {}, "tables": [trials_layout(table_trials(trials))]}
+    parts |= {"headline": "", "numbers": None, "origins": {}, "tables": [trials_layout(table_trials(trials))]}
     text = render_page(Content(**parts), records)
     assert "With 2 trials, this page does not contain the details of each" in text
     assert text.count("</script>") == 1
