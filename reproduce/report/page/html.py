@@ -88,7 +88,8 @@ def markdown_page(content: Content) -> str:
         lines += [""]
         lines += ["| claim | section | statement | verdict | reason |", "|---|---|---|---|---|"]
         for claim in content.verdicts:
-            cells = (claim.id, claim.section, claim.statement, f"**{claim.verdict}**", claim.outcome)
+            name = f"{claim.id} (our reading)" if claim.reading else claim.id
+            cells = (name, claim.section, claim.statement, f"**{claim.verdict}**", claim.outcome)
             lines.append(f"| {' | '.join(map(escape_markdown, cells))} |")
     if content.proof:
         lines += ["", "## Freeze proof", ""]

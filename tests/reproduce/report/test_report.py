@@ -83,7 +83,18 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert summary.page == out / "report.html"
     assert "are miniatures" in summary.headlines[0]
     assert any(text.startswith("72 of 72 trials succeeded: 6 strategies") for text in summary.headlines)
+    sentences = [text.split(":")[0] for text in summary.headlines]
+    tally = next(text for text in summary.headlines if text.startswith("Of the paper's"))
+    ranks = sentences.index("Highest ranking scores")
+    assert sentences.index("BOT25 against ALL") < summary.headlines.index(tally) < ranks
     return out
+
+
+def test_the_numbers_come_before_verdicts_and_ranks(whole: Path) -> None:
+    for text in (read(whole).text, (whole / "report.md").read_text("utf-8")):
+        places = [text.index(part) for part in ("BOT25 against ALL", "Of the paper's", "Highest ranking")]
+        assert places == sorted(places)
+        assert text.count("No trial is of the paper's models") == 1
 
 
 def test_every_file_is_written(whole: Path) -> None:
