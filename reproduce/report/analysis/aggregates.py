@@ -27,16 +27,22 @@ def training_peak() -> pl.Expr:
     return pl.max_horizontal("training_bytes", "probe_training_bytes")
 
 
-def first_10_steps_seconds() -> pl.Expr:
-    """Seconds of 10 training steps from the start, layer selection included (the paper's Figure 4).
+def after_switch() -> pl.Expr:
+    """An adaptive trial's training memory after its switch, in bytes; null for other trials."""
+    return pl.when(pl.col("probe_training_bytes").is_not_null()).then("training_bytes")
 
-    Each phase counts at its own median, so that a device's warm-up is left out for every strategy alike.
+
+def first_10_steps_seconds() -> pl.Expr:
+    """Seconds of the first 10 training steps, an adaptive trial's probe and layer selection included (Figure 4).
+
+    The steps before the switch take the probe's median, those after it the median of the rest. Null where
+    a time is unknown.
     """
-    probed = pl.min_horizontal("switch_step", pl.lit(10))
+    probe = pl.min_horizontal("switch_step", pl.lit(10))
     adaptive = (
-        probed * pl.col("probe_step_seconds_median")
+        probe * pl.col("probe_step_seconds_median")
         + pl.col("selection_seconds")
-        + (10 - probed) * pl.col("step_seconds_median")
+        + (10 - probe) * pl.col("step_seconds_median")
     )
     return pl.when(pl.col("switch_step").is_null()).then("seconds_per_10_steps").otherwise(adaptive)
 
@@ -176,9 +182,11 @@ def ranking(trials: pl.DataFrame) -> pl.DataFrame:
 def efficiency(trials: pl.DataFrame) -> pl.DataFrame:
     """Memory and speed of each (model, task, strategy): medians over seeds, and ratios of medians to ALL's.
 
-    Columns: static_bytes, training_bytes, probe_training_bytes (null unless adaptive), n_memory,
-    seconds_per_10_steps, n_speed, exclusive, memory_ratio and time_ratio (ALL = 1; null without
-    ALL), backward_depth, n_layers, trainable_share (a fraction of 1), trainable_parameters.
+    Columns: static_bytes, training_bytes (the peak of the whole run), after_switch_bytes (null unless
+    adaptive), n_memory, seconds_per_10_steps, first_10_steps_seconds, n_speed, exclusive, memory_ratio and
+    time_ratio (ALL = 1; null without ALL), backward_depth, n_layers, trainable_share (a fraction of 1),
+    frozen_share (of the layers), unfrozen_share (the rest; the share of trainable parameters where no
+    layer is frozen, as for LoRA), trainable_parameters.
     """
     keys = [*EXPERIMENT, "strategy"]
     memory = (
@@ -186,20 +194,32 @@ def efficiency(trials: pl.DataFrame) -> pl.DataFrame:
         .lazy()
         .group_by(keys)
         .agg(
-            pl.col("static_bytes", "training_bytes", "probe_training_bytes").median(),
-            pl.col("backward_depth", "trainable_parameters").median(),
+            pl.col("static_bytes", "backward_depth", "trainable_parameters").median(),
+            training_peak().median().alias("training_bytes"),
+            after_switch().median().alias("after_switch_bytes"),
             pl.col("n_layers").first(),
             n_memory=pl.col("training_bytes").count(),
             trainable_share=(pl.col("trainable_parameters") / pl.col("total_parameters")).median(),
+            frozen_share=(pl.col("frozen_layers").list.len() / pl.col("n_layers")).median(),
         )
     )
     speed = (
         speed_trials(trials)
         .lazy()
         .group_by(keys)
-        .agg(pl.col("seconds_per_10_steps").median(), n_speed=pl.len(), exclusive=pl.col("exclusive").all())
+        .agg(
+            pl.col("seconds_per_10_steps").median(),
+            first_10_steps_seconds().median().alias("first_10_steps_seconds"),
+            n_speed=pl.len(),
+            exclusive=pl.col("exclusive").all(),
+        )
     )
-    joined = memory.join(speed, on=keys, how="left").with_columns(pl.col("n_speed").fill_null(0))
+    joined = memory.join(speed, on=keys, how="left").with_columns(
+        pl.col("n_speed").fill_null(0),
+        unfrozen_share=pl.when(pl.col("frozen_share") > 0)
+        .then(1 - pl.col("frozen_share"))
+        .otherwise("trainable_share"),
+    )
     both = joined.with_columns(
         memory_ratio=_against_baseline("training_bytes"), time_ratio=_against_baseline("seconds_per_10_steps")
     )

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from lfreeze.data.tasks import TASKS
-from reproduce.report.analysis.aggregates import EXPERIMENT, accuracy, distinct_trials, efficiency, ranking
+from reproduce.report.analysis.aggregates import (
+    EXPERIMENT,
+    accuracy,
+    distinct_trials,
+    efficiency,
+    ranking,
+    training_peak,
+)
 from reproduce.report.strategy_order import BASELINE, in_order
 
 _TRIALS = (
@@ -140,8 +147,8 @@ def table_ranking(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def table_trials(trials: pl.DataFrame) -> pl.DataFrame:
-    """Every trial, one row each; layers are counted from 0."""
-    return distinct_trials(trials).select(_TRIALS)
+    """Every trial, one row each, its training memory that of the whole run; layers are counted from 0."""
+    return distinct_trials(trials).with_columns(training_bytes=training_peak()).select(_TRIALS)
 
 
 def table_problems(

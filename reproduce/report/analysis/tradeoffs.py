@@ -16,25 +16,19 @@ _KEYS = [*EXPERIMENT, "strategy"]
 def compared(trials: pl.DataFrame) -> pl.DataFrame:
     """Accuracy and cost of each (model, task, strategy) with trained weights, on tasks where ALL has a result.
 
-    Columns: mean, baseline (ALL's mean), n (seeds), memory_ratio and time_ratio (ALL = 1; an adaptive
-    strategy's memory includes its probe phase, which must fit as well), exclusive.
+    Columns: mean, baseline (ALL's mean), n (seeds), memory_ratio and time_ratio (ALL = 1),
+    exclusive, frozen_share.
     """
     trained = trials.filter(pl.col("weights") == "pretrained")
-    costs = efficiency(trained).with_columns(
-        peak=pl.max_horizontal("training_bytes", "probe_training_bytes").cast(pl.Float64)
-    )
-    joined = accuracy(trained).filter(pl.col("n") > 0).join(costs, on=_KEYS, how="left")
-    is_all = pl.col("strategy") == BASELINE
-    known = joined.with_columns(
-        baseline=pl.col("mean").filter(is_all).first().over(EXPERIMENT),
-        all_peak=pl.col("peak").filter(is_all).first().over(EXPERIMENT),
-    ).drop_nulls("baseline")
-    ratio = pl.when(pl.col("all_peak") > 0).then(pl.col("peak") / pl.col("all_peak"))
+    joined = accuracy(trained).filter(pl.col("n") > 0).join(efficiency(trained), on=_KEYS, how="left")
+    baseline = pl.col("mean").filter(pl.col("strategy") == BASELINE).first().over(EXPERIMENT)
+    known = joined.with_columns(baseline=baseline).drop_nulls("baseline")
     return in_order(
         known.select(
-            *_KEYS, "mean", "baseline", "n", "time_ratio", "exclusive", memory_ratio=ratio.round(DIGITS)
+            *_KEYS, "mean", "baseline", "n", "time_ratio", "exclusive", pl.col("memory_ratio").round(DIGITS),
+            "frozen_share",
         )
-    )
+    )  # fmt: skip
 
 
 def on_every_task(frame: pl.DataFrame) -> pl.DataFrame:

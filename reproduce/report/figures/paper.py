@@ -114,7 +114,7 @@ def figure_4(data: pl.DataFrame) -> Figure:
             "seconds per 10 steps" + ("" if all(r["exclusive"] for r in rows) else "  (device shared)")
         )
         axes.set_ylabel("accuracy, %")
-        shares = [row["trainable_share"] or 0.0 for row in rows]
+        shares = [row["unfrozen_share"] or 0.0 for row in rows]
         gauges(axes, points, shares, [colour(row["strategy"], families) for row in rows])
         place_labels(axes, points, [row["strategy"] for row in rows])
     handles = [
@@ -150,7 +150,7 @@ def figure_5(data: pl.DataFrame) -> Figure:
         Patch(facecolor=_STATIC, edgecolor=INK, linewidth=0.6, label="static model (grey)"),
         *family_handles(strategies),
     ]
-    if data["probe_training"].is_not_null().any():
+    if data["after_switch"].is_not_null().any():
         handles.append(Line2D([], [], color=INK, linewidth=1.6, label="peak before the switch"))
     legend(figure, handles)
     return figure
@@ -158,7 +158,7 @@ def figure_5(data: pl.DataFrame) -> Figure:
 
 def _peak(row: dict[str, Any]) -> float:
     """The highest point of a strategy's bar, its probe phase included, in bytes."""
-    return float((row["static"] or 0.0) + max(row["training"] or 0.0, row["probe_training"] or 0.0))
+    return float((row["static"] or 0.0) + max(row["training"] or 0.0, row["after_switch"] or 0.0))
 
 
 def _memory_bar(
@@ -172,8 +172,8 @@ def _memory_bar(
     static, training = row["static"] / size, row["training"] / size
     axes.bar(place, static, BAR, color=_STATIC, **edge)
     axes.bar(place, training, BAR, bottom=static, color=colour(name, families), hatch=hatch(name), **edge)
-    if row["probe_training"] is not None:
-        peak = static + row["probe_training"] / size
+    if row["after_switch"] is not None:
+        peak = static + row["after_switch"] / size
         axes.plot([place - BAR / 2, place + BAR / 2], [peak, peak], color=INK, linewidth=1.6, zorder=4)
     if row["reduction"] is not None and name != BASELINE:
         at = (_peak(row) + 0.02 * highest) / size

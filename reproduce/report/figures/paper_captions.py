@@ -44,7 +44,7 @@ def _caption_4(report_data: ReportData, data: pl.DataFrame) -> str:
 def _caption_5(report_data: ReportData, data: pl.DataFrame) -> str:
     methods = sorted(set(report_data.trials["memory_method"].drop_nulls()))
     probe = ""
-    if data["probe_training"].is_not_null().any():
+    if data["after_switch"].is_not_null().any():
         probe = " Adaptive strategies train every layer until their switch; the thick line is that peak."
     return (
         "The coloured part of a bar is training memory above the static model (grey); the percentage is its "

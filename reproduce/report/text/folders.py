@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from reproduce.report.analysis.aggregates import CELL, one_per_cell
+from reproduce.report.analysis.aggregates import CELL, one_per_cell, training_peak
 from reproduce.report.formatting import NONE, change, memory_unit, number, percent, seconds
 from reproduce.report.strategy_order import BASELINE, in_order
 from reproduce.report.text.tables import Column, Row, Table
@@ -57,6 +57,7 @@ def table_side_by_side(runs: pl.DataFrame) -> pl.DataFrame:
     for name in dict.fromkeys(runs["artifacts"]):
         means = (
             common.filter(pl.col("artifacts") == name)
+            .with_columns(training_bytes=training_peak())
             .with_columns(
                 memory_ratio=_against_all("training_bytes"), time_ratio=_against_all("seconds_per_10_steps")
             )

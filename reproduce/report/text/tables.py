@@ -142,7 +142,8 @@ def predictions_layout(frame: pl.DataFrame) -> Table:
         _plain("n", "n", str),
     )
     note = (
-        "Closed-form predictions from the model's dimensions, compared with measurements. The predicted time "
+        "Closed-form predictions from the model's dimensions, compared with measurements; an adaptive "
+        "strategy's are of the phase after its switch. The predicted time "
         "counts floating-point operations, a lower bound on a fully utilised device; memory-bound work, such "
         "as the optimiser's, adds to it. ▲ the device was shared."
     )
@@ -184,9 +185,10 @@ def efficiency_layout(frame: pl.DataFrame) -> Table:
         memory("static memory", "static_bytes"),
         memory("training memory", "training_bytes"),
         _plain("against ALL", "memory_ratio", change),
-        memory("probe phase", "probe_training_bytes"),
+        memory("after the switch", "after_switch_bytes"),
         Column("s per 10 steps", speed, value=lambda row: row["seconds_per_10_steps"]),
         _plain("against ALL", "time_ratio", change),
+        _plain("first 10 steps, s", "first_10_steps_seconds", seconds),
         Column("backward depth", _depth, value=lambda row: row["backward_depth"]),
         _plain("trainable, %", "trainable_share", percent),
         Column(
@@ -197,9 +199,10 @@ def efficiency_layout(frame: pl.DataFrame) -> Table:
     )
     note = (
         "Medians over seeds; “against ALL” is the change relative to ALL's median for the same model and task. "
-        "Training memory is the peak above the static model; for adaptive strategies it is measured after the "
-        "switch, and the probe phase, which trains every layer, is listed separately. Backward depth: number "
-        "of layers that the backward pass crosses. ▲ the device was shared with other trials."
+        "Training memory is the peak of the whole run above the static model. An adaptive strategy trains every "
+        "layer until its switch: its peak is the probe's, the first 10 steps include the probe and the "
+        "selection of layers, and “after the switch” is the peak from then on. Backward depth: number of "
+        "layers that the backward pass crosses. ▲ the device was shared with other trials."
     )
     return Table("efficiency", "Memory and speed", note, frame, columns)
 
@@ -246,7 +249,10 @@ def trials_layout(frame: pl.DataFrame) -> Table:
         Column("frozen layers", _layers, numeric=False, value=lambda row: len(row["frozen_layers"] or ())),
         _word("run_id", "run id"),
     )
-    note = "Layers are counted from 1 at the input. ▲ the device was shared with other trials."
+    note = (
+        "Training memory is the peak of the whole run. Layers are counted from 1 at the input. ▲ the device was "
+        "shared with other trials."
+    )
     return Table("trials", "All trials", note, frame, columns)
 
 

@@ -65,6 +65,7 @@ def test_ranking_agrees_with_pandas(trials: pl.DataFrame, table: pd.DataFrame) -
 
 
 def test_efficiency_agrees_with_pandas(trials: pl.DataFrame, table: pd.DataFrame) -> None:
+    table["training_bytes"] = table[["training_bytes", "probe_training_bytes"]].max(axis=1)
     medians = table.groupby(KEYS)[["training_bytes", "seconds_per_10_steps"]].median()
     for row in efficiency(trials).to_dicts():
         own = medians.loc[row["model"], row["task"], row["strategy"]]
@@ -76,19 +77,58 @@ def test_efficiency_agrees_with_pandas(trials: pl.DataFrame, table: pd.DataFrame
         assert (row["n_memory"], row["n_speed"], row["exclusive"]) == (3, 3, False)
 
 
+def test_the_first_10_steps_by_hand() -> None:
+    adaptive = {"probe_step_seconds_median": 2.0, "selection_seconds": 13.0, "step_seconds_median": 1.0}
+    rows = [
+        trial_row("ALL", seconds_per_10_steps=19.0),
+        trial_row("ADT-L25", **adaptive, switch_step=5, seconds_per_10_steps=10.0),
+        trial_row("ADT-L50", **adaptive, switch_step=12, seconds_per_10_steps=10.0),
+    ]
+    found = efficiency(frame(*rows))
+    # 5 × 2 + 13 + 5 × 1; a switch after step 10 leaves 10 × 2 + 13.
+    assert found["first_10_steps_seconds"].to_list() == [19.0, 28.0, 33.0]
+    assert found["seconds_per_10_steps"].to_list() == [19.0, 10.0, 10.0]
+
+
+def test_unfrozen_layers_of_the_papers_gemma_by_hand() -> None:
+    gemma = {"n_layers": 18, "total_parameters": 1000}
+    rows = [
+        trial_row("ALL", **gemma, frozen_layers=[], trainable_parameters=1000),
+        trial_row("LoRA", **gemma, frozen_layers=[], trainable_parameters=4),
+        trial_row("BOT25", **gemma, frozen_layers=[0, 1, 2, 3], trainable_parameters=615),
+    ]
+    found = paper_figures.figure_4_data(frame(*rows))["unfrozen_share"].to_list()
+    assert found == pytest.approx([1.0, 0.004, 14 / 18])
+
+
+def test_an_adaptive_strategy_needs_the_peak_of_its_whole_run() -> None:
+    rows = [
+        trial_row("ALL", training_bytes=100),
+        trial_row("ADT-L50", training_bytes=60, probe_training_bytes=104),
+        trial_row("BOT50", training_bytes=50),
+    ]
+    found = efficiency(frame(*rows)).select("strategy", "training_bytes", "after_switch_bytes", "memory_ratio")
+    assert found.rows() == [("ALL", 100, None, 1.0), ("BOT50", 50, None, 0.5), ("ADT-L50", 104, 60, 1.04)]
+
+
 def test_figure_5_agrees_with_plain_python(trials: pl.DataFrame) -> None:
     for row in paper_figures.figure_5_data(trials).to_dicts():
         ratios, training = [], []
         for task in ("tiny-cb", "tiny-rte"):
             here = trials.filter(pl.col("model") == row["model"], pl.col("task") == task)
-            own = statistics.mean(here.filter(pl.col("strategy") == row["strategy"])["training_bytes"])
+            own = statistics.mean(
+                max(filter(None, peaks))
+                for peaks in here.filter(pl.col("strategy") == row["strategy"])
+                .select("training_bytes", "probe_training_bytes")
+                .iter_rows()
+            )
             baseline = statistics.mean(here.filter(pl.col("strategy") == "ALL")["training_bytes"])
             ratios.append(own / baseline)
             training.append(own)
         assert row["training"] == pytest.approx(statistics.mean(training))
         assert row["reduction"] == pytest.approx(1 - statistics.mean(ratios))
         assert (row["n"], row["n_tasks"]) == (6, 2)
-        assert (row["probe_training"] is not None) == row["strategy"].startswith("ADT")
+        assert (row["after_switch"] is not None) == row["strategy"].startswith("ADT")
 
 
 def test_ranking_by_hand_with_ties_and_a_strategy_run_once() -> None:
