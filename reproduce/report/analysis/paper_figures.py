@@ -39,11 +39,25 @@ def figure_3_data(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def figure_4_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Speed against accuracy on CB, which the paper's caption names, and MNLI, which its text names."""
+    return _speed_data(trials.filter(_of_figure_4()))
+
+
+def other_speed_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Speed against accuracy on the tasks that Figure 4 does not show."""
+    return _speed_data(trials.filter(~_of_figure_4()))
+
+
+def _of_figure_4() -> pl.Expr:
+    return pl.col("task").str.strip_prefix("tiny-").is_in(("cb", "mnli"))
+
+
+def _speed_data(trials: pl.DataFrame) -> pl.DataFrame:
     """Speed against accuracy: model, task, strategy, seconds, mean, unfrozen_share, n_speed, n, exclusive.
 
     ``seconds`` is the median over seeds of the seconds of the first 10 training steps, an adaptive
     strategy's layer selection included; ``unfrozen_share`` is 14 of 18 for BOT25 on Gemma. Strategies that
-    lack a time or an accuracy are omitted; ``figure_4_absent`` names them.
+    lack a time or an accuracy are omitted; ``without_speed`` names them.
     """
     keys = [*EXPERIMENT, "strategy"]
     joined = accuracy(trials).join(
@@ -56,10 +70,11 @@ def figure_4_data(trials: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def figure_4_absent(trials: pl.DataFrame) -> list[str]:
-    """Strategies of an experiment, as ``strategy (model, task)``, that Figure 4 omits."""
+def without_speed(trials: pl.DataFrame, drawn: pl.DataFrame, *, of_figure_4: bool) -> list[str]:
+    """Strategies of an experiment, as ``strategy (model, task)``, that Figure 4, or that of the other tasks, omits."""
     keys = [*EXPERIMENT, "strategy"]
-    absent = in_order(trials.select(keys).unique().join(figure_4_data(trials), on=keys, how="anti"))
+    planned = trials.filter(_of_figure_4() if of_figure_4 else ~_of_figure_4()).select(keys).unique()
+    absent = in_order(planned.join(drawn, on=keys, how="anti"))
     return [f"{row['strategy']} ({row['model']}, {row['task']})" for row in absent.to_dicts()]
 
 

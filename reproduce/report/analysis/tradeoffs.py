@@ -8,7 +8,7 @@ import polars as pl
 
 from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, accuracy, efficiency
 from reproduce.report.analysis.tables import table_predictions
-from reproduce.report.strategy_order import BASELINE, family_of, in_order, kind_and_percent
+from reproduce.report.strategy_order import BASELINE, family_of, in_order
 
 _KEYS = [*EXPERIMENT, "strategy"]
 
@@ -92,7 +92,7 @@ def pareto_front(costs: Sequence[float | None], values: Sequence[float]) -> list
 def ratio_data(trials: pl.DataFrame) -> pl.DataFrame:
     """Difference in accuracy to ALL by frozen share: means over the tasks that the strategy and ALL share.
 
-    Columns: model, strategy, family, percent (of the layers; null for LoRA and others without a share),
+    Columns: model, strategy, family, percent (of the layers that were frozen; null for LoRA and others that freeze none),
     difference (fraction of 1), std over tasks, n (trials), n_tasks.
     """
     means = (
@@ -102,15 +102,17 @@ def ratio_data(trials: pl.DataFrame) -> pl.DataFrame:
         .agg(
             pl.col("difference").mean().round(DIGITS),
             std=pl.col("difference").std(ddof=1).round(DIGITS),
+            # What was frozen, not what the name says: a third of 8 layers is 2 of them.
+            percent=(100 * pl.col("frozen_share").mean()).round(DIGITS),
             n=pl.col("n").sum(),
             n_tasks=pl.len(),
         )
     )
-    names = means["strategy"].to_list()
+    families = [family_of(name) for name in means["strategy"]]
     return in_order(
         means.with_columns(
-            pl.Series("family", [family_of(name) for name in names], pl.String),
-            pl.Series("percent", [kind_and_percent(name)[1] for name in names], pl.Float64),
+            pl.Series("family", families, pl.String),
+            percent=pl.when(pl.col("percent") > 0).then("percent"),
         ).filter(pl.col("strategy") != BASELINE)
     )
 

@@ -1,8 +1,9 @@
-"""The paper's appendix, Figures 7 to 11: accuracies and step times of each task, by model."""
+"""The paper's appendix, Figures 7 to 11, and the same for the experiments that it does not show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -20,73 +21,77 @@ from reproduce.report.formatting import change, seconds
 from reproduce.report.strategy_order import BASELINE, experiments, in_order, strategies_in_order
 
 _SPEED = "s per 10 steps"
+_KINDS = ("accuracy", "speed")
+# A model's name in the titles, and its miniature's and its own name in trials.
+_GEMMA, _PHI, _MINICPM = (
+    ("Gemma", ("tiny-gemma", "gemma-2b")),
+    ("Phi-2", ("tiny-phi", "phi-2")),
+    ("MiniCPM", ("tiny-minicpm", "minicpm-2b-128k")),
+)
+# Of the paper's Appendix A: number, model, tasks, what is drawn. It does not say what Figures 9 to 11 show
+# of a task; both are drawn.
+_PAPER = (
+    (7, _GEMMA, ("rte", "cb", "qnli", "wnli"), ("accuracy",)),
+    (8, _GEMMA, ("rte", "cb", "qnli", "wnli"), ("speed",)),
+    (9, _GEMMA, ("rte", "cb", "wnli", "mnli"), _KINDS),
+    (10, _PHI, ("rte", "cb", "wnli", "mnli"), _KINDS),
+    (11, _MINICPM, ("rte", "cb", "wnli", "mnli"), _KINDS),
+)
 
 
-def task_data(trials: pl.DataFrame, task: str) -> pl.DataFrame:
-    """Accuracies and step times of one task and of its miniature.
+def _shown(models: Sequence[str], tasks: Sequence[str]) -> pl.Expr:
+    """Whether a trial is of these models and tasks, or of the tasks' miniatures."""
+    return pl.col("model").is_in(models) & pl.col("task").str.strip_prefix("tiny-").is_in(tasks)
+
+
+def _others() -> pl.Expr:
+    return ~pl.any_horizontal(_shown(models, tasks) for _, (_, models), tasks, _ in _PAPER)
+
+
+def panel_data(trials: pl.DataFrame) -> pl.DataFrame:
+    """Accuracies and step times of each experiment.
 
     Columns: those of ``figure_3_data``; seconds (per 10 steps, median over seeds), fastest, slowest,
     time_ratio (to ALL's median), n_speed, exclusive.
     """
     keys = [*EXPERIMENT, "strategy"]
-    chosen = trials.filter(pl.col("task").str.strip_prefix("tiny-") == task)
     spread = (
-        speed_trials(chosen)
+        speed_trials(trials)
         .group_by(keys)
         .agg(fastest=pl.col("seconds_per_10_steps").min(), slowest=pl.col("seconds_per_10_steps").max())
     )
-    speed = efficiency(chosen).select(
+    speed = efficiency(trials).select(
         *keys, "time_ratio", "n_speed", "exclusive", seconds="seconds_per_10_steps"
     )
-    joined = figure_3_data(chosen).join(speed, on=keys, how="left").join(spread, on=keys, how="left")
+    joined = figure_3_data(trials).join(speed, on=keys, how="left").join(spread, on=keys, how="left")
     return in_order(joined)
 
 
-def figure_7(data: pl.DataFrame) -> Figure:
-    """RTE (the paper's Figure 7)."""
-    return _draw(data, "RTE")
-
-
-def figure_8(data: pl.DataFrame) -> Figure:
-    """QNLI (the paper's Figure 8)."""
-    return _draw(data, "QNLI")
-
-
-def figure_9(data: pl.DataFrame) -> Figure:
-    """WNLI (the paper's Figure 9)."""
-    return _draw(data, "WNLI")
-
-
-def figure_10(data: pl.DataFrame) -> Figure:
-    """MNLI (the paper's Figure 10)."""
-    return _draw(data, "MNLI")
-
-
-def figure_11(data: pl.DataFrame) -> Figure:
-    """CB (the paper's Figure 11)."""
-    return _draw(data, "CB")
-
-
-def _draw(data: pl.DataFrame, name: str) -> Figure:
-    """For each model a panel of accuracies and one of step times."""
+def draw(data: pl.DataFrame, title: str, kinds: Sequence[str]) -> Figure:
+    """For each experiment a panel of each kind: accuracies, step times."""
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
-    shared = not data["exclusive"].drop_nulls().all()
+    shared = "speed" in kinds and not data["exclusive"].drop_nulls().all()
     pairs = experiments(data)
+    named = len(kinds) > 1
     figure, grid = panels(
-        [(f"{model} · {task}", kind) for model, task in pairs for kind in ("accuracy", "speed")],
+        [(f"{model} · {task}", kind if named else "") for model, task in pairs for kind in kinds],
         bars=len(strategies),
         height=2.3,
         below=0.75,
-        title=f"{name}: accuracy and speed",
+        title=title,
         notes=[(SHARED, WARNING)] if shared else [],
-        about=[pair for pair in pairs for _ in range(2)],
+        about=[pair for pair in pairs for _ in kinds],
+        columns=2,
     )
-    for place, (model, task) in enumerate(pairs):
+    drawers = {"accuracy": accuracy_panel, "speed": _speed_panel}
+    axes = iter(grid)
+    for model, task in pairs:
         rows = data.filter(pl.col("model") == model, pl.col("task") == task).to_dicts()
-        accuracy_panel(grid[2 * place], rows, families)
-        _speed_panel(grid[2 * place + 1], rows, families)
-    legend(figure, [*family_handles(strategies), *reference_handles()])
+        for kind in kinds:
+            drawers[kind](next(axes), rows, families)
+    lines = reference_handles() if "accuracy" in kinds else []
+    legend(figure, [*family_handles(strategies), *lines])
     return figure
 
 
@@ -111,27 +116,43 @@ def _speed_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[str]
     name_bars(axes, names)
 
 
-def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
-    timed = data.filter(pl.col("n_speed") > 0)["n_speed"]
-    times = f"{n_range(timed)} (seeds per time)" if timed.len() else "no time was measured"
-    return (
-        "Look for high accuracy and low step time. Accuracy: mean ± standard "
-        f"deviation over seeds, {n_range(data['n'])} (seeds per bar). Speed: median seconds per 10 training "
-        "steps, whiskers from the fastest to the slowest seed; the labels give the change against ALL's "
-        f"median; {times}."
+def _caption(report_data: ReportData, data: pl.DataFrame, *, kinds: Sequence[str]) -> str:
+    texts = []
+    if "accuracy" in kinds:
+        texts.append(
+            "Accuracy: look for high bars; mean ± standard deviation over seeds, "
+            f"{n_range(data['n'])} (seeds per bar)."
+        )
+    if "speed" in kinds:
+        timed = data.filter(pl.col("n_speed") > 0)["n_speed"]
+        times = f"{n_range(timed)} (seeds per time)" if timed.len() else "no time was measured"
+        texts.append(
+            "Speed: look for low bars; median seconds per 10 training steps, whiskers from the fastest to the "
+            f"slowest seed; the labels give the change against ALL's median; {times}."
+        )
+    return " ".join(texts)
+
+
+def _times(trials: pl.DataFrame) -> pl.DataFrame:
+    """``panel_data``, of which the times alone are drawn."""
+    return panel_data(trials).with_columns(n=pl.col("n_speed").fill_null(0))
+
+
+def _figure(name: str, title: str, chosen: Callable[[], pl.Expr], kinds: Sequence[str]) -> FigureSpec:
+    compute = panel_data if "accuracy" in kinds else _times
+    return FigureSpec(
+        name,
+        title,
+        from_trials(lambda trials: compute(trials.filter(chosen()))),
+        partial(draw, title=title, kinds=kinds),
+        partial(_caption, kinds=kinds),
     )
 
 
-def _plot(number: int, name: str, draw: Callable[[pl.DataFrame], Figure]) -> FigureSpec:
-    task = name.lower()
-    compute = from_trials(lambda trials: task_data(trials, task))
-    return FigureSpec(f"figure_{number}", f"{name}: accuracy and speed", compute, draw, _caption)
-
-
 FIGURES = (
-    _plot(7, "RTE", figure_7),
-    _plot(8, "QNLI", figure_8),
-    _plot(9, "WNLI", figure_9),
-    _plot(10, "MNLI", figure_10),
-    _plot(11, "CB", figure_11),
+    *(
+        _figure(f"figure_{number}", f"{model}: {' and '.join(kinds)}", partial(_shown, names, tasks), kinds)
+        for number, (model, names), tasks, kinds in _PAPER
+    ),
+    _figure("experiments", "Other experiments: accuracy and speed", _others, _KINDS),
 )

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reproduce.report.analysis.effects import ALL_MODELS, effects_data, sensitivity_data
+from reproduce.report.analysis.inference import ALPHA
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.figures.grid import WARNING, legend, panels
 from reproduce.report.figures.spec import FigureSpec, from_trials, n_range
 from reproduce.report.figures.style import INK, MUTED, colour, families_of, plain
 from reproduce.report.formatting import plural
 
-_ALPHA = 0.05
 _ROW = 0.21  # height of a row, in inches
 
 
@@ -48,6 +48,13 @@ def figure_differences(data: pl.DataFrame) -> Figure:
             Line2D([], [], color=INK, linewidth=1.2, label="95 % interval"),
             Line2D([], [], color=MUTED, label="filled: adjusted p < 0.05", **dot),
             Line2D([], [], color="white", label="open: adjusted p ≥ 0.05", **dot),
+            Line2D(
+                [],
+                [],
+                color=MUTED,
+                label="small: too few experiments for a test",
+                **dot | {"markersize": 3.6},
+            ),
         ],
     )
     return figure
@@ -57,15 +64,16 @@ def _intervals(axes: Axes, places: list[int], rows: list[dict[str, Any]], famili
     for place, row in zip(places, rows, strict=True):
         if row["low"] is not None:
             axes.plot([100 * row["low"], 100 * row["high"]], [place] * 2, color=INK, linewidth=1.2, zorder=2)
-    sure = [row["p_holm"] is not None and row["p_holm"] < _ALPHA for row in rows]
+    tested = [row["p_holm"] is not None for row in rows]
+    filled = [not test or row["p_holm"] < ALPHA for test, row in zip(tested, rows, strict=True)]
     inks = [colour(row["strategy"], families) for row in rows]
     axes.scatter(
         [100 * row["difference"] for row in rows],
         places,
-        s=32,
-        color=[ink if yes else "white" for ink, yes in zip(inks, sure, strict=True)],
-        edgecolors=[INK if yes else ink for ink, yes in zip(inks, sure, strict=True)],
-        linewidths=[0.7 if yes else 1.5 for yes in sure],
+        s=[32 if test else 14 for test in tested],
+        color=[ink if yes else "white" for ink, yes in zip(inks, filled, strict=True)],
+        edgecolors=[INK if yes else ink for ink, yes in zip(inks, filled, strict=True)],
+        linewidths=[0.7 if yes else 1.5 for yes in filled],
         zorder=3,
     )
 
@@ -111,11 +119,11 @@ def figure_sensitivity(data: pl.DataFrame) -> Figure:
 def _differences_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "An interval entirely to the left of the line means lower accuracy than ALL beyond chance. "
-        "Differences are paired by model, task and seed; dots are means over experiments, intervals resample "
-        "seeds within each experiment. Filled dots: p below "
-        f"{_ALPHA:g} in the signed-rank test over experiments, adjusted by Holm's method over the strategies "
-        "of a panel (five or fewer experiments cannot reach this level); "
-        f" {n_range(data['n'])} (pairs), {n_range(data['n_blocks'])} (experiments)."
+        "Differences are paired by model, task and seed; dots are means over experiments, intervals allow for "
+        "other seeds and other validation examples within each experiment. Filled dots: p below "
+        f"{ALPHA:g} in the signed-rank test over experiments, adjusted by Holm's method over the strategies "
+        "of a panel; small dots: so few experiments that no p-value could reach this level; "
+        f"{n_range(data['n'])} (pairs), {n_range(data['n_blocks'])} (experiments)."
     )
 
 

@@ -12,10 +12,10 @@ from reproduce.report.analysis.aggregates import DIGITS, EXPERIMENT, successful
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.figures.grid import legend, panels
 from reproduce.report.figures.spec import FigureSpec, n_range
-from reproduce.report.figures.style import colour, families_of, plain
+from reproduce.report.figures.style import INK, MUTED, colour, families_of, plain
 from reproduce.report.strategy_order import (
     BASELINE,
-    experiments,
+    family_of,
     in_order,
     kind_and_percent,
     strategies_in_order,
@@ -64,26 +64,44 @@ def loss_data(report_data: ReportData) -> pl.DataFrame:
 
 
 def figure_loss(data: pl.DataFrame) -> Figure:
-    """A panel for each experiment, a line for each strategy: colour by family, style by ratio."""
-    pairs = experiments(data)
-    strategies = strategies_in_order(data["strategy"])
-    families = families_of(strategies)
-    figure, grid = panels(pairs, bars=14, height=2.1, below=0.5, title="Training loss")
-    for (model, task), axes in zip(pairs, grid, strict=True):
-        here = data.filter(pl.col("model") == model, pl.col("task") == task)
-        for (name,), rows in here.group_by("strategy", maintain_order=True):
-            axes.plot(
-                rows["step"], rows["loss"], color=colour(str(name), families), linestyle=_line(str(name)),
-                linewidth=1.5 if name == BASELINE else 1.0, zorder=4 if name == BASELINE else 3,
-            )  # fmt: skip
-        axes.set_xlabel("training step")
-        axes.set_ylabel("loss")
-        plain(axes, grid="y")
+    """For each model a row of panels, one for each family: its strategies, with ALL in grey."""
+    models = sorted(set(data["model"]))
+    names = strategies_in_order(data["strategy"])
+    families = families_of(names)
+    shown = [name for name in families if name != family_of(BASELINE)] or families
+    mean = pl.col("loss").mean()
+    curves = data.group_by("model", "strategy", "step").agg(mean).sort("step")
+    figure, grid = panels(
+        [(model, family) for model in models for family in shown],
+        bars=13,
+        height=1.7,
+        below=0.5,
+        title="Training loss",
+        about=[(model, "") for model in models for _ in shown],
+    )
+    axes = iter(grid)
+    for model in models:
+        here = curves.filter(pl.col("model") == model)
+        rows = [next(axes) for _ in shown]
+        top = float(str(here["loss"].max() or 1.0))
+        for family, panel in zip(shown, rows, strict=True):
+            own = [name for name in names if family_of(name) == family and name != BASELINE]
+            for name in (BASELINE, *own):
+                line = here.filter(pl.col("strategy") == name)
+                ink = MUTED if name == BASELINE else colour(name, families)
+                width = 1.0 if name == BASELINE else 1.5
+                panel.plot(line["step"], line["loss"], color=ink, linestyle=_line(name), linewidth=width)
+            panel.set_ylim(0, 1.05 * top)
+            panel.set_xlabel("training step")
+            panel.set_ylabel("loss")
+            plain(panel, grid="y")
+    used = {_line(name) for name in names if name != BASELINE}
     handles = [
-        Line2D([], [], color=colour(name, families), linestyle=_line(name), linewidth=1.4, label=name)
-        for name in strategies
+        Line2D([], [], color=INK, linestyle=style, linewidth=1.4, label=f"ratio below {limit:g} %")
+        for limit, style in _STYLES
+        if style in used
     ]
-    legend(figure, handles)
+    legend(figure, [Line2D([], [], color=MUTED, linewidth=1.0, label=BASELINE), *handles])
     return figure
 
 
@@ -93,10 +111,12 @@ def _line(strategy: str) -> Any:
 
 
 def _caption(report_data: ReportData, data: pl.DataFrame) -> str:
+    tasks = data.group_by("model", "strategy").agg(n=pl.col("task").n_unique())["n"]
     return (
-        "A line that stays above ALL's means that freezing keeps the model from learning the task. Each point "
-        f"is the mean over {n_range(data['n'])} (seeds) and 1/{_POINTS} of the training steps. Colours show "
-        "the family; solid lines are ratios below 30 %, dashed lines below 60 %, dotted lines above."
+        "A line that stays above ALL's (grey) means that freezing keeps the model from learning the task. Each "
+        f"point is the mean over {n_range(tasks)} (tasks), {n_range(data['n'])} (seeds of each task) and "
+        f"1/{_POINTS} of the training steps; the CSV file has each task. Solid lines are ratios below 30 %, dashed "
+        "lines below 60 %, dotted lines above."
     )
 
 

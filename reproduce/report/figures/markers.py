@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _AREA = 190.0  # of a marker, in square points
 _RADIUS = 7.0  # of a marker, in points
 _FONT = 6.6
 _SLIVER = 0.05  # smallest drawn share, so that the colour is visible
-_RINGS = (1.0, 1.7, 2.5, 3.4)  # candidate distances of a label, in radii of a marker
+_RINGS = (1.0, 1.7, 2.5, 3.4, 4.6)  # candidate distances of a label, in radii of a marker
 _ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 _DISTANCES = np.repeat(_RINGS, len(_ANGLES))
 _DIRECTIONS = np.tile(np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)]), (len(_RINGS), 1))
@@ -70,10 +71,16 @@ def _sector(share: float) -> MarkerPath:
     )
 
 
-def place_labels(axes: Axes, points: Points, texts: Sequence[str]) -> None:
-    """Write each text near its point, where it overlaps markers and earlier labels the least.
+def place_labels(
+    axes: Axes, points: Points, texts: Sequence[str], *, centred: bool = False, line: Points = ()
+) -> None:
+    """Write each text near its point, where it overlaps markers and other labels the least.
 
     The axes' limits and size must be final. A distant text gets a thin line to its point.
+
+    Args:
+        centred: the markers are centred on their points; otherwise they are upper half-discs.
+        line: points of a line that no text should cross.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -81,17 +88,34 @@ def place_labels(axes: Axes, points: Points, texts: Sequence[str]) -> None:
     centres = axes.transData.transform(np.asarray(points, dtype=float)) / per_point
     left, low, right, high = axes.get_window_extent().extents
     frame = (left / per_point, low / per_point, right / per_point, high / per_point)
-    # Markers are upper half-discs around their points.
-    occupied = [np.array([x - _RADIUS, y - 1, x + _RADIUS, y + _RADIUS]) for x, y in centres]
-    for index in sorted(range(len(texts)), key=lambda i: -centres[i][1]):
-        half = np.array([0.31 * _FONT * len(texts[index]) + 1, 0.55 * _FONT])
-        start = centres[index] + (0.0, 0.35 * _RADIUS)
-        middles = start + _DIRECTIONS * (_DISTANCES[:, None] * _RADIUS + half + 1)
+    below, above = (_RADIUS / 1.6, _RADIUS / 1.6) if centred else (1.0, _RADIUS)
+    fixed = [np.array([x - _RADIUS, y - below, x + _RADIUS, y + above]) for x, y in centres]
+    fixed += _along(axes, line, per_point)
+    halves = [np.array([0.31 * _FONT * len(text) + 1, 0.55 * _FONT]) for text in texts]
+    start = (0.0, 0.0 if centred else 0.35 * _RADIUS)
+    chosen: dict[int, tuple[int, Boxes]] = {}
+    # A label that was placed early moves away from later ones in the second round.
+    for index in [*sorted(range(len(texts)), key=lambda i: -centres[i][1])] * 2:
+        half = halves[index]
+        middles = centres[index] + start + _DIRECTIONS * (_DISTANCES[:, None] * _RADIUS + half + 1)
         boxes = np.hstack([middles - half, middles + half])
-        cost = _overlap(boxes, np.array(occupied)) + 50 * _outside(boxes, frame) + 2 * _DISTANCES
+        others = [box for place, (_, box) in chosen.items() if place != index]
+        cost = _overlap(boxes, np.array([*fixed, *others])) + 50 * _outside(boxes, frame) + 2 * _DISTANCES
         best = int(np.argmin(cost))
-        occupied.append(boxes[best])
-        _write(axes, texts[index], centres[index], middles[best], far=_DISTANCES[best] > _RINGS[0])
+        chosen[index] = best, boxes[best]
+    for index, (best, box) in chosen.items():
+        middle = (box[:2] + box[2:]) / 2
+        _write(axes, texts[index], centres[index], middle, far=_DISTANCES[best] > _RINGS[0])
+
+
+def _along(axes: Axes, line: Points, per_point: float) -> list[Boxes]:
+    """Small boxes along a line, in points."""
+    if len(line) < 2:
+        return []
+    corners = axes.transData.transform(np.asarray(line, dtype=float)) / per_point
+    steps = np.linspace(0, 1, 40)[:, None]
+    dots = np.vstack([a + steps * (b - a) for a, b in itertools.pairwise(corners)])
+    return [np.array([x - 1, y - 1, x + 1, y + 1]) for x, y in dots]
 
 
 def _write(axes: Axes, text: str, point: Boxes, at: Boxes, far: bool) -> None:

@@ -24,8 +24,11 @@ from reproduce.report.figures.grid import (
 )
 from reproduce.report.figures.markers import gauges, place_labels
 from reproduce.report.figures.style import (
+    BLUE,
+    GREEN,
     INK,
     MUTED,
+    RED,
     canvas,
     colour,
     families_of,
@@ -38,9 +41,13 @@ from reproduce.report.figures.style import (
 from reproduce.report.formatting import change, memory_unit, plural
 from reproduce.report.strategy_order import BASELINE, experiments, strategies_in_order
 
-_GAUGE = "Half-disc: the filled part is the share of trainable parameters."
+_GAUGE = "Half-disc: the filled part is the share of layers that train (LoRA: of parameters)."
+_PERCENT = f"Percentages: change of training memory, the coloured part, against {BASELINE}."
 SHARED = "▲ Speed was measured while other trials used the same device; compare step times with care."
 _STATIC = "#e6e8eb"
+_DASHED = (0, (5, 2))
+# The lines of the paper's Figure 3: name, multiple of the standard deviation, colour.
+_BASELINE_LINES = (("mean", 0, RED), ("mean − σ", -1, BLUE), ("mean + σ", 1, GREEN))
 
 
 def figure_3(data: pl.DataFrame) -> Figure:
@@ -75,27 +82,31 @@ def accuracy_panel(axes: Axes, rows: Sequence[dict[str, Any]], families: list[st
 
 
 def reference_handles() -> list[Line2D]:
-    """Legend entries of the lines in an accuracy panel."""
-    return [
-        Line2D([], [], color=INK, linewidth=1.0, label=f"{BASELINE}, mean"),
-        Line2D([], [], color=INK, linewidth=0.8, linestyle=":", label=f"{BASELINE}, ± 1 std"),
-        Line2D([], [], color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), label="majority class"),
+    """Legend entries of the lines and marks in an accuracy panel."""
+    lines = [
+        Line2D([], [], color=ink, linewidth=1.1, linestyle=_DASHED, label=f"{BASELINE}, {name}")
+        for name, _, ink in _BASELINE_LINES
     ]
+    mark: Any = {"linestyle": "", "marker": "<", "markersize": 5, "color": INK}
+    return [*lines, Line2D([], [], label="majority class", **mark)]
 
 
 def _reference_lines(axes: Axes, row: dict[str, float | None]) -> None:
     mean, std, majority = row["baseline_mean"], row["baseline_std"], row["majority"]
     if majority is not None:
-        axes.axhline(100 * majority, color="#cf222e", linewidth=1.0, linestyle=(0, (5, 2)), zorder=3)
+        edges: Any = {"linestyle": "", "color": INK, "markersize": 5, "clip_on": False, "zorder": 5}
+        across = axes.get_yaxis_transform()
+        axes.plot([0], [100 * majority], marker=">", transform=across, **edges)
+        axes.plot([1], [100 * majority], marker="<", transform=across, **edges)
     if mean is None:
         return
-    axes.axhline(100 * mean, color=INK, linewidth=1.0, zorder=3)
-    for sign in (-1, 1) if std is not None else ():
-        axes.axhline(100 * (mean + sign * (std or 0.0)), color=INK, linewidth=0.8, linestyle=":", zorder=3)
+    for _, sign, ink in _BASELINE_LINES if std is not None else _BASELINE_LINES[:1]:
+        height = 100 * (mean + sign * (std or 0.0))
+        axes.axhline(height, color=ink, linewidth=1.1, linestyle=_DASHED, zorder=3)
 
 
 def figure_4(data: pl.DataFrame) -> Figure:
-    """Speed against accuracy; a half-disc is filled to the trainable share (the paper's Figure 4)."""
+    """Speed against accuracy; a half-disc is filled to the share of unfrozen layers (the paper's Figure 4)."""
     pairs = experiments(data)
     strategies = strategies_in_order(data["strategy"])
     families = families_of(strategies)
@@ -111,7 +122,8 @@ def figure_4(data: pl.DataFrame) -> Figure:
         set_limits(axes, points)
         plain(axes, grid="both")
         axes.set_xlabel(
-            "seconds per 10 steps" + ("" if all(r["exclusive"] for r in rows) else "  (device shared)")
+            "seconds of the first 10 steps"
+            + ("" if all(r["exclusive"] for r in rows) else "  (device shared)")
         )
         axes.set_ylabel("accuracy, %")
         shares = [row["unfrozen_share"] or 0.0 for row in rows]
@@ -136,6 +148,7 @@ def figure_5(data: pl.DataFrame) -> Figure:
         height=2.7,
         below=0.75,
         title="Static and training memory",
+        notes=[(_PERCENT, MUTED)],
     )
     for model, axes in zip(models, grid, strict=True):
         rows = data.filter(pl.col("model") == model).to_dicts()
@@ -151,14 +164,14 @@ def figure_5(data: pl.DataFrame) -> Figure:
         *family_handles(strategies),
     ]
     if data["after_switch"].is_not_null().any():
-        handles.append(Line2D([], [], color=INK, linewidth=1.6, label="peak before the switch"))
+        handles.append(Line2D([], [], color=INK, linewidth=1.6, label="adaptive: after the switch"))
     legend(figure, handles)
     return figure
 
 
 def _peak(row: dict[str, Any]) -> float:
-    """The highest point of a strategy's bar, its probe phase included, in bytes."""
-    return float((row["static"] or 0.0) + max(row["training"] or 0.0, row["after_switch"] or 0.0))
+    """The highest point of a strategy's bar, in bytes."""
+    return float((row["static"] or 0.0) + (row["training"] or 0.0))
 
 
 def _memory_bar(
@@ -173,8 +186,8 @@ def _memory_bar(
     axes.bar(place, static, BAR, color=_STATIC, **edge)
     axes.bar(place, training, BAR, bottom=static, color=colour(name, families), hatch=hatch(name), **edge)
     if row["after_switch"] is not None:
-        peak = static + row["after_switch"] / size
-        axes.plot([place - BAR / 2, place + BAR / 2], [peak, peak], color=INK, linewidth=1.6, zorder=4)
+        later = static + row["after_switch"] / size
+        axes.plot([place - BAR / 2, place + BAR / 2], [later, later], color=INK, linewidth=2.2, zorder=4)
     if row["reduction"] is not None and name != BASELINE:
         at = (_peak(row) + 0.02 * highest) / size
         text = change(1 - row["reduction"])

@@ -14,7 +14,7 @@ from reproduce.report.formatting import plural
 from reproduce.report.text.exports import write_csv
 
 FIGURES = (
-    *paper_captions.FIGURES, *appendix.FIGURES, *effects.FIGURES, *tradeoffs.FIGURES, *selection.FIGURES,
+    *paper_captions.FIGURES, *appendix.FIGURES, paper_captions.SPEED, *effects.FIGURES, *tradeoffs.FIGURES, *selection.FIGURES,
     *loss.FIGURES,
 )  # fmt: skip
 _SUFFIXES = ("png", "svg", "pdf", "csv")

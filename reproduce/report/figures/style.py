@@ -17,19 +17,20 @@ from matplotlib.ticker import MaxNLocator
 from lfreeze.strategy import kinds
 from reproduce.report.strategy_order import BASELINE, family_of, kind_and_percent, strategies_in_order
 
-# Okabe and Ito's palette, which colour-blind readers can distinguish. Other families get one of
-# ``_OTHER_COLOURS``, so that a new kind of strategy needs no entry here.
+RED, GREEN, BLUE = "#d8434e", "#2ca27d", "#3a87c8"
+# The hues of the paper's Figure 4, in tones that colour-blind readers can distinguish. Other families get one
+# of ``_OTHER_COLOURS``, so that a new kind of strategy needs no entry here.
 _COLOURS = {
-    "ALL": "#9a9a9a",
-    "LoRA": "#e69f00",
-    "INT": "#56b4e9",
-    "BOT": "#009e73",
-    "TOP": "#f0e442",
-    "ADT-L": "#0072b2",
-    "ADT-H": "#d55e00",
+    "ALL": "#b3b3b3",
+    "LoRA": "#c3a5e0",
+    "INT": RED,
+    "BOT": BLUE,
+    "TOP": GREEN,
+    "ADT-L": "#f0e442",
+    "ADT-H": "#f08a24",
 }
 _MARKERS = {"ALL": "*", "LoRA": "P", "INT": "D", "BOT": "o", "TOP": "s", "ADT-L": "v", "ADT-H": "^"}
-_OTHER_COLOURS = ("#cc79a7", "#7f5fa8", "#8c6d46", "#3d3d3d")
+_OTHER_COLOURS = ("#7fcdee", "#5b3f8c", "#8c6d46", "#3d3d3d")
 _UNKNOWN_COLOUR = "#c9ced3"  # of kinds that are not installed here
 _OTHER_MARKER = "d"
 # From the lowest ratio up: (below this percentage, hatch).

@@ -71,7 +71,7 @@ def _front_panel(axes: Axes, rows: Sequence[dict[str, Any]], cost: str, families
     names = [row["strategy"] for row in rows]
     sizes, widths = [62 if best else 34 for best in on_front], [1.4 if best else 0.6 for best in on_front]
     dots(axes, points, names, families, sizes=sizes, widths=widths)
-    place_labels(axes, points, names)
+    place_labels(axes, points, names, centred=True, line=line)
 
 
 def figure_ratio(data: pl.DataFrame) -> Figure:
@@ -100,7 +100,7 @@ def figure_ratio(data: pl.DataFrame) -> Figure:
                       va="bottom", fontsize=7)  # fmt: skip
         axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
         ticks = sorted({0.0, *lined["percent"].to_list()})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         axes.set_xlabel("frozen layers, %")
         axes.set_ylabel("difference to ALL, points")
         plain(axes, grid="both")
@@ -155,7 +155,7 @@ def _savings_panel(axes: Axes, rows: Sequence[dict[str, Any]], kind: str, famili
     axes.axline((0, 0), slope=1, color=INK, linewidth=0.9, zorder=1)
     dots(axes, points, [row["strategy"] for row in rows], families, sizes=[34])
     far = [i for i, (x, y) in enumerate(points) if abs(y - x) > 100 * _FAR]
-    place_labels(axes, [points[i] for i in far], [rows[i]["strategy"] for i in far])
+    place_labels(axes, [points[i] for i in far], [rows[i]["strategy"] for i in far], centred=True)
 
 
 def _family_marks(families: Sequence[str], *, line: bool = False) -> list[Line2D]:
@@ -188,7 +188,8 @@ def _pareto_caption(report_data: ReportData, data: pl.DataFrame) -> str:
 def _ratio_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Where a line falls, that share of frozen layers costs accuracy. Points are mean differences to ALL "
-        "over tasks, whiskers standard deviations over tasks; "
+        "over tasks, whiskers standard deviations over tasks; the frozen share is that of the layers that were "
+        "frozen, so that INT33 of 8 layers stands at 25 %; "
         f"{n_range(data['n'])} (trials per point), {n_range(data['n_tasks'])} (tasks)."
     )
 
@@ -196,7 +197,8 @@ def _ratio_caption(report_data: ReportData, data: pl.DataFrame) -> str:
 def _savings_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Points on the line save as much as counting bytes and floating-point operations predicts; points "
-        "below it save less. Points that deviate by more than "
+        "below it save less; an adaptive strategy's memory is that of the phase after its switch. Points that "
+        "deviate by more than "
         f"{100 * _FAR:g} percentage points are named. Means over tasks of medians over seeds; {n_range(data['n'])} "
         "(trials per point)."
     )

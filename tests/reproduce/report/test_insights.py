@@ -13,8 +13,9 @@ from reproduce.report.analysis.effects import ALL_MODELS, effects_data, sensitiv
 from reproduce.report.analysis.estimands import ContrastEstimator
 from reproduce.report.analysis.selection import decisiveness, random_overlap, selection_data
 from reproduce.report.analysis.tradeoffs import pareto_data, pareto_front, ratio_data, savings_data
-from reproduce.report.figures.appendix import task_data
+from reproduce.report.figures import appendix
 from reproduce.report.figures.loss import loss_data
+from reproduce.report.strategy_order import experiments
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.figures.test_registry import report_data
 from tests.reproduce.report.synthetic import grid, trial_row
@@ -30,15 +31,34 @@ def test_appendix_by_hand() -> None:
         for seed, accuracy, seconds in ((42, 0.5, 4.0), (43, 0.7, 2.0), (44, 0.6, 3.0))
     ]
     rows += [cell("BOT25", "tiny-cb", validation_accuracy=0.4, seconds_per_10_steps=1.5)]
-    rows += [cell("BOT25", "rte"), cell("TOP25", "tiny-cb", status="oom")]
-    data = {row["strategy"]: row for row in task_data(frame(*rows), "cb").to_dicts()}
+    rows += [cell("TOP25", "tiny-cb", status="oom")]
+    data = {row["strategy"]: row for row in appendix.panel_data(frame(*rows)).to_dicts()}
     whole = data["ALL"]
     assert (whole["mean"], whole["std"], whole["n"]) == pytest.approx((0.6, 0.1, 3))
     assert (whole["seconds"], whole["fastest"], whole["slowest"]) == (3.0, 2.0, 4.0)
     assert (data["BOT25"]["time_ratio"], data["BOT25"]["baseline_mean"]) == pytest.approx((0.5, 0.6))
     assert (data["TOP25"]["n"], data["TOP25"]["seconds"]) == (0, None)
-    assert task_data(frame(*rows), "rte")["strategy"].to_list() == ["BOT25"]
-    assert task_data(frame(*rows), "mnli").height == 0
+
+
+def test_the_appendix_has_the_papers_numbers() -> None:
+    models = ("gemma-2b", "phi-2", "minicpm-2b-128k", "tiny-gemma", "org/other")
+    tasks = ("rte", "cb", "qnli", "wnli", "mnli", "tiny-cb", "reviews")
+    data = report_data([trial_row("ALL", model, task) for model in models for task in tasks])
+    shown = {spec.name: set(experiments(spec.compute(data))) for spec in appendix.FIGURES}
+    gemma = ("gemma-2b", "tiny-gemma")
+    four = ("rte", "cb", "wnli", "mnli", "tiny-cb")
+    expected = {
+        "figure_7": {(m, t) for m in gemma for t in ("rte", "cb", "qnli", "wnli", "tiny-cb")},
+        "figure_9": {(m, t) for m in gemma for t in four},
+        "figure_10": {("phi-2", t) for t in four},
+        "figure_11": {("minicpm-2b-128k", t) for t in four},
+    }
+    assert {name: shown[name] for name in expected} == expected
+    assert shown["figure_8"] == shown["figure_7"]
+    rest = {(m, t) for m in models for t in tasks} - set.union(*(shown[f"figure_{n}"] for n in range(7, 12)))
+    assert shown["experiments"] == rest
+    titles = {spec.name: spec.title for spec in appendix.FIGURES}
+    assert (titles["figure_7"], titles["figure_8"]) == ("Gemma: accuracy", "Gemma: speed")
 
 
 def test_the_pareto_front_is_that_of_all_comparisons() -> None:

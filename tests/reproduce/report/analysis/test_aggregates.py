@@ -97,7 +97,7 @@ def test_unfrozen_layers_of_the_papers_gemma_by_hand() -> None:
         trial_row("LoRA", **gemma, frozen_layers=[], trainable_parameters=4),
         trial_row("BOT25", **gemma, frozen_layers=[0, 1, 2, 3], trainable_parameters=615),
     ]
-    found = paper_figures.figure_4_data(frame(*rows))["unfrozen_share"].to_list()
+    found = paper_figures.other_speed_data(frame(*rows))["unfrozen_share"].to_list()
     assert found == pytest.approx([1.0, 0.004, 14 / 18])
 
 
@@ -107,7 +107,9 @@ def test_an_adaptive_strategy_needs_the_peak_of_its_whole_run() -> None:
         trial_row("ADT-L50", training_bytes=60, probe_training_bytes=104),
         trial_row("BOT50", training_bytes=50),
     ]
-    found = efficiency(frame(*rows)).select("strategy", "training_bytes", "after_switch_bytes", "memory_ratio")
+    found = efficiency(frame(*rows)).select(
+        "strategy", "training_bytes", "after_switch_bytes", "memory_ratio"
+    )
     assert found.rows() == [("ALL", 100, None, 1.0), ("BOT50", 50, None, 0.5), ("ADT-L50", 104, 60, 1.04)]
 
 
@@ -190,8 +192,13 @@ def test_figure_data_by_hand() -> None:
     assert (five["BOT25"]["training"], five["BOT25"]["reduction"], five["BOT25"]["n"]) == (150, 0.25, 1)
     assert (five["TOP25"]["training"], five["TOP25"]["n"]) == (None, 0)
 
-    assert paper_figures.figure_4_data(frame(*rows))["strategy"].to_list() == ["ALL", "BOT25"]
-    assert paper_figures.figure_4_absent(frame(*rows)) == ["TOP25 (m, t)"]
+    other = paper_figures.other_speed_data(frame(*rows))
+    assert other["strategy"].to_list() == ["ALL", "BOT25"]
+    assert paper_figures.without_speed(frame(*rows), other, of_figure_4=False) == ["TOP25 (m, t)"]
+    assert paper_figures.figure_4_data(frame(*rows)).height == 0
+    in_paper = frame(*({**row, "task": task} for row in rows for task in ("cb", "mnli", "rte")))
+    assert set(paper_figures.figure_4_data(in_paper)["task"]) == {"cb", "mnli"}
+    assert set(paper_figures.other_speed_data(in_paper)["task"]) == {"rte"}
     assert paper_figures.without_result(frame(*rows)) == ["TOP25"]
 
 
@@ -209,7 +216,8 @@ def test_exclusive_trials_displace_shared_ones_in_their_experiment_only() -> Non
     by_cell = {(row["task"], row["strategy"]): row for row in efficiency(trials).to_dicts()}
     assert by_cell["a", "ALL"]["seconds_per_10_steps"] == 1.0
     assert by_cell["a", "BOT25"]["seconds_per_10_steps"] is None
-    assert paper_figures.figure_4_absent(trials) == ["BOT25 (tiny-gemma, a)"]
+    drawn = paper_figures.other_speed_data(trials)
+    assert paper_figures.without_speed(trials, drawn, of_figure_4=False) == ["BOT25 (tiny-gemma, a)"]
 
 
 def test_times_of_one_kind_of_device_count_in_each_experiment() -> None:
