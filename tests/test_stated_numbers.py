@@ -12,8 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lfreeze.models.catalog import get_model
 from reproduce.plan.cost import GIB, TrialCost, assumptions, plan_space, totals
 from reproduce.plan.search_space import SearchSpace, load_space
+from reproduce.report import build
 from reproduce.report.formatting import change
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +51,7 @@ PURPOSES = {
     "reproduce run efficiency --weights random --seeds 42,43,44": "memory and speed: also the times of Figure 4, claims on speed",
     "reproduce run paper --max-concurrent 1": "Figures 4 and 7 to 11: accuracy beside the time of a GPU of its own; one trial at a time, on one GPU",
     "reproduce run paper --set precision=bf16": "the paper's grid in half the memory; another recipe, so no evidence on memory and speed",
-    "reproduce run small": "all figures and tables with two small real models, which are not the paper's",
+    "reproduce run small": "accuracy, memory and speed of two small real models, which are not the paper's: no claims",
 }
 
 
@@ -227,3 +229,32 @@ def test_the_results_of_the_readme_are_the_published_ones() -> None:
     # Training every layer for the first steps, an adaptive strategy needs ALL's memory.
     assert saved(trials, "ADT-L25", "peak") == "0 %"
     assert f"{saved(trials, 'ADT-L25', 'training_bytes')} after the switch" in README
+
+
+def test_the_size_of_the_page_is_that_of_a_report(tmp_path: Path) -> None:
+    # The published trials have no training steps, so that the page lacks the curves of the loss.
+    build([REFERENCE.parent], tmp_path, command=None, missing=[])
+    megabytes = (tmp_path / "report.html").stat().st_size / 1e6
+    (stated,) = re.findall(r"`artifacts/embedded/report/report\.html`, ([\d.]+) MB", README)
+    assert float(stated) == pytest.approx(megabytes, rel=0.15)
+
+
+@pytest.mark.parametrize(("name", "digits"), [("paper", 0), ("small", 1)])
+def test_downloads_are_the_weights_in_two_bytes(name: str, digits: int) -> None:
+    trials = planned(f"reproduce run {name}")
+    parameters = {trial.factors.model: trial.static_bytes / 4 for trial in trials}
+    for model in parameters:
+        # A classifier lacks the language model's head, which the files contain where it is not tied.
+        config = get_model(model).config
+        if not config.get("tie_word_embeddings", True):
+            parameters[model] += config["vocab_size"] * config["hidden_size"]
+    gigabytes = f"{2 * sum(parameters.values()) / 1e9:.{digits}f} GB of download"
+    assert gigabytes in space_file(name)
+    assert gigabytes in page("search-spaces.md")
+
+
+def test_full_fine_tuning_needs_more_than_40_gb() -> None:
+    shares = {t.gpu_share for t in planned("reproduce run paper", 40) if t.factors.strategy == "ALL"}
+    assert min(shares) > 1
+    assert "(ALL) of none of the three models fits a GPU with 40 GB" in page("requirements.md")
+    assert max(t.gpu_share for t in planned("reproduce run paper", 80)) <= 1
