@@ -37,6 +37,8 @@ COPY pyproject.toml hatch_build.py README.md LICENSE /source/
 COPY lfreeze /source/lfreeze
 COPY reproduce /source/reproduce
 COPY search_spaces /source/search_spaces
+COPY artifacts/reference/embedded /source/artifacts/reference/embedded
+COPY artifacts/reference/embedded-full /source/artifacts/reference/embedded-full
 COPY artifacts/reference/paper_claims.toml /source/artifacts/reference/paper_claims.toml
 RUN LFREEZE_COMMIT="${COMMIT}" /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheel /source \
  && /opt/venv/bin/pip install --no-deps --no-index --prefix=/app --ignore-installed /wheel/*.whl

@@ -193,9 +193,13 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
 @main.command(short_help="Check a folder and compare it with a reference.")
 @click.argument("folder", type=PATH)
 @click.option(
-    "--against", "reference", type=PATH, help="Artifact folder, or published folder, to compare with."
+    "--against",
+    "reference",
+    type=PATH,
+    help="Artifact folder, or published folder, to compare with.  [default: the published results of "
+    "FOLDER's space, if there are any]",
 )
-@click.option("--partial", is_flag=True, help="Accept that FOLDER lacks trials of the reference.")
+@click.option("--partial", is_flag=True, help="Accept that FOLDER lacks trials of the --against folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
 def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> None:
     """Check that FOLDER is complete and homogeneous, and that its numbers match the reference's.
@@ -205,7 +209,8 @@ def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -
 
     \b
     Example:
-      reproduce verify artifacts/embedded-full --against artifacts/reference/embedded-full
+      reproduce verify artifacts/embedded
+      reproduce verify artifacts/paper --against a-colleagues-folder
     """
     from reproduce.cli.commands import verify_folder
 

@@ -28,6 +28,9 @@ from reproduce.store.artifacts import (
     read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
+from reproduce.store.references import reference_of
+from reproduce.verify import Check, verify
+from reproduce.verify.differences import CELL, RECIPE
 
 if TYPE_CHECKING:
     from reproduce.run.sweep import SweepOutcome
@@ -139,10 +142,16 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
 
 
 def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> int:
-    """Check a folder and print the results; the exit status."""
-    from reproduce.verify import verify
+    """Check a folder and print the results; the exit status.
 
-    checks = verify(read_folder(folder), read_folder(reference) if reference else None, partial=partial)
+    Without a reference, the folder is compared with the published results of its space, if there are any.
+    """
+    state = read_folder(folder)
+    if reference is None:
+        there, origin = _published_reference(state)
+        checks = [*verify(state, there, partial=True), origin]
+    else:
+        checks = verify(state, read_folder(reference), partial=partial)
     good = all(check.passed is not False for check in checks)
     if as_json:
         print(
@@ -151,6 +160,25 @@ def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: 
     else:
         print_checks(checks)
     return OK if good else FAILED
+
+
+def _published_reference(state: FolderState) -> tuple[FolderState | None, Check]:
+    """The published results of the folder's space, and a note that says what the folder is compared with.
+
+    A run with ``--set`` or with other models is no run of the space, and is compared with nothing.
+    """
+    trials = state.table.frame
+    spaces = sorted(set(trials["space"]))
+    path = reference_of(spaces[0]) if len(spaces) == 1 else None
+    if path is None:
+        sentence = f"no results of {' or '.join(spaces) or 'its space'} are published: nothing is compared"
+        return None, Check("against", None, f"{sentence}; --against names a reference")
+    reference = read_folder(path)
+    trial = [*CELL, *RECIPE]
+    if trials.join(reference.table.frame, on=trial, how="semi", nulls_equal=True).is_empty():
+        sentence = f"the published results of {spaces[0]} have none of these trials with this recipe: nothing is compared"
+        return None, Check("against", None, sentence)
+    return reference, Check("against", None, f"compared with the published results of {spaces[0]}")
 
 
 def publish_folder(folder: Path, out: Path, steps: bool, predictions: bool, incomplete: bool) -> None:

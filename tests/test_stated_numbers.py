@@ -1,0 +1,260 @@
+"""Numbers that README, documentation and search spaces state, computed again."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from lfreeze.models.catalog import get_model
+from reproduce.plan.cost import GIB, TrialCost, assumptions, plan_space, totals
+from reproduce.plan.search_space import SearchSpace, load_space
+from reproduce.report import build
+from reproduce.report.formatting import change
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+REFERENCE = ROOT / "artifacts" / "reference" / "embedded" / "trials.parquet"
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text("utf-8")
+
+
+def space_file(name: str) -> str:
+    """The comments of a search space as one line."""
+    lines = (ROOT / "search_spaces" / f"{name}.toml").read_text("utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU with its memory in GiB, and assumptions: sustained TFLOP/s, dollars an hour."""
+
+    name: str
+    memory: float
+    tflops: float
+    price: float
+
+
+GPUS = (Gpu("RTX 4090", 24, 50, 0.5), Gpu("A100", 40, 100, 1.5), Gpu("H100", 80, 250, 3.0))
+# docs/requirements.md: what each command is for.
+PURPOSES = {
+    "reproduce run paper": "accuracy: Table 1, Figures 3 and 6, claims on accuracy, deviations and ranks",
+    "reproduce run efficiency --weights random --seeds 42,43": "memory: Figure 5, claims on memory",
+    "reproduce run efficiency --weights random --seeds 42,43,44": "memory and speed: also the times of Figure 4, claims on speed",
+    "reproduce run paper --max-concurrent 1": "Figures 4 and 7 to 11: accuracy beside the time of a GPU of its own; one trial at a time, on one GPU",
+    "reproduce run paper --set precision=bf16": "the paper's grid in half the memory; another recipe, so no evidence on memory and speed",
+    "reproduce run small": "accuracy, memory and speed of two small real models, which are not the paper's: no claims",
+}
+
+
+@functools.cache
+def planned(command: str, memory: float = 80, tflops: float | None = None) -> list[TrialCost]:
+    space, _ = parsed(command)
+    return plan_space(space, assumptions(space, memory, tflops))
+
+
+def parsed(command: str) -> tuple[SearchSpace, dict[str, str]]:
+    """The space of a ``reproduce run`` command, and its options."""
+    _, _, name, *rest = shlex.split(command)
+    options = dict(zip(rest[::2], rest[1::2], strict=True))
+    axes = {
+        axis: options[f"--{axis}"].split(",")
+        for axis in ("models", "tasks", "strategies", "seeds")
+        if f"--{axis}" in options
+    }
+    recipe = dict([options["--set"].split("=")]) if "--set" in options else {}
+    return load_space(name, axes, recipe, weights=options.get("--weights")), options
+
+
+def costs() -> str:
+    """The table of docs/requirements.md: hours and dollars of each command on each GPU."""
+    columns = [f"{gpu.name}, {gpu.memory:g} GB" for gpu in GPUS]
+    lines = [f"| command | what it gives | trials | {' | '.join(columns)} |", "|---|---|---:|---|---|---|"]
+    for command, purpose in PURPOSES.items():
+        cells = []
+        for gpu in GPUS:
+            trials = planned(command, gpu.memory, gpu.tflops)
+            fitting = [trial for trial in trials if trial.gpu_share <= 1]
+            hours = totals(trials)["device_hours"]
+            cells.append(
+                f"{f'{hours:.1f} h' if hours >= 1 else f'{60 * hours:.0f} min'}, ${hours * gpu.price:.2f}"
+                if len(fitting) == len(trials)
+                else f"only {len(fitting):,} trials fit"
+            )
+        lines.append(f"| `{command}` | {purpose} | {len(trials):,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def savings() -> str:
+    """The table of docs/requirements.md: predicted training memory and step time against ALL."""
+    names = ("BOT25", "BOT50", "BOT-E25", "BOT-E50", "INT25", "TOP25", "LoRA")
+    trials = {
+        (t.factors.model, t.factors.strategy): t for t in planned("reproduce run efficiency --seeds 42")
+    }
+    models = list(dict.fromkeys(model for model, _ in trials))
+    lines = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    for model in models:
+        base = trials[model, "ALL"].training_bytes
+        cells = [change(trials[model, name].training_bytes / base) for name in names]
+        lines.append(f"| `{model}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_the_requirements_are_what_plan_computes() -> None:
+    text = page("requirements.md")
+    assert costs() in text
+    assert savings() in text
+    for gpu in GPUS:
+        assert f"| {gpu.name} | {gpu.memory:g} GB | {gpu.tflops:g} | {gpu.price:.2f} |" in text
+
+
+def evidence() -> dict[str, dict[str, int]]:
+    """By kind of evidence, the least numbers of models, experiments and seeds."""
+    book = tomllib.loads((ROOT / "artifacts/reference/paper_claims.toml").read_text("utf-8"))
+    return book["evidence"]
+
+
+def enough(command: str, kind: str) -> bool:
+    space, _ = parsed(command)
+    experiments = len(space.models) * len(space.tasks)
+    least = evidence()[kind]
+    return (
+        len(space.models) >= least["min_models"]
+        and experiments >= least["min_experiments"]
+        and len(space.seeds) >= least["min_seeds"]
+    )
+
+
+def promoted() -> list[str]:
+    """Every command of the pages that measures with random weights, without the folder for its results."""
+    texts = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+    commands = re.findall(r"reproduce run efficiency --weights random[^`\n|]*", "\n".join(texts))
+    return sorted({command.partition(" --artifacts")[0].strip() for command in commands})
+
+
+def test_the_promoted_measurement_can_decide_its_claims_and_no_smaller_one_can() -> None:
+    two, three = (f"reproduce run efficiency --weights random --seeds {s}" for s in ("42,43", "42,43,44"))
+    assert set(promoted()) == {two, three}
+    assert [enough(two, "memory"), enough(two, "speed")] == [True, False]
+    assert [enough(three, "memory"), enough(three, "speed")] == [True, True]
+    assert not enough("reproduce run efficiency --seeds 42", "memory")
+    assert not enough("reproduce run efficiency --models gemma-2b,phi-2", "memory")
+    assert enough("reproduce run paper", "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "pattern"),
+    [
+        (space_file("paper"), "reproduce run paper", r"{hours:.0f} hours of training on GPUs that sustain 50 TFLOP/s; the largest trial peaks at {peak:.0f} GiB"),
+        (space_file("paper"), "reproduce run paper", r"= {trials:,} trials"),
+        (space_file("efficiency"), "reproduce run efficiency", r"about {hours:.0f} hours of training on one GPU that sustains 50 TFLOP/s"),
+        (space_file("efficiency"), "reproduce run efficiency", r"peaks at about {peak:.0f} GiB"),
+        (space_file("efficiency"), "reproduce run efficiency", r"5 seeds: {trials} trials"),
+        (space_file("efficiency"), "reproduce run efficiency --seeds 42,43,44", r"`--seeds 42,43,44` (180 trials, {hours:.1f} hours)"),
+        (space_file("small"), "reproduce run small", r"{minutes:.0f} minutes of training at 50 TFLOP/s"),
+        (space_file("small"), "reproduce run small", r"the largest trial peaks at {peak:.1f} GiB"),
+        (space_file("small"), "reproduce run small", r"= {trials} trials"),
+        (space_file("embedded"), "reproduce run embedded", r"= {trials} trials"),
+        (space_file("embedded-full"), "reproduce run embedded-full", r"{trials:,} trials"),
+        (page("search-spaces.md"), "reproduce run paper", r"{hours:.0f} hours predicted at 50 TFLOP/s"),
+        (page("search-spaces.md"), "reproduce run embedded-full", r"{hours:.1f} hours of training predicted at 0.02 TFLOP/s"),
+        (page("experiment.md"), "reproduce run efficiency --seeds 42,43,44", r"These {trials} trials take {hours:.1f} hours at 50 TFLOP/s"),
+        (README, "reproduce run embedded", r"`embedded` ({trials} trials, the default)"),
+        (README, "reproduce run paper", r"(the real {trials:,} trials, on 80 GB GPUs)"),
+    ],
+)  # fmt: skip
+def test_a_stated_cost_is_what_plan_computes(text: str, command: str, pattern: str) -> None:
+    total = totals(planned(command))
+    hours, trials = total["device_hours"], int(total["trials"])
+    values = {"hours": hours, "minutes": 60 * hours, "peak": total["peak_bytes"] / GIB, "trials": trials}
+    assert pattern.format(**values) in text
+
+
+def test_a_cpu_needs_days_for_the_small_space() -> None:
+    hours = totals(planned("reproduce run small", tflops=0.1))["device_hours"]
+    assert f"{hours / 24:.0f} days on a CPU that sustains 0.1 TFLOP/s" in space_file("small")
+
+
+def test_the_time_of_the_whole_miniature_is_that_of_the_published_run() -> None:
+    trials = pl.read_parquet(REFERENCE.parents[1] / "embedded-full" / "trials.parquet")
+    minutes = round((trials["finished_at"].max() - trials["started_at"].min()).total_seconds() / 60)
+    assert f"{minutes} minutes measured on two" in page("search-spaces.md")
+    assert f"(1,275 trials) in {minutes} minutes" in page("requirements.md")
+
+
+def cells(row: str) -> list[str]:
+    """The other cells of the README's row that starts with a text."""
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {row} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def spread(trials: pl.DataFrame) -> str:
+    values = 100 * trials["validation_accuracy"]
+    return f"{values.mean():.1f} ± {values.std():.1f}"
+
+
+def saved(trials: pl.DataFrame, strategy: str, memory: str) -> str:
+    """Training memory against ALL, in percent: of the medians over seeds, the mean over tasks."""
+    medians = trials.group_by("task", "strategy").agg(pl.col(memory).median())
+    base = medians.filter(strategy="ALL").select("task", base=memory)
+    ratios = (
+        medians.filter(strategy=strategy).join(base, on="task").select(pl.col(memory) / pl.col("base") - 1)
+    )
+    return (
+        f"{100 * ratios.to_series().mean():+.0f} %".replace("-", "−").replace("+0", "0").replace("−0 ", "0 ")
+    )
+
+
+def test_the_results_of_the_readme_are_the_published_ones() -> None:
+    trials = pl.read_parquet(REFERENCE).with_columns(
+        peak=pl.max_horizontal("training_bytes", "probe_training_bytes")
+    )
+    assert (trials.height, set(trials["status"]), set(trials["space"])) == (102, {"ok"}, {"embedded"})
+    assert not trials["git_dirty"].any()
+    (header,) = [line for line in README.splitlines() if line.startswith("| | ALL |")]
+    names = [cell.strip() for cell in header.strip("|").split("|")][1:]
+    for task in ("tiny-rte", "tiny-cb"):
+        rows = trials.filter(task=task)
+        title = f"`{task}` (majority class {100 * rows['majority_accuracy'][0]:.1f})"
+        assert cells(title) == [spread(rows.filter(strategy=name)) for name in names]
+    assert cells("training memory")[1:] == [saved(trials, name, "peak") for name in names[1:]]
+    # Training every layer for the first steps, an adaptive strategy needs ALL's memory.
+    assert saved(trials, "ADT-L25", "peak") == "0 %"
+    assert f"{saved(trials, 'ADT-L25', 'training_bytes')} after the switch" in README
+
+
+def test_the_size_of_the_page_is_that_of_a_report(tmp_path: Path) -> None:
+    # The published trials have no training steps, so that the page lacks the curves of the loss.
+    build([REFERENCE.parent], tmp_path, command=None, missing=[])
+    megabytes = (tmp_path / "report.html").stat().st_size / 1e6
+    (stated,) = re.findall(r"`artifacts/embedded/report/report\.html`, ([\d.]+) MB", README)
+    assert float(stated) == pytest.approx(megabytes, rel=0.15)
+
+
+@pytest.mark.parametrize(("name", "digits"), [("paper", 0), ("small", 1)])
+def test_downloads_are_the_weights_in_two_bytes(name: str, digits: int) -> None:
+    trials = planned(f"reproduce run {name}")
+    parameters = {trial.factors.model: trial.static_bytes / 4 for trial in trials}
+    for model in parameters:
+        # A classifier lacks the language model's head, which the files contain where it is not tied.
+        config = get_model(model).config
+        if not config.get("tie_word_embeddings", True):
+            parameters[model] += config["vocab_size"] * config["hidden_size"]
+    gigabytes = f"{2 * sum(parameters.values()) / 1e9:.{digits}f} GB of download"
+    assert gigabytes in space_file(name)
+    assert gigabytes in page("search-spaces.md")
+
+
+def test_full_fine_tuning_needs_more_than_40_gb() -> None:
+    shares = {t.gpu_share for t in planned("reproduce run paper", 40) if t.factors.strategy == "ALL"}
+    assert min(shares) > 1
+    assert "(ALL) of none of the three models fits a GPU with 40 GB" in page("requirements.md")
+    assert max(t.gpu_share for t in planned("reproduce run paper", 80)) <= 1
