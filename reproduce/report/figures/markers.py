@@ -30,7 +30,7 @@ Boxes = npt.NDArray[np.float64]  # rows of left, low, right, high, in points
 
 
 def gauges(axes: Axes, points: Points, shares: Sequence[float], colours: Sequence[str]) -> None:
-    """Half-discs of which ``shares`` are filled, from the left: the trainable shares of the parameters."""
+    """Half-discs of which ``shares`` are filled, from the left."""
     whole = [_sector(1.0)]
     filled = [_sector(max(share, _SLIVER)) for share in shares]
     for shapes, faces, zorder in ((whole, ["white"], 3.0), (filled, colours, 4.0)):

@@ -196,7 +196,7 @@ def _memory_bar(
 
 def figure_6(data: pl.DataFrame) -> Figure:
     """Ranking scores, the best strategy on top (the paper's Figure 6)."""
-    rows = data.to_dicts()
+    rows, of_paper = data.to_dicts(), data.filter(pl.col("group") == "paper")
     families = families_of(data["strategy"])
     height = 0.27 * len(rows) + 1.25
     with style():
@@ -216,8 +216,13 @@ def figure_6(data: pl.DataFrame) -> Figure:
         axes.set_yticks(range(len(rows)), [row["strategy"] for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, longest * (1.2 if varies else 1.1))
+        if 0 < of_paper.height < len(rows):
+            axes.axhline(of_paper.height - 0.5, color=INK, linewidth=0.8, zorder=3)
+            note = "apart: points for each of the paper's strategies that it beats"
+            axes.text(1, of_paper.height - 0.44, note, transform=axes.get_yaxis_transform(), ha="right", va="top",
+                      fontsize=7, color=MUTED)  # fmt: skip
         count = plural(max(row["n"] for row in rows), "experiment")
-        most = f"{rows[0]['most']:.0f}" if data["most"].n_unique() == 1 else "K − 1"
+        most = f"{rows[0]['most']:.0f}" if of_paper["most"].n_unique() == 1 else "K − 1"
         axes.set_xlabel(
             f"mean of reversed ranks over {'up to ' if varies else ''}{count} (worst 0, best {most})"
         )
