@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from lfreeze.recipe import Recipe
+from tests.support.program import CODE, Program
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -38,6 +39,13 @@ def _process() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     shutil.rmtree(os.environ["LFREEZE_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def reproduce() -> Iterator[Program]:
+    """The command, in one process for all calls of a module."""
+    with Program(CODE) as program:
+        yield program
 
 
 @pytest.fixture

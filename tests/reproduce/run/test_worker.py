@@ -47,7 +47,11 @@ def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResul
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
     """Every strategy, LoRA's injected modules included, leaves nothing behind."""
     space, inputs = small_space(
-        ",".join(paper_strategies()), seeds="1,2,3,4,5,6", max_validation_examples="40"
+        ",".join(paper_strategies()),
+        seeds="1,2,3,4,5,6",
+        steps="4",
+        probe_steps="2",
+        max_validation_examples="20",
     )
     specs = trial_specs(space, inputs)
     veteran = TrialWorker()
