@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shutil
 import tempfile
@@ -39,6 +40,13 @@ def _process() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     shutil.rmtree(os.environ["LFREEZE_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imports_are_not_scanned() -> None:
+    """A collection of garbage in a process with torch, transformers and pytest takes a quarter of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
