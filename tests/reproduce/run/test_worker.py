@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import pytest
 
+from lfreeze.models.loading import BaseModel
 from lfreeze.strategy import paper_strategies
 from reproduce.plan.inputs import SpaceInputs, find_inputs, trial_specs
 from reproduce.plan.search_space import SearchSpace, load_space
@@ -83,6 +85,33 @@ def test_a_change_of_task_and_model_leaves_nothing_behind() -> None:
     again = [numbers(run(worker, spec, inputs)) for spec in reversed(specs)]
     assert first == again[::-1]
     assert {r["row"]["n_layers"] for r in first} == {8}
+
+
+def test_an_earlier_model_is_gone_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device need not hold two."""
+    space = load_space(
+        "embedded-full",
+        {
+            "tasks": ["tiny-cb"],
+            "models": ["tiny-gemma", "tiny-phi"],
+            "strategies": ["BOT50"],
+            "seeds": ["42"],
+        },
+        {"steps": "2", "batch_size": "4", "max_train_examples": "40", "max_validation_examples": "4"},
+    )
+    inputs = find_inputs(space)
+    worker, loaded = TrialWorker(), []
+
+    class Loaded(BaseModel):
+        def __init__(self, *arguments: Any):
+            assert all(earlier() is None for earlier in loaded)
+            super().__init__(*arguments)
+            loaded.append(weakref.ref(self))
+
+    monkeypatch.setattr("reproduce.run.worker.BaseModel", Loaded)
+    for spec in trial_specs(space, inputs):
+        assert run(worker, spec, inputs).row.status == "ok"
+    assert len(loaded) == 2
 
 
 def test_every_null_has_a_reason() -> None:
