@@ -27,6 +27,9 @@ INCIDENTAL = {
 }
 
 
+SMALL = {"steps": "8", "batch_size": "4", "max_train_examples": "40", "max_validation_examples": "40"}
+
+
 def numbers(result: TrialResult) -> dict[str, Any]:
     """Everything that a trial computed."""
     row = {k: v for k, v in trial_frame(result.row).to_dicts()[0].items() if k not in INCIDENTAL}
@@ -36,8 +39,7 @@ def numbers(result: TrialResult) -> dict[str, Any]:
 
 def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[SearchSpace, SpaceInputs]:
     narrow = {"tasks": ["tiny-cb"], "strategies": strategies.split(","), "seeds": seeds.split(",")}
-    values = {"steps": "8", "batch_size": "4", "probe_steps": "3", "max_train_examples": "40"} | recipe
-    space = load_space("embedded", narrow, values)
+    space = load_space("embedded", narrow, SMALL | {"probe_steps": "3"} | recipe)
     return space, find_inputs(space)
 
 
@@ -53,7 +55,6 @@ def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
         seeds="1,2,3,4,5,6",
         steps="4",
         probe_steps="2",
-        max_validation_examples="20",
     )
     specs = trial_specs(space, inputs)
     veteran = TrialWorker()
@@ -75,7 +76,7 @@ def test_a_change_of_task_and_model_leaves_nothing_behind() -> None:
     space = load_space(
         "embedded-full",
         {"tasks": ["tiny-cb", "tiny-rte"], "strategies": ["BOT50"], "seeds": ["42"]},
-        {"steps": "6", "batch_size": "4", "max_train_examples": "40"},
+        SMALL,
     )
     inputs = find_inputs(space)
     specs = trial_specs(space, inputs)
@@ -97,7 +98,7 @@ def test_an_earlier_model_is_gone_before_the_next_is_loaded(monkeypatch: pytest.
             "strategies": ["BOT50"],
             "seeds": ["42"],
         },
-        {"steps": "2", "batch_size": "4", "max_train_examples": "40", "max_validation_examples": "4"},
+        SMALL,
     )
     inputs = find_inputs(space)
     worker, loaded = TrialWorker(), []
