@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ import pytest
 import torch
 
 from lfreeze.recipe import Recipe
+from tests.support.program import CODE, Program
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -38,6 +40,20 @@ def _process() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     shutil.rmtree(os.environ["LFREEZE_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imports_are_not_scanned() -> None:
+    """A collection of garbage in a process with torch, transformers and pytest takes a quarter of a second."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def reproduce() -> Iterator[Program]:
+    """The command, in one process for all calls of a module."""
+    with Program(CODE) as program:
+        yield program
 
 
 @pytest.fixture

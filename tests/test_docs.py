@@ -21,6 +21,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ import pytest
 from reproduce.cli.app import main
 from reproduce.plan.search_space import load_space
 from reproduce.store.schema import SCHEMA_VERSION
+from tests.support.program import Program
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -109,15 +111,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: list[str], cwd: Path, code: Path = ROOT, path: Path | None = None) -> str:
-    """The output of a command that imports the project from ``code``, with ``path`` searched first."""
+def run(command: list[str], cwd: Path) -> str:
+    """The output of a command."""
     completed = subprocess.run(
         command,
         cwd=cwd,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, code)))),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(ROOT),
             "PATH": f"{cwd / 'bin'}{os.pathsep}{os.environ['PATH']}",
         },
         capture_output=True,
@@ -127,10 +128,6 @@ def run(command: list[str], cwd: Path, code: Path = ROOT, path: Path | None = No
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     return completed.stdout
-
-
-def reproduce(*arguments: str | Path, cwd: Path, code: Path = ROOT, path: Path | None = None) -> str:
-    return run([sys.executable, "-m", "reproduce", *map(str, arguments)], cwd, code, path)
 
 
 @pytest.mark.parametrize("block", [b for b in blocks() if b.language in LANGUAGES], ids=str)
@@ -157,8 +154,8 @@ def test_a_command_block_runs(block: Block, place: Path) -> None:
 
 
 @pytest.mark.parametrize("block", marked("run", "python"), ids=str)
-def test_a_python_block_runs(block: Block, place: Path) -> None:
-    printed = run([sys.executable, "-c", block.text], place)
+def test_a_python_block_runs(block: Block, reproduce: Program, place: Path) -> None:
+    printed = reproduce.execute(block.text, cwd=place)
     assert ("4 of 8 layers frozen" in printed) == ("print(" in block.text)
 
 
@@ -176,9 +173,9 @@ def test_a_space_block_is_a_valid_search_space(
 
 
 @pytest.mark.parametrize("name", ["trainer"])
-def test_an_example_runs(name: str, tmp_path: Path) -> None:
+def test_an_example_runs(name: str, reproduce: Program, tmp_path: Path) -> None:
     (block,) = [b for b in blocks() if b.marker == ("example", name)]
-    assert "ADT-L50: 4 of 8 layers frozen" in run([sys.executable, "-c", block.text], tmp_path)
+    assert "ADT-L50: 4 of 8 layers frozen" in reproduce.execute(block.text, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["run", "test"])
@@ -264,8 +261,8 @@ def applied_blocks(*names: str) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the code to which every file and change of ``docs/extending.md`` is applied."""
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A copy of the program to which every file and change of ``docs/extending.md`` is applied."""
     code = tmp_path_factory.mktemp("code")
     for name in ("lfreeze", "reproduce", "search_spaces"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -291,16 +288,16 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"{block}: {name} does not contain these lines exactly once:\n{before}"
         )
         target.write_text(text.replace(before, after), "utf-8")
-    return code
+    with Program(code) as program:
+        yield program
 
 
 @pytest.mark.sweep
-def test_an_arm_a_column_a_figure_and_a_claim_of_the_guide_work(extended: Path, tmp_path: Path) -> None:
+def test_an_arm_a_column_a_figure_and_a_claim_of_the_guide_work(extended: Program, tmp_path: Path) -> None:
     grid = ("--strategies", "ALL,BOT75,EDGE25", "--tasks", "tiny-cb", "--seeds", "1,2")
-    reproduce(
+    extended(
         *("run", "embedded", *grid, "--set", "steps=6", "--max-concurrent", "1", "--artifacts", "results"),
         cwd=tmp_path,
-        code=extended,
     )
     rows = pl.read_parquet(tmp_path / "results" / "trials" / "**" / "*.parquet").sort("strategy", "seed")
     assert rows["status"].to_list() == ["ok"] * 6
@@ -318,13 +315,13 @@ def test_an_arm_a_column_a_figure_and_a_claim_of_the_guide_work(extended: Path, 
     assert "difference in final training loss" in page
 
 
-def test_a_model_of_the_guide_works(extended: Path, tmp_path: Path) -> None:
+def test_a_model_of_the_guide_works(extended: Program, tmp_path: Path) -> None:
     models = ("--models", "smollm2-360m", "--strategies", "EDGE25", "--seeds", "1")
-    planned = reproduce("plan", "small", *models, cwd=tmp_path, code=extended)
+    planned = extended("plan", "small", *models, cwd=tmp_path)
     assert "smollm2-360m" in planned
 
 
-def test_a_task_of_the_guide_works(extended: Path, tmp_path: Path) -> None:
+def test_a_task_of_the_guide_works(extended: Program, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "BoolQ"
     folder.mkdir(parents=True)
     for name, count in (("train.jsonl", 40), ("val.jsonl", 8)):
@@ -335,9 +332,7 @@ def test_a_task_of_the_guide_works(extended: Path, tmp_path: Path) -> None:
         (folder / name).write_text("".join(lines), "utf-8")
     # JSON's true is the label True.
     factors = ("--strategy", "ALL", "--model", "tiny-gemma", "--task", "boolq")
-    printed = reproduce(
-        "trial", *factors, "--set", "steps=2", "--data-dir", "data", "--json", cwd=tmp_path, code=extended
-    )
+    printed = extended("trial", *factors, "--set", "steps=2", "--data-dir", "data", "--json", cwd=tmp_path)
     assert '"label_names": [\n  "False",\n  "True"\n ]' in printed
     assert '"n_validation": 8' in printed
 
@@ -356,5 +351,6 @@ def test_an_arm_of_another_package_works(tmp_path: Path) -> None:
     ((group, points),) = project["entry-points"].items()
     lines = [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    planned = reproduce("plan", "embedded", "--strategies", "EDGE25", cwd=tmp_path, path=tmp_path)
+    with Program(ROOT, tmp_path) as program:
+        planned = program("plan", "embedded", "--strategies", "EDGE25")
     assert "EDGE25" in planned

@@ -159,9 +159,11 @@ class TrialWorker:
         base = self._base
         key = (checkpoint, n_labels, spec.recipe.precision)
         if base is None or self._base_key != key:
-            self._base = None
-            gc.unfreeze()
-            self._clean()
+            if self._base_key:
+                # No reference to the model may be left, or the device would hold two.
+                base = self._base = None
+                gc.unfreeze()
+                self._clean()
             base = BaseModel(checkpoint, n_labels, spec.recipe, self.device)
             # Objects that stay for many trials need not be scanned by the garbage collector after each.
             gc.freeze()

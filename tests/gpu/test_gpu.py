@@ -16,8 +16,9 @@ from reproduce.plan.inputs import find_inputs, trial_specs
 from reproduce.plan.search_space import load_space
 from reproduce.process import set_environment
 from reproduce.run.worker import TrialWorker
-from tests.reproduce.run.test_sweep import SMALL, reproduce, rows
+from tests.reproduce.run.test_sweep import SMALL, rows
 from tests.reproduce.run.test_worker import run
+from tests.support.program import Program
 
 # cuBLAS reads it when it is first used.
 set_environment()
@@ -34,7 +35,9 @@ def share_of(gibibytes: float) -> str:
     return f"{gibibytes * GIB / torch.cuda.get_device_properties(0).total_memory:.4f}"
 
 
-def test_trials_that_share_a_gpu_say_so_and_are_repeated_bit_by_bit(tmp_path: Path) -> None:
+def test_trials_that_share_a_gpu_say_so_and_are_repeated_bit_by_bit(
+    reproduce: Program, tmp_path: Path
+) -> None:
     share = share_of(4)
     arguments = ("run", "--tasks", "tiny-cb", "--strategies", STRATEGIES, "--seeds", "42,43", *SMALL,
                  "--gpus-per-trial", share)  # fmt: skip
@@ -57,7 +60,7 @@ def test_trials_that_share_a_gpu_say_so_and_are_repeated_bit_by_bit(tmp_path: Pa
         assert first[column].to_list() == second[column].to_list(), column
 
 
-def test_a_trial_that_outgrows_its_share_fails_alone(tmp_path: Path) -> None:
+def test_a_trial_that_outgrows_its_share_fails_alone(reproduce: Program, tmp_path: Path) -> None:
     """ALL of SmolLM2-135M needs 8 GiB at this batch, here it is given 2; what runs beside it goes on."""
     reproduce("run", "--models", "smollm2-135m,tiny-gemma", "--weights", "random", "--tasks", "tiny-cb",
               "--strategies", "ALL,BOT75", "--seeds", "42,43", "--set", "padding=max_length", "--set", "steps=8",
@@ -70,7 +73,7 @@ def test_a_trial_that_outgrows_its_share_fails_alone(tmp_path: Path) -> None:
     assert set(by_model["tiny-gemma"]["status"]) == {"ok"}
 
 
-def test_measured_memory_is_near_the_closed_form(tmp_path: Path) -> None:
+def test_measured_memory_is_near_the_closed_form(reproduce: Program, tmp_path: Path) -> None:
     """Alone on the GPU, at a size where CUDA's own workspaces are small beside the model."""
     reproduce("run", "efficiency", "--models", "smollm2-135m", "--weights", "random", "--seeds", "42", "--strategies",
               STRATEGIES, "--set", "steps=20", "--artifacts", str(tmp_path / "a"))  # fmt: skip
@@ -145,7 +148,7 @@ def test_a_matrix_product_without_fixed_workspaces_costs_the_promise_not_the_tri
     assert done.stdout.split()[:2] == ["ok", "False"], done.stdout + done.stderr
 
 
-def test_the_doctor_sees_the_gpu() -> None:
+def test_the_doctor_sees_the_gpu(reproduce: Program) -> None:
     output = reproduce("doctor", "embedded")
     assert torch.cuda.get_device_name(0) in output
     assert "this machine can run it" in output

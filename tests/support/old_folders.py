@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import lfreeze
 from reproduce.plan.inputs import find_inputs, trial_specs
 from reproduce.plan.search_space import load_space
 from reproduce.plan.spec import TrialSpec
 from reproduce.store.schema import SCHEMA_VERSION
+from tests.support.program import Program
 
-CODE = Path(lfreeze.__file__).parents[1]
 DATA = Path(__file__).parents[1] / "data"
 SWEPT = ("schema-1", "schema-2")
 STRATEGIES = "ALL,LoRA,INT25,BOT50,TOP25,ADT-L50"
@@ -61,25 +57,13 @@ def copied(name: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(DATA / name, tmp_path / name))
 
 
-def reproduce(*arguments: str | Path, code: Path = CODE, expect: int = 0) -> str:
-    """What a command of the program in ``code`` prints."""
-    environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "reproduce", *map(str, arguments)]
-    completed = subprocess.run(
-        command, capture_output=True, text=True, timeout=280, check=False, env=environment, cwd=code
-    )
-    assert completed.returncode == expect, completed.stdout + completed.stderr
-    assert "Traceback" not in completed.stderr
-    return completed.stdout + completed.stderr
-
-
 def run(
-    folder: Path, *arguments: str, strategies: str = STRATEGIES, seeds: str = "42", code: Path = CODE
+    program: Program, folder: Path, *arguments: str, strategies: str = STRATEGIES, seeds: str = "42"
 ) -> str:
-    return reproduce(
+    return program(
         "run", "embedded", "--strategies", strategies, "--seeds", seeds, "--set", "steps=12", *arguments,
         # One worker: its imports cost more than the trials.
-        "--max-concurrent", "1", "--artifacts", folder, code=code,
+        "--max-concurrent", "1", "--artifacts", folder,
     )  # fmt: skip
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reproduce.store.parquet import read_trials
+from tests.support.program import CODE, Program
 
 pytestmark = pytest.mark.sweep
 
-REPOSITORY = Path(__file__).parents[3]
-PROJECT = REPOSITORY / "tests" / "support" / "foreign_arm"
+PROJECT = CODE / "tests" / "support" / "foreign_arm"
 SPACE = (
     "embedded",
     *("--models", "tiny-gemma"),
@@ -24,22 +24,6 @@ SPACE = (
     *("--seeds", "42"),
     *("--set", "steps=8"),
 )
-
-
-def reproduce(*arguments: str, packages: Path | None, expect: int = 0) -> str:
-    """The output of the command, run with the packages installed in the folder ``packages``."""
-    folders = [str(REPOSITORY), *([str(packages)] if packages else [])]
-    done = subprocess.run(
-        [sys.executable, "-m", "reproduce", *arguments],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +39,33 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def swept(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reproduce(packages: Path) -> Iterator[Program]:
+    """The command where the package is installed."""
+    with Program(CODE, packages) as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def without() -> Iterator[Program]:
+    """The command where the package is not installed."""
+    with Program(CODE) as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def swept(reproduce: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two trials and the report that follows them."""
     folder = tmp_path_factory.mktemp("foreign") / "artifacts"
-    reproduce("run", *SPACE, "--max-concurrent", "1", "--artifacts", str(folder), packages=packages)
+    reproduce("run", *SPACE, "--max-concurrent", "1", "--artifacts", folder)
     return folder
 
 
-def test_the_plan_names_the_arm(packages: Path) -> None:
-    assert "EDGE50" in reproduce("plan", *SPACE, packages=packages)
+def test_the_plan_names_the_arm(reproduce: Program) -> None:
+    assert "EDGE50" in reproduce("plan", *SPACE)
 
 
-def test_without_the_package_the_arm_is_unknown() -> None:
-    message = reproduce("plan", *SPACE, packages=None, expect=2)
+def test_without_the_package_the_arm_is_unknown(without: Program) -> None:
+    message = without("plan", *SPACE, expect=2)
     assert "EDGE50" in message
     assert "BOT<ratio>" in message
 
@@ -85,20 +83,21 @@ def test_its_trial_froze_the_layers_that_it_selects(swept: Path) -> None:
     assert edge["trainable_parameters"] < rows["ALL"]["trainable_parameters"]
 
 
-def test_a_second_run_has_nothing_to_do(swept: Path, packages: Path) -> None:
+def test_a_second_run_has_nothing_to_do(swept: Path, reproduce: Program) -> None:
     files = {path: path.stat().st_mtime_ns for path in (swept / "trials").rglob("*.parquet")}
-    reproduce("run", *SPACE, "--artifacts", str(swept), packages=packages)
+    reproduce("run", *SPACE, "--artifacts", swept)
     assert files == {path: path.stat().st_mtime_ns for path in (swept / "trials").rglob("*.parquet")}
 
 
-@pytest.mark.parametrize("with_package", [True, False])
-def test_the_report_shows_the_arm(swept: Path, packages: Path, tmp_path: Path, with_package: bool) -> None:
+@pytest.mark.parametrize("program", ["reproduce", "without"])
+def test_the_report_shows_the_arm(
+    swept: Path, program: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """A report is made from files alone, so it does not need the package that wrote them."""
-    reproduce("report", str(swept), "--out", str(tmp_path), packages=packages if with_package else None)
+    request.getfixturevalue(program)("report", swept, "--out", tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "EDGE50" in page
 
 
-def test_the_status_does_not_need_the_package(swept: Path, packages: Path) -> None:
-    with_package = reproduce("status", str(swept), packages=packages)
-    assert reproduce("status", str(swept), packages=None) == with_package
+def test_the_status_does_not_need_the_package(swept: Path, reproduce: Program, without: Program) -> None:
+    assert without("status", swept) == reproduce("status", swept)

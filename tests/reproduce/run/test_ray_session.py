@@ -19,7 +19,7 @@ from reproduce.plan.search_space import load_space
 from reproduce.run.gpu_share import choose_share
 from reproduce.run.preflight import SHM_BYTES, TRIAL_BYTES, require_disk, require_shared_memory
 from reproduce.run.ray_session import require_answer, require_free, require_guarded
-from tests.reproduce.run.test_sweep import SMALL, command
+from tests.reproduce.run.test_sweep import ONE_WORKER, SMALL, command
 
 PHI = {"models": ["phi-2"], "tasks": ["rte"], "seeds": ["42"]}
 
@@ -129,13 +129,20 @@ def test_a_dashboard_whose_port_is_taken() -> None:
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("options", "number", "status"),
+    [
+        (("--dashboard", "--dashboard-port", "18265", *ONE_WORKER), signal.SIGTERM, 143),
+        ((), signal.SIGINT, 130),
+    ],
+    ids=["dashboard-SIGTERM", "SIGINT"],
+)
 def test_a_sweep_listens_on_loopback_alone_and_ends_on_a_signal(
-    tmp_path: Path, number: signal.Signals, status: int
+    tmp_path: Path, options: tuple[str, ...], number: signal.Signals, status: int
 ) -> None:
     folder = tmp_path / "a"
-    arguments = command("run", "--dashboard", "--dashboard-port", "18265", "--tasks", "tiny-cb", "--seeds", "1,2,3",
-                        *SMALL, "--set", "steps=60", "--artifacts", str(folder))  # fmt: skip
+    arguments = command("run", *options, "--tasks", "tiny-cb", "--seeds", "1,2,3", *SMALL, "--set", "steps=60",
+                        "--artifacts", str(folder))  # fmt: skip
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=os.environ | {"HOME": str(tmp_path)},
@@ -160,7 +167,7 @@ def test_a_sweep_listens_on_loopback_alone_and_ends_on_a_signal(
     assert sweep.returncode == status, output
     assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert "Dashboard: http://127.0.0.1:" in output
+    assert ("Dashboard: http://127.0.0.1:" in output) == ("--dashboard" in options)
     assert f"interrupted ({number.name}): finished trials are kept, and the same command continues" in output
     assert "Traceback" not in output
     assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

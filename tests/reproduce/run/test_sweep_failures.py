@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.reproduce.run.test_sweep import FEW_EXAMPLES, ONE_WORKER, SMALL, command, reproduce, rows, stamps
+from tests.reproduce.run.test_sweep import FEW_EXAMPLES, ONE_WORKER, SMALL, command, rows, stamps
+from tests.support.program import Program
 
 pytestmark = pytest.mark.sweep
 
 
-def test_failed_trials_are_rows_and_the_sweep_continues(tmp_path: Path) -> None:
+def test_failed_trials_are_rows_and_the_sweep_continues(reproduce: Program, tmp_path: Path) -> None:
     arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL, *ONE_WORKER,
                  "--set", "learning_rate=1e30", "--artifacts", str(tmp_path / "a"))  # fmt: skip
     output = reproduce(*arguments, expect=1)
@@ -47,24 +48,25 @@ def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_pat
     assert not re.search(r"\d+\.\d+\.\d+\.\d+|/tmp/", row["error_message"])
 
 
-def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+def test_a_killed_driver_loses_nothing_and_repeats_nothing(reproduce: Program, tmp_path: Path) -> None:
+    """Killed with two workers; continued with one."""
     folder = tmp_path / "a"
-    arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,BOT25,BOT50,TOP25,TOP50", "--seeds",
-                        "42,43", *SMALL, *FEW_EXAMPLES, "--set", "steps=30", "--artifacts", str(folder))  # fmt: skip
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+    arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,LoRA,BOT25,BOT50", "--seeds", "42,43", *SMALL,
+                 *FEW_EXAMPLES, "--set", "steps=30", "--artifacts", str(folder))  # fmt: skip
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as driver:
         deadline = time.monotonic() + 120
-        while len(list(folder.glob("trials/**/*.parquet"))) < 3:
+        while len(list(folder.glob("trials/**/*.parquet"))) < 2:
             assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.kill(driver.pid, signal.SIGKILL)
     survived = stamps(folder)
-    assert 3 <= len(survived) < 12
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(survived)} finished already" in done.stdout
+    assert 2 <= len(survived) < 8
+    assert f"{len(survived)} finished already" in reproduce(*arguments, *ONE_WORKER)
     after = stamps(folder)
-    assert len(after) == 12
+    assert len(after) == 8
     assert {name: after[name] for name in survived} == survived
     assert set(rows(folder)["attempt"]) == {1}
     assert (folder / "report" / "report.html").is_file()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from lfreeze.models.loading import BaseModel
 from lfreeze.strategy import paper_strategies
 from lfreeze.training import loop
 from reproduce.plan.inputs import SpaceInputs, find_inputs, trial_specs
@@ -28,6 +30,9 @@ INCIDENTAL = {
 }
 
 
+SMALL = {"steps": "8", "batch_size": "4", "max_train_examples": "40", "max_validation_examples": "40"}
+
+
 def numbers(result: TrialResult) -> dict[str, Any]:
     """Everything that a trial computed."""
     row = {k: v for k, v in trial_frame(result.row).to_dicts()[0].items() if k not in INCIDENTAL}
@@ -37,8 +42,7 @@ def numbers(result: TrialResult) -> dict[str, Any]:
 
 def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[SearchSpace, SpaceInputs]:
     narrow = {"tasks": ["tiny-cb"], "strategies": strategies.split(","), "seeds": seeds.split(",")}
-    values = {"steps": "8", "batch_size": "4", "probe_steps": "3", "max_train_examples": "40"} | recipe
-    space = load_space("embedded", narrow, values)
+    space = load_space("embedded", narrow, SMALL | {"probe_steps": "3"} | recipe)
     return space, find_inputs(space)
 
 
@@ -50,7 +54,10 @@ def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResul
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:
     """Every strategy, LoRA's injected modules included, leaves nothing behind."""
     space, inputs = small_space(
-        ",".join(paper_strategies()), seeds="1,2,3,4,5,6", max_validation_examples="40"
+        ",".join(paper_strategies()),
+        seeds="1,2,3,4,5,6",
+        steps="4",
+        probe_steps="2",
     )
     specs = trial_specs(space, inputs)
     veteran = TrialWorker()
@@ -73,7 +80,7 @@ def test_a_change_of_task_and_model_leaves_nothing_behind() -> None:
     space = load_space(
         "embedded-full",
         {"tasks": ["tiny-cb", "tiny-rte"], "strategies": ["BOT50"], "seeds": ["42"]},
-        {"steps": "6", "batch_size": "4", "max_train_examples": "40"},
+        SMALL,
     )
     inputs = find_inputs(space)
     specs = trial_specs(space, inputs)
@@ -118,6 +125,33 @@ def test_an_operation_without_a_deterministic_algorithm_costs_the_promise_not_th
 def test_no_trial_uses_cudnns_attention() -> None:
     TrialWorker()
     assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_an_earlier_model_is_gone_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device need not hold two."""
+    space = load_space(
+        "embedded-full",
+        {
+            "tasks": ["tiny-cb"],
+            "models": ["tiny-gemma", "tiny-phi"],
+            "strategies": ["BOT50"],
+            "seeds": ["42"],
+        },
+        SMALL,
+    )
+    inputs = find_inputs(space)
+    worker, loaded = TrialWorker(), []
+
+    class Loaded(BaseModel):
+        def __init__(self, *arguments: Any):
+            assert all(earlier() is None for earlier in loaded)
+            super().__init__(*arguments)
+            loaded.append(weakref.ref(self))
+
+    monkeypatch.setattr("reproduce.run.worker.BaseModel", Loaded)
+    for spec in trial_specs(space, inputs):
+        assert run(worker, spec, inputs).row.status == "ok"
+    assert len(loaded) == 2
 
 
 def test_every_null_has_a_reason() -> None:

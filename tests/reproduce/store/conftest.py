@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.old_folders import CODE, EDITS, KIND
+from tests.support.old_folders import EDITS, KIND
+from tests.support.program import CODE, Program
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,19 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return code
 
 
+@pytest.fixture(scope="module")
+def later_program(later: Path) -> Iterator[Program]:
+    with Program(later) as program:
+        yield program
+
+
 @pytest.fixture(params=["this", "later"])
-def code(request: pytest.FixtureRequest) -> Path:
-    """The program: this one, and a later one."""
-    return CODE if request.param == "this" else request.getfixturevalue("later")
+def version(request: pytest.FixtureRequest) -> str:
+    """Which program: this one, or a later one."""
+    return str(request.param)
+
+
+@pytest.fixture
+def program(version: str, request: pytest.FixtureRequest) -> Program:
+    started: Program = request.getfixturevalue("reproduce" if version == "this" else "later_program")
+    return started

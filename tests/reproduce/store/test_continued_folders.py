@@ -7,47 +7,50 @@ from pathlib import Path
 import pytest
 
 from reproduce.store.artifacts import read_folder
-from tests.support.old_folders import CODE, DATA, NEWER, SWEPT, contents, copied, reproduce, run
+from tests.support.old_folders import DATA, NEWER, SWEPT, contents, copied, run
+from tests.support.program import Program
 
 
 @pytest.mark.parametrize("name", SWEPT)
-def test_a_finished_folder_has_nothing_to_run(name: str, code: Path, tmp_path: Path) -> None:
+def test_a_finished_folder_has_nothing_to_run(name: str, program: Program, tmp_path: Path) -> None:
     folder = copied(name, tmp_path)
     before = contents(folder)
     for _ in range(2):
-        assert "All 12 trials are finished already; nothing to run." in run(folder, code=code)
+        assert "All 12 trials are finished already; nothing to run." in run(program, folder)
     assert contents(folder) == before
     assert len(read_folder(folder).listed) == 12
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", SWEPT)
-def test_a_folder_is_continued(name: str, code: Path, tmp_path: Path) -> None:
+def test_a_folder_is_continued(
+    name: str, version: str, program: Program, reproduce: Program, tmp_path: Path
+) -> None:
     folder = copied(name, tmp_path)
     before = contents(folder)
-    more = {"strategies": "ALL,BOT50" if code == CODE else "ALL,FIRST50", "seeds": "42,43"}
-    output = run(folder, code=code, **more)
-    n_new = 4 if code == CODE else 6
+    more = {"strategies": "ALL,BOT50" if version == "this" else "ALL,FIRST50", "seeds": "42,43"}
+    output = run(program, folder, **more)
+    n_new = 4 if version == "this" else 6
     assert f"8 trials, {8 - n_new} finished already, {n_new} to run" in output
     after = contents(folder)
     assert {path: after.get(path) for path in before} == before
     assert len(after) == len(before) + 3 * n_new
-    assert f"{12 + n_new} done, 0 running, 0 failed, 0 missing" in reproduce("status", folder, code=code)
-    text = reproduce("verify", folder, "--against", DATA / name, code=code, expect=1)
+    assert f"{12 + n_new} done, 0 running, 0 failed, 0 missing" in program("status", folder)
+    text = program("verify", folder, "--against", DATA / name, expect=1)
     # Two versions of the code in one folder are the only fault.
     assert [line.split(":")[0] for line in text.splitlines() if "FAILED" in line] == ["FAILED  image"]
-    assert "nothing to run" in run(folder, code=code, **more)
-    if code != CODE:
-        _is_refused_by_this_program(folder, n_new)
+    assert "nothing to run" in run(program, folder, **more)
+    if version == "later":
+        _is_refused(reproduce, folder, n_new)
 
 
-def _is_refused_by_this_program(folder: Path, n_new: int) -> None:
+def _is_refused(program: Program, folder: Path, n_new: int) -> None:
     """Files of a later schema version are named by its number, and never overwritten."""
     before = contents(folder)
-    status = reproduce("status", folder, expect=1)
+    status = program("status", folder, expect=1)
     assert status.count(NEWER) == n_new
     assert "12 done" in status
     arguments = ("--strategies", "ALL", "--seeds", "42,43", "--set", "steps=12", "--artifacts", folder)
-    output = reproduce("run", "embedded", *arguments, expect=2)
+    output = program("run", "embedded", *arguments, expect=2)
     assert NEWER in output
     assert contents(folder) == before

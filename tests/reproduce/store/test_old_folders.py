@@ -23,16 +23,8 @@ from reproduce.plan.spec import introduced_values
 from reproduce.store.artifacts import ArtifactError, prepare_folder, read_folder
 from reproduce.store.parquet import read_trials, relative_path
 from reproduce.store.schema import SCHEMA_VERSION, TRIAL_COLUMNS, TRIAL_SCHEMA
-from tests.support.old_folders import (
-    CODE,
-    DATA,
-    NEWER,
-    SWEPT,
-    contents,
-    copied,
-    reproduce,
-    specs,
-)
+from tests.support.old_folders import DATA, NEWER, SWEPT, contents, copied, specs
+from tests.support.program import CODE, Program
 
 FOLDERS = ("schema-1", "schema-2", "schema-2-published")
 # What schema version 2 introduced.
@@ -102,21 +94,21 @@ def test_folders_of_two_versions_are_one_table() -> None:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_status_report_verify_and_publish(name: str, code: Path, tmp_path: Path) -> None:
+def test_status_report_verify_and_publish(name: str, version: str, program: Program, tmp_path: Path) -> None:
     folder = copied(name, tmp_path)
     before = contents(folder)
-    assert "12 done, 0 running, 0 failed, 0 missing, of 12" in reproduce("status", folder, code=code)
+    assert "12 done, 0 running, 0 failed, 0 missing, of 12" in program("status", folder)
     for reference in FOLDERS:
-        text = reproduce("verify", folder, "--against", DATA / reference, code=code)
+        text = program("verify", folder, "--against", DATA / reference)
         assert "FAILED" not in text
         assert "12 of the 12 trials" in text
-    reproduce("publish", folder, tmp_path / "out", "--with-steps", "--with-predictions", code=code)
+    program("publish", folder, tmp_path / "out", "--with-steps", "--with-predictions")
     assert pl.read_parquet(tmp_path / "out" / "steps.parquet").height == 12 * 12
-    assert "FAILED" not in reproduce("verify", tmp_path / "out", "--against", folder, code=code)
-    text = reproduce("report", folder, "--out", tmp_path / "report", code=code)
+    assert "FAILED" not in program("verify", tmp_path / "out", "--against", folder)
+    text = program("report", folder, "--out", tmp_path / "report")
     assert "12 of 12 trials succeeded" in text
     page = (tmp_path / "report" / "report.html").read_text("utf-8")
-    assert ("energy_joules" in page) == (code != CODE)
+    assert ("energy_joules" in page) == (version == "later")
     assert contents(folder) == before
 
 
@@ -157,7 +149,7 @@ def test_columns_of_others_are_ignored_and_broken_ones_named(
 
 
 @pytest.mark.parametrize("name", SWEPT)
-def test_other_recipe_values_are_still_refused(name: str, tmp_path: Path) -> None:
+def test_other_recipe_values_are_still_refused(name: str, reproduce: Program, tmp_path: Path) -> None:
     folder = copied(name, tmp_path)
     for key, here, now in (("steps", "12", "13"), ("max_validation_examples", "0", "100")):
         arguments = ("run", "embedded", "--strategies", "ALL", "--seeds", "42", "--set", "steps=12")
@@ -183,7 +175,7 @@ def test_a_failed_trial_of_an_earlier_version_is_listed_under_its_present_id(tmp
     assert (folder / "superseded" / "trials" / path).is_file()
 
 
-def test_a_kind_that_is_not_installed_is_read(tmp_path: Path) -> None:
+def test_a_kind_that_is_not_installed_is_read(reproduce: Program, tmp_path: Path) -> None:
     folder = copied("schema-2", tmp_path)
     manifest = json.loads((folder / "sweep.json").read_text("utf-8"))
     for entry in [entry for entry in manifest["trials"] if entry["strategy"] == "TOP25"]:
