@@ -17,7 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("fp32", "bf16-mixed", "bf16"),
     "frozen_dtype": ("same", "compute"),
     "freeze_embeddings": ("auto", "yes", "no"),
-    "padding": ("longest", "max_length"),
+    "padding": ("longest", "max_length", "bucketed"),
     "pair_separator": ("auto", "none"),
 }
 # Smallest accepted value by field; fields that are not listed have no lower bound.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +16,7 @@ from lfreeze.data.encoding import (
     Batch,
     EncodedSplit,
     EncodedTask,
-    collate,
     evaluation_batches,
-    training_order,
 )
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import FreezeProof
@@ -27,6 +25,7 @@ from lfreeze.plan import FreezeOptions
 from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Strategy
+from lfreeze.training.batches import training_batches
 from lfreeze.training.meter import Meter
 from lfreeze.training.record import Predictions, Step, TrainingError, TrainingRecord
 
@@ -83,10 +82,7 @@ def train(
     for number, batch in enumerate(batches, start=1):
         handles = proof.observe_depth()
         with meter.step(optimizer, memory=number in profiled or device.type == "cuda"):
-            batch = batch.to(device)
-            with meter.forward():
-                loss = classification_loss(model, batch, recipe)
-            loss.backward()
+            loss = _forward_backward(model, [part.to(device) for part in batch], recipe, meter)
             proof.after_backward()
             if number in profiled:
                 meter.after_backward(model.parameters())
@@ -106,7 +102,7 @@ def train(
                 learning_rate=learning_rate,
                 grad_norm=norm.item(),
                 seconds=meter.step_seconds,
-                tokens=batch.tokens,
+                tokens=sum(part.tokens for part in batch),
                 timed=_is_timed(number, phase_start, probing, recipe)
                 and number not in profiled
                 and not handles,
@@ -150,6 +146,7 @@ def train(
         train_seconds=finished - started,
         eval_seconds=time.perf_counter() - evaluating,
         predictions=predictions,
+        largest_micro_batch=_largest(batches[number - 1] for number in profiled),
         steps=record_steps,
     )
 
@@ -198,13 +195,18 @@ def classification_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> torch
     return F.cross_entropy(classification_logits(model, batch, recipe), batch.labels)
 
 
-def training_batches(data: EncodedTask, recipe: Recipe, seed: int) -> list[Batch]:
-    """The batches of all steps, in order; the same for every strategy with this seed."""
-    size = recipe.batch_size
-    order = training_order(len(data.train), recipe.steps * size, seed)
-    length = recipe.max_length if recipe.padding == "max_length" else None
-    starts = range(0, len(order), size)
-    return [collate(data.train, order[i : i + size], data.pad_token_id, length) for i in starts]
+def _forward_backward(model: nn.Module, batch: Sequence[Batch], recipe: Recipe, meter: Meter) -> torch.Tensor:
+    """Add a batch's gradients, one micro-batch after another; the batch's mean loss."""
+    losses, examples = [], sum(len(part.labels) for part in batch)
+    for part in batch:
+        with meter.forward():
+            loss = classification_loss(model, part, recipe)
+            if len(batch) > 1:
+                loss = loss * (len(part.labels) / examples)
+        loss.backward()
+        losses.append(loss.detach())
+        del loss
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -251,7 +253,7 @@ def freeze_options(recipe: Recipe, seed: int) -> FreezeOptions:
     )
 
 
-def _profiled_steps(batches: Sequence[Batch], recipe: Recipe, *, adaptive: bool) -> set[int]:
+def _profiled_steps(batches: Sequence[Sequence[Batch]], recipe: Recipe, *, adaptive: bool) -> set[int]:
     """The steps whose memory is measured: the one with the widest batch in each phase.
 
     The final phase is searched after the probe's end for every strategy, so that strategies are
@@ -259,11 +261,20 @@ def _profiled_steps(batches: Sequence[Batch], recipe: Recipe, *, adaptive: bool)
     """
     last, probe = len(batches), recipe.probe_steps
 
+    def most_tokens(number: int) -> int:
+        return max(part.tokens for part in batches[number - 1])
+
     def widest(steps: range) -> set[int]:
-        return {max(steps, key=lambda number: (batches[number - 1].tokens, -number))} if steps else set()
+        return {max(steps, key=lambda number: (most_tokens(number), -number))} if steps else set()
 
     final = widest(range(probe + 2, last + 1)) or {last}
     return final | (widest(range(2, min(probe, last) + 1)) or {1} if adaptive else set())
+
+
+def _largest(batches: Iterable[Sequence[Batch]]) -> tuple[int, int]:
+    largest = max((part for batch in batches for part in batch), key=lambda part: part.tokens)
+    examples, length = largest.input_ids.shape
+    return examples, length
 
 
 def _is_timed(number: int, phase_start: int, probing: bool, recipe: Recipe) -> bool:

@@ -138,15 +138,18 @@ def optimiser_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 def _profiled(profiler: torch.profiler.profile) -> tuple[int, int]:
-    """Of one profiled step: peak bytes above its start, and bytes allocated at the end of the forward pass."""
+    """Of one profiled step: peak bytes above its start, and the most bytes that a forward pass left allocated."""
     # Only the profiler's raw events contain every allocation with its time.
     events: Any = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    ends = [e.start_ns() + e.duration_ns() for e in events if e.name() == _FORWARD]
+    forwards = [(e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.name() == _FORWARD]
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    held = peak = activation = 0
+    held = peak = 0
+    # By forward pass: bytes held at its start and at its end.
+    ends = [[0, 0] for _ in forwards]
     for moment, change in changes:
         held += change
         peak = max(peak, held)
-        if ends and moment <= ends[0]:
-            activation = held
-    return peak, activation
+        for (start, end), own in zip(forwards, ends, strict=True):
+            own[0] = held if moment < start else own[0]
+            own[1] = held if moment <= end else own[1]
+    return peak, max((end - start for start, end in ends), default=0)

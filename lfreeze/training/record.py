@@ -51,7 +51,11 @@ class Predictions:
 
 @dataclass
 class TrainingRecord:
-    """All results of one fine-tuning run; times in seconds, memory in bytes."""
+    """All results of one fine-tuning run; times in seconds, memory in bytes.
+
+    Attributes:
+        largest_micro_batch: examples and tokens per example of the largest micro-batch whose memory was measured.
+    """
 
     plan: FreezePlan
     proof: ProofResult
@@ -64,6 +68,7 @@ class TrainingRecord:
     train_seconds: float
     eval_seconds: float
     predictions: Predictions
+    largest_micro_batch: tuple[int, int]
     steps: list[Step] = field(default_factory=list)
 
     def step_quartiles(self, phase: str = "train") -> tuple[float, float, float]:

@@ -125,10 +125,12 @@ def _predicted(
         shape = ModelShape.from_config(checkpoint.config)
     except ShapeError:
         return None
+    recipe, parsed, n_labels = spec.recipe, Strategy.parse(spec.factors.strategy), len(data.task.labels)
     per_step = sum(s.tokens for s in record.steps) / len(record.steps)
-    return Strategy.parse(spec.factors.strategy).cost(
-        shape,
-        spec.recipe,
-        n_labels=len(data.task.labels),
-        length=round(per_step / spec.recipe.batch_size),
-    )
+    cost = parsed.cost(shape, recipe, n_labels=n_labels, length=round(per_step / recipe.batch_size))
+    if recipe.padding != "bucketed":
+        return cost
+    # Memory is that of one micro-batch, work that of all.
+    examples, length = record.largest_micro_batch
+    part = parsed.cost(shape, replace(recipe, batch_size=examples), n_labels=n_labels, length=length)
+    return replace(part, forward_flops=cost.forward_flops, backward_flops=cost.backward_flops)

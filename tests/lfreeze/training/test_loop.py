@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import random
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 from transformers import GemmaConfig, GemmaForSequenceClassification, Trainer, TrainingArguments
 
+from lfreeze.data.buckets import micro_batches
 from lfreeze.data.encoding import EncodedSplit, EncodedTask, collate, training_order
 from lfreeze.errors import StrategyError
 from lfreeze.freezing import freeze
 from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Strategy, paper_strategies
+from lfreeze.training import batches
 from lfreeze.training.loop import TrainingError, train
 from tests.conftest import with_values
 
@@ -168,6 +171,37 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(recipe: Recip
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
     assert runs[0].predictions.logits == runs[1].predictions.logits
+
+
+@pytest.mark.parametrize("name", ["ALL", "LoRA", "BOT50", "ADT-L50"])
+def test_micro_batches_train_like_the_whole_batch(
+    name: str, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Texts this short are worth splitting only where a launch costs little.
+    monkeypatch.setattr(batches, "micro_batches", functools.partial(micro_batches, launch_tokens=2))
+    data = make_data()
+    whole, parts = (
+        train(
+            make_model(),
+            data,
+            with_values(recipe, padding=padding, lora_dropout=0.0),
+            Strategy.parse(name),
+            3,
+            CPU,
+        )
+        for padding in ("longest", "bucketed")
+    )
+    assert sum(s.tokens for s in parts.steps) < 0.8 * sum(s.tokens for s in whole.steps)
+    assert parts.proof.holds
+    assert parts.proof.backward_depth == whole.proof.backward_depth
+    assert parts.plan.frozen_layers == whole.plan.frozen_layers
+    for one, other in zip(whole.steps, parts.steps, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+    for first, second in zip(whole.predictions.logits, parts.predictions.logits, strict=True):
+        assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
+    assert parts.memory.activation < whole.memory.activation
+    assert parts.memory.gradient == whole.memory.gradient
 
 
 def test_a_loss_that_is_not_finite_stops_training(recipe: Recipe) -> None:
