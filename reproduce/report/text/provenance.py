@@ -18,7 +18,7 @@ _HASH_DIGITS = 12
 # What the paper does not specify: recipe field -> the question that its value answers.
 _OPEN = {
     "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: only for the kinds that specify it, such as BOT and LoRA",
-    "padding": "Are batches padded to their longest example or to the maximum length?",
+    "padding": "Are batches padded to their longest example, to the maximum length, or in micro-batches of similar length (“bucketed”)?",
     "pair_separator": "What stands between the two texts if the tokenizer puts nothing there, as Phi-2's? “auto”: a line break",
     "precision": "In which precision are matrix products computed and weights stored?",
     "frozen_dtype": "In which type are frozen weights stored: “same” as the trained ones, or the “compute” type?",

@@ -133,7 +133,7 @@ def predictions_layout(frame: pl.DataFrame) -> Table:
         _plain(f"training memory, {unit}", "training_bytes", lambda v: number(v, 2, 1 / size)),
         _plain(f"predicted, {unit}", "predicted_training_bytes", lambda v: number(v, 2, 1 / size)),
         _plain("measured / predicted", "memory_measured_over_predicted", lambda v: number(v, 3)),
-        Column("backward depth", depth("backward_depth"), value=lambda row: row["backward_depth"]),
+        Column("backward depth", depth("backward_depth"), value=lambda r: r["backward_depth"]),
         Column(
             "predicted depth", depth("planned_backward_depth"), value=lambda r: r["planned_backward_depth"]
         ),
