@@ -57,7 +57,7 @@ _MEANING_OF_MOST = {
     SUPPORTED: "more than half of the intervals are inside the range",
     CONTRADICTED: "more than half of the intervals are entirely outside the range",
 }
-_KINDS = {"accuracy": "accuracy, ranks and deviations", "memory": "memory", "speed": "speed"}
+_KINDS = {"accuracy": "accuracy and ranks", "memory": "memory", "speed": "speed"}
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _counts(names: Sequence[str]) -> str:
 
 
 def evidence_notes(judged: Sequence[Verdict]) -> list[str]:
-    """Why trials are not evidence, one sentence for each kind of evidence; empty if they are for every claim."""
-    notes = []
+    """Why trials are not evidence, once for the kinds of evidence that lack the same; empty if they are for every claim."""
+    lacking: dict[str, list[str]] = {}
     for kind, name in _KINDS.items():
         here = [verdict for verdict in judged if verdict.kind == kind]
         reasons = Counter(reason for verdict in here for reason in verdict.reasons)
@@ -132,8 +132,8 @@ def evidence_notes(judged: Sequence[Verdict]) -> list[str]:
             reason if count == len(here) else f"{reason} ({_claims(here, reason)})"
             for reason, count in reasons.most_common()
         ]
-        notes.append(f"Not evidence on {name}: {'; '.join(parts)}.")
-    return notes
+        lacking.setdefault("; ".join(parts), []).append(name)
+    return [f"Not evidence on {listed(names)}: {text}." for text, names in lacking.items()]
 
 
 def _claims(judged: Sequence[Verdict], reason: str) -> str:

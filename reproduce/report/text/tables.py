@@ -249,10 +249,7 @@ def trials_layout(frame: pl.DataFrame) -> Table:
         Column("frozen layers", _layers, numeric=False, value=lambda row: len(row["frozen_layers"] or ())),
         _word("run_id", "run id"),
     )
-    note = (
-        "Training memory is the peak of the whole run. Layers are counted from 1 at the input. ▲ the device was "
-        "shared with other trials."
-    )
+    note = "Training memory is the whole run's peak. Layers are counted from 1 at the input. ▲ the device was shared."
     return Table("trials", "All trials", note, frame, columns)
 
 

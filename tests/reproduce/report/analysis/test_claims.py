@@ -245,7 +245,7 @@ def test_what_is_no_evidence_on_memory_and_speed(changes: dict[str, Any], reason
     assert len(judged) > 10
     assert {verdict.verdict for verdict in judged} == {"inconclusive"}
     assert all(reason in verdict.reasons[0] for verdict in judged)
-    assert sum(reason in note for note in evidence_notes(found)) >= 2
+    assert any(reason in note for note in evidence_notes(found))
     assert reason not in card(of(found, "2a")).outcome
 
 
