@@ -47,7 +47,7 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
     table = Table(box=None, header_style="bold")
     for column in ("model", "task", "strategy"):
         table.add_column(column, no_wrap=True)
-    for column in ("seed", "frozen", "static GiB", "training GiB", "GPU share", "time"):
+    for column in ("seed", "frozen", "static GiB", "training GiB", "after switch", "GPU share", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     for t in trials:
         table.add_row(
@@ -58,6 +58,7 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
             f"{t.frozen_layers}/{t.n_layers}",
             f"{t.static_bytes / GIB:.3f}",
             f"{t.training_bytes / GIB:.3f}",
+            f"{t.after_switch_bytes / GIB:.3f}" if t.after_switch_bytes else "",
             f"{t.gpu_share:.4f}",
             clock(t.seconds),
         )

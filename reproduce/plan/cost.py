@@ -29,13 +29,21 @@ _TINY_LENGTH, _TYPICAL_LENGTH = 24, 96
 
 @dataclass(frozen=True)
 class TrialCost:
-    """One trial's predicted cost; ``gpu_share`` is its part of the assumed GPU, ``seconds`` its time of training and evaluation."""
+    """One trial's predicted cost.
+
+    Attributes:
+        training_bytes: the peak of the whole run, an adaptive strategy's probe included.
+        after_switch_bytes: an adaptive strategy's peak once it has frozen its layers; None for others.
+        gpu_share: its part of the assumed GPU.
+        seconds: its time of training and evaluation.
+    """
 
     factors: Factors
     frozen_layers: int
     n_layers: int
     static_bytes: int
     training_bytes: int
+    after_switch_bytes: int | None
     gpu_share: float
     seconds: float
 
@@ -93,12 +101,14 @@ def model_shape(card: ModelCard) -> ModelShape:
 def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> TrialCost:
     train, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
+    strategy = Strategy.parse(factors.strategy)
     return TrialCost(
         factors,
-        frozen_layers=Strategy.parse(factors.strategy).frozen_count(shape.n_layers),
+        frozen_layers=strategy.frozen_count(shape.n_layers),
         n_layers=shape.n_layers,
         static_bytes=train.weights_bytes,
         training_bytes=peak.training_bytes,
+        after_switch_bytes=train.training_bytes if strategy.implementation.adaptive else None,
         gpu_share=gpu_share(peak.weights_bytes + peak.training_bytes, assumed.gpu_memory_bytes),
         seconds=flops / assumed.flops_per_second,
     )

@@ -27,12 +27,13 @@ def _obstacles(space: SearchSpace, claim: Claim) -> list[str]:
     n_models = len(paper().models) if claim.each_model else len(claim.models) or kind.min_models
     tasks = set(space.tasks) & set(paper().tasks) if kind.paper_tasks else set(space.tasks)
     for noun, count, least in (
-        ("of the paper's models", len(models), n_models),
-        ("of the paper's tasks" if kind.paper_tasks else "tasks", len(tasks), kind.min_experiments_per_model),
-        ("seeds", len(space.seeds), kind.min_seeds),
+        ("model", len(models), n_models),
+        ("task", len(tasks), kind.min_experiments_per_model),
+        ("seed", len(space.seeds), kind.min_seeds),
     ):
         if count < least:
-            reasons.append(f"{count} {noun}, of {least} needed")
+            whose = " of the paper's" if noun == "model" or (noun == "task" and kind.paper_tasks) else ""
+            reasons.append(f"{plural(count, noun)}{whose}, of {least} needed")
     if absent := [name for name in claim.strategies if name not in space.strategies]:
         reasons.append(f"it lacks {listed(absent)}")
     return reasons

@@ -42,6 +42,19 @@ def test_a_space_is_sized_by_its_largest_trial() -> None:
     assert slower[0].seconds == pytest.approx(2 * trials[0].seconds)
 
 
+def test_an_adaptive_strategy_needs_what_all_needs() -> None:
+    space = load_space("paper", {"models": ["gemma-2b"], "tasks": ["rte"], "seeds": ["42"]})
+    trials = {t.factors.strategy: t for t in plan_space(space, assumptions(space, 80, None))}
+    whole, adaptive = trials["ALL"], trials["ADT-L50"]
+    assert adaptive.training_bytes == whole.training_bytes
+    assert adaptive.gpu_share == whole.gpu_share
+    assert adaptive.after_switch_bytes is not None
+    assert adaptive.after_switch_bytes < 0.9 * whole.training_bytes
+    assert {t.factors.strategy for t in trials.values() if t.after_switch_bytes} == {
+        f"ADT-{kind}{percent}" for kind in "LH" for percent in (25, 50, 75)
+    }
+
+
 def test_times_read_like_a_clock() -> None:
     assert [clock(s) for s in (0, 59.6, 61, 3723)] == ["0:00", "1:00", "1:01", "1:02:03"]
 
