@@ -32,8 +32,9 @@ def _obstacles(space: SearchSpace, claim: Claim) -> list[str]:
         ("seed", len(space.seeds), kind.min_seeds),
     ):
         if count < least:
-            whose = " of the paper's" if noun == "model" or (noun == "task" and kind.paper_tasks) else ""
-            reasons.append(f"{plural(count, noun)}{whose}, of {least} needed")
+            of_paper = noun == "model" or (noun == "task" and kind.paper_tasks)
+            known = f"{count} of the paper's {noun}s" if of_paper else plural(count, noun)
+            reasons.append(f"{known}, of {least} needed")
     if absent := [name for name in claim.strategies if name not in space.strategies]:
         reasons.append(f"it lacks {listed(absent)}")
     return reasons
