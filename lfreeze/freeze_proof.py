@@ -17,6 +17,8 @@ from lfreeze.dry_run import tensors_in
 
 # Small enough for the products of a chunk to stay in a processor's cache.
 _CHUNK = 1 << 18
+# A GPU has no use for so small a chunk: each costs four kernel launches.
+_CHUNKS_ON_CUDA = 64
 _INTEGER_OF_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -101,21 +103,30 @@ class FreezeProof:
 
 
 @torch.no_grad()
-def fingerprint(tensor: torch.Tensor) -> int:
+def fingerprint(tensor: torch.Tensor, chunks_at_once: int | None = None) -> int:
     """A 64-bit hash of a tensor's bits and their order, computed on the tensor's device.
 
     Each element's bits are multiplied by an odd number derived from its position in its chunk, each
     chunk's sum by one derived from the chunk's position, and all are summed modulo 2**64; changed,
     swapped or shifted elements change the sum.
+
+    Args:
+        chunks_at_once: does not change the hash; None chooses by device.
     """
     flat = tensor.detach().contiguous().view(-1)
     if not flat.numel():
         return 0
     bits = flat.view(_INTEGER_OF_SIZE[flat.element_size()])
     multipliers = _multipliers(_CHUNK, bits.device)
-    chunks = bits.split(_CHUNK)
-    sums = [(chunk.long() * multipliers[: chunk.numel()]).sum() for chunk in chunks]
-    total = int((torch.stack(sums) * _multipliers(len(sums), bits.device)).sum())
+    whole = bits.numel() // _CHUNK * _CHUNK
+    rows = bits[:whole].view(-1, _CHUNK)
+    at_once = chunks_at_once or (_CHUNKS_ON_CUDA if bits.is_cuda else 1)
+    sums = [(part.long() * multipliers).sum(1) for part in rows.split(at_once)] if whole else []
+    if whole < bits.numel():
+        rest = bits[whole:]
+        sums.append((rest.long() * multipliers[: rest.numel()]).sum().view(1))
+    joined = torch.cat(sums)
+    total = int((joined * _multipliers(len(joined), bits.device)).sum())
     return (total + bits.numel()) % (1 << 64)
 
 

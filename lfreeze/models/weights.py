@@ -39,7 +39,10 @@ class FileWeights:
 
     @torch.no_grad()
     def restore(self, name: str, parameter: nn.Parameter) -> None:
-        parameter.copy_(self._kept[name] if name in self._kept else self._read[name]())
+        stored = self._kept[name] if name in self._kept else self._read[name]()
+        # Moved as stored and converted on the device: a file's bfloat16 has half the bytes, and one thread
+        # of a CPU converts slowly.
+        parameter.copy_(stored.to(parameter.device))
 
 
 class RandomWeights:

@@ -131,7 +131,8 @@ def train(
     finished = time.perf_counter()
     memory = meter.memory()
     result = proof.conclude(optimizer)
-    del optimizer, scheduler
+    # The scheduler wraps the optimiser's step in a reference cycle, which would keep the moments alive.
+    optimizer.state.clear()
     evaluating = time.perf_counter()
     predictions = evaluate(model, data.validation, recipe, data.pad_token_id, device)
     return TrainingRecord(

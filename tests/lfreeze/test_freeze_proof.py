@@ -52,6 +52,21 @@ def test_the_fingerprint_covers_all_chunks() -> None:
     assert fingerprint(tensor) != before
 
 
+@pytest.mark.parametrize(
+    ("size", "value"),
+    [
+        (1, 1),
+        (1 << 18, 13248749315068810624),
+        ((1 << 18) + 1, 3846372083506369921),
+        (600_000, 16563105879704555712),
+    ],
+)
+def test_the_fingerprint_does_not_depend_on_how_many_chunks_are_taken_at_once(size: int, value: int) -> None:
+    # Fixed values: fingerprints of results that exist must stay.
+    tensor = torch.arange(size, dtype=torch.float32)
+    assert {fingerprint(tensor, at_once) for at_once in (None, 1, 2, 64)} == {value}
+
+
 def observe(lie: str) -> ProofResult:
     """Two steps of BOT50 with one thing done wrong."""
     model = make_model().train()

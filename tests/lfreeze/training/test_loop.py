@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import math
 import random
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ from lfreeze.freezing import freeze
 from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Strategy, paper_strategies
-from lfreeze.training import batches
-from lfreeze.training.loop import TrainingError, train
+from lfreeze.training import batches, loop
+from lfreeze.training.loop import TrainingError, evaluate, make_optimizer, train
 from tests.conftest import with_values
 
 CPU = torch.device("cpu")
@@ -210,6 +212,32 @@ def test_a_loss_that_is_not_finite_stops_training(recipe: Recipe) -> None:
         model.score.weight.fill_(math.inf)
     with pytest.raises(TrainingError, match="loss is nan at step 1"):
         train(model, make_data(), recipe, Strategy.parse("ALL"), seed=1, device=CPU)
+
+
+def test_the_moments_are_gone_before_the_evaluation(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments: list[weakref.ref[torch.Tensor]] = []
+
+    def made(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+        optimizer = make_optimizer(model, recipe)
+
+        def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            moments[:] = [weakref.ref(state["exp_avg"]) for state in optimizer.state.values()]
+
+        optimizer.register_step_post_hook(note)
+        return optimizer
+
+    def evaluated(*arguments: Any) -> Any:
+        assert moments
+        assert not any(ref() is not None for ref in moments)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(loop, "make_optimizer", made)
+    monkeypatch.setattr(loop, "evaluate", evaluated)
+    gc.disable()
+    try:
+        train(make_model(), make_data(), recipe, Strategy.parse("BOT50"), seed=1, device=CPU)
+    finally:
+        gc.enable()
 
 
 def test_batches_are_the_same_for_every_strategy(recipe: Recipe) -> None:
