@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from lfreeze.models.catalog import get_model
 from reproduce.plan.cost import GIB, TrialCost, assumptions, plan_space, totals
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.report import build
+from reproduce.report.analysis.decidable import undecidable
+from reproduce.report.analysis.ledger import claims, evidence_for
 from reproduce.report.formatting import change
 
 ROOT = Path(__file__).parents[1]
@@ -116,21 +117,11 @@ def test_the_requirements_are_what_plan_computes() -> None:
         assert f"| {gpu.name} | {gpu.memory:g} GB | {gpu.tflops:g} | {gpu.price:.2f} |" in text
 
 
-def evidence() -> dict[str, dict[str, int]]:
-    """By kind of evidence, the least numbers of models, experiments and seeds."""
-    book = tomllib.loads((ROOT / "artifacts/reference/paper_claims.toml").read_text("utf-8"))
-    return book["evidence"]
-
-
 def enough(command: str, kind: str) -> bool:
+    """Whether the command's trials can decide every claim of a kind."""
     space, _ = parsed(command)
-    experiments = len(space.models) * len(space.tasks)
-    least = evidence()[kind]
-    return (
-        len(space.models) >= least["min_models"]
-        and experiments >= least["min_experiments"]
-        and len(space.seeds) >= least["min_seeds"]
-    )
+    obstacles = undecidable(space)
+    return not any(obstacles[claim.id] for claim in claims() if evidence_for(claim.quantity).name == kind)
 
 
 def promoted() -> list[str]:

@@ -22,7 +22,8 @@ from reproduce.store.schema import TRIAL_SCHEMA
 from reproduce.store.trial_row import TrialRow
 from reproduce.verify.differences import differences
 from tests.reproduce.report.synthetic import grid
-from tests.reproduce.run.test_sweep import FEW_EXAMPLES, ONE_WORKER, SMALL, reproduce
+from tests.reproduce.run.test_sweep import FEW_EXAMPLES, ONE_WORKER, SMALL
+from tests.support.program import Program
 
 TRIAL = ("--set", "data_seed=trial")
 REASON = "drawn by the trial's seed"
@@ -108,7 +109,7 @@ def test_reports_tell_the_two_apart() -> None:
 
 
 @pytest.mark.sweep
-def test_a_sweep_is_run_continued_verified_and_reported(tmp_path: Path) -> None:
+def test_a_sweep_is_run_continued_verified_and_reported(tmp_path: Path, reproduce: Program) -> None:
     folder = str(tmp_path / "a")
     grid_of = (
         "run",
