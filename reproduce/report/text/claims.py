@@ -152,16 +152,13 @@ def _outcome(verdict: Verdict) -> str:
 
 
 def rule(claim: Claim) -> str:
-    """The claim's range as text: ``20.0 to 30.0 % of ALL's speed, margin 5.0``."""
-    unit = _UNITS[claim.quantity][2]
-    low, high = claim.printed.get("at_least"), claim.printed.get("at_most")
+    """The claim's range in the quantity's unit: ``20.0 to 30.0, margin 5.0``."""
     margin = f", margin {shown(claim.quantity, claim.margin)}" if claim.margin else ""
-    if low is not None and high is not None:
-        span = shown(claim.quantity, low)
-        return f"{span if low == high else f'{span} to {shown(claim.quantity, high)}'} {unit}{margin}"
-    (name, bound) = next(iter(claim.printed.items()))
-    strict = not BOUNDS[name].sign
-    return f"{BOUNDS[name].words} {shown(claim.quantity, bound)} {unit}{'' if strict else margin}"
+    bounds = [shown(claim.quantity, bound) for bound in claim.printed.values()]
+    if len(bounds) > 1:
+        return f"{' to '.join(dict.fromkeys(bounds))}{margin}"
+    (name,) = claim.printed
+    return f"{BOUNDS[name].words} {bounds[0]}{margin if BOUNDS[name].sign else ''}"
 
 
 def _line(claim: Claim, part: ClaimPart) -> ClaimLine:
@@ -235,7 +232,7 @@ def claims_layout(judged: Sequence[Verdict]) -> Table:
         Column("unit", lambda row: _UNITS[row["quantity"]][2], numeric=False),
         Column("95 % interval", lambda row: texts[row["index"]].interval),
         Column("must be", lambda row: row["rule"], numeric=False),
-        Column("n trials / experiments", lambda row: texts[row["index"]].n),
+        Column("n", lambda row: texts[row["index"]].n),
     )
     note = (
         "A claim is supported if the 95 % interval of each of its parts is inside its range, contradicted if "

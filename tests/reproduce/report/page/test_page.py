@@ -289,12 +289,13 @@ def test_figures_are_filtered_and_enlarged_by_keyboard(opened: Opened) -> None:
     shown, height = size()
     assert shown == pairs
     page.select_option("#figure-filters select[name=model]", "tiny-phi")
-    assert page.locator(visible).all_inner_texts() == titles
+    of_others = [title for title in titles if "Gemma" in title]
+    assert len(of_others) == 3
+    assert page.locator(visible).all_inner_texts() == [t for t in titles if t not in of_others]
     assert size()[0] == pairs[2:]
     page.select_option("#figure-filters select[name=task]", "tiny-cb")
-    assert [title for title in titles if title not in page.locator(visible).all_inner_texts()] == [
-        title for title in titles if "RTE" in title
-    ]
+    of_others += [title for title in titles if "other tasks" in title]
+    assert page.locator(visible).all_inner_texts() == [t for t in titles if t not in of_others]
     assert size()[0] == pairs[2:3]
     assert size()[1] < 0.7 * height
     corner = page.locator("#figure_3-panel\\:2\\:0\\:tiny-phi\\:tiny-cb").bounding_box()
@@ -412,7 +413,7 @@ def test_print_is_short_and_leaves_long_tables_to_their_files(
     opened = open_page(browser, write_report(tmp_path / "trials", rows))
     page = opened.page
     pdf = page.pdf(prefer_css_page_size=True)
-    assert 1 <= len(re.findall(rb"/Type /Page\b", pdf)) <= 12
+    assert 1 <= len(re.findall(rb"/Type /Page\b", pdf)) <= 14
     assert len(pdf) < 3e6
     page.emulate_media(media="print")
     assert page.locator("table[data-trials]:visible, nav:visible, .controls:visible").count() == 0
