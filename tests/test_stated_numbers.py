@@ -51,7 +51,7 @@ PURPOSES = {
     "reproduce run efficiency --weights random --seeds 42,43": "memory: Figure 5, claims on memory",
     "reproduce run efficiency --weights random --seeds 42,43,44": "memory and speed: also the times of Figure 4, claims on speed",
     "reproduce run paper --max-concurrent 1": "Figures 4 and 7 to 11: accuracy beside the time of a GPU of its own; one trial at a time, on one GPU",
-    "reproduce run paper --set precision=bf16": "the paper's grid in half the memory; another recipe, so no evidence on memory and speed",
+    "reproduce run paper --set precision=bf16": "the paper's grid in half the memory; another recipe, so no evidence for the claims",
     "reproduce run small": "accuracy, memory and speed of two small real models, which are not the paper's: no claims",
 }
 

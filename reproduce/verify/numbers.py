@@ -199,7 +199,9 @@ def _close(pairs: pl.DataFrame) -> list[Check]:
     ]
     details = names(far.select(CELL).rows(), after=after)
     checks = [Check("accuracy", far.is_empty(), sentence, (*details, *([reason(far)] if far.height else [])))]
-    return [*checks, _means(pairs), _same_layers(pairs)]
+    # A single trial has no standard error; the check of single trials covers it.
+    several = pairs.filter(pl.len().over("strategy") > 1)
+    return [*checks, *([_means(several)] if several.height else []), _same_layers(pairs)]
 
 
 def _apart_points(row: Mapping[str, Any]) -> str:
@@ -216,9 +218,8 @@ def _means(pairs: pl.DataFrame) -> Check:
     means = pairs.group_by("strategy").agg(
         pl.col("apart").mean(), error=pl.col("apart").std() / pl.len().sqrt(), n=pl.len()
     )
-    # A single trial has no standard error; the check of single trials covers it.
-    means = means.filter(pl.col("n") > 1).sort("strategy")
-    quantiles = stats.t.isf(_CHANCE / 2 / max(means.height, 1), means["n"].to_numpy() - 1)
+    means = means.sort("strategy")
+    quantiles = stats.t.isf(_CHANCE / 2 / means.height, means["n"].to_numpy() - 1)
     means = means.with_columns(
         allowed=pl.max_horizontal(
             pl.lit(_MEAN_POINTS), pl.Series(quantiles, dtype=pl.Float64) * pl.col("error")

@@ -35,14 +35,13 @@ def after_switch() -> pl.Expr:
 def first_10_steps_seconds() -> pl.Expr:
     """Seconds of the first 10 training steps, an adaptive trial's probe and layer selection included (Figure 4).
 
-    The steps before the switch take the probe's median, those after it the median of the rest. Null where
-    a time is unknown.
+    The steps before the switch take the probe's median, those after it the median of the rest; a selection
+    after the tenth step does not count. Null where a time is unknown.
     """
     probe = pl.min_horizontal("switch_step", pl.lit(10))
+    selection = pl.when(pl.col("switch_step") < 10).then("selection_seconds").otherwise(0.0)
     adaptive = (
-        probe * pl.col("probe_step_seconds_median")
-        + pl.col("selection_seconds")
-        + (10 - probe) * pl.col("step_seconds_median")
+        probe * pl.col("probe_step_seconds_median") + selection + (10 - probe) * pl.col("step_seconds_median")
     )
     return pl.when(pl.col("switch_step").is_null()).then("seconds_per_10_steps").otherwise(adaptive)
 
@@ -132,7 +131,7 @@ def rank_points(trials: pl.DataFrame) -> pl.DataFrame:
 
     The paper's strategies (``group`` "paper") are ranked among themselves: of K of them, the highest mean
     accuracy gets K - 1 points, the lowest 0, and ties share the mean of their points. Another strategy
-    ("other") gets a point for each of the paper's that it beats, half a point for a tie, and moves no rank.
+    ("other") is placed among them without moving them: with the accuracy of one of them it has its points.
     ``complete`` says whether all of the paper's strategies have a result in the experiment.
     """
     ranked = accuracy(trials).filter(pl.col("n") > 0)
@@ -149,7 +148,8 @@ def rank_points(trials: pl.DataFrame) -> pl.DataFrame:
         ranked.filter(~of_paper)
         .join(paper.select(*EXPERIMENT, mean_paper="mean"), on=EXPERIMENT)
         .group_by(*EXPERIMENT, "strategy", "mean", "n", maintain_order=True)
-        .agg(points=beaten.sum(), most=pl.len().cast(pl.Float64))
+        .agg(points=beaten.sum(), most=pl.len().cast(pl.Float64) - 1)
+        .with_columns(points=(pl.col("points") - 0.5).clip(0, pl.col("most")))
         .with_columns(group=pl.lit("other"))
     )
     complete = (pl.col("group") == "paper").sum().over(EXPERIMENT) == len(paper_strategies())

@@ -69,21 +69,35 @@ def verdicts(trials: pl.DataFrame, correctness: Correctness | None = None) -> li
     Args:
         correctness: which trials predicted which examples correctly, for the intervals of accuracies.
     """
-    # Quantities with the same conditions share one estimator.
-    kinds = {evidence.name: evidence for claim in claims() for evidence in [evidence_for(claim.quantity)]}
-    judges = {name: (kind, *_evidence(trials, kind, correctness)) for name, kind in kinds.items()}
-    return [_judge(claim, *judges[evidence_for(claim.quantity).name]) for claim in claims()]
+    judges = evidence_estimators(trials, correctness)
+    return [
+        _judge(claim, kind, *judges[kind.name])
+        for claim in claims()
+        for kind in [evidence_for(claim.quantity)]
+    ]
+
+
+def evidence_estimators(
+    trials: pl.DataFrame, correctness: Correctness | None = None
+) -> dict[str, tuple[ContrastEstimator, str | None]]:
+    """By kind of evidence, the trials that are evidence; if there are none, all of them, and the reason."""
+    kinds = {kind.name: kind for claim in claims() for kind in [evidence_for(claim.quantity)]}
+    return {name: _evidence(trials, kind, correctness) for name, kind in kinds.items()}
 
 
 def _evidence(
     trials: pl.DataFrame, kind: Evidence, correctness: Correctness | None
 ) -> tuple[ContrastEstimator, str | None]:
-    """The trials that are evidence; if there are none, all trials and the reason."""
+    """The trials that are evidence; if there are none, all trials and the reason.
+
+    Accuracies of random weights mean nothing, whatever they are evidence of, and are left out.
+    """
     left = trials.filter(pl.col("status") == "ok")
     for keep, reason in _conditions(left, kind):
         left = left.filter(keep)
         if not left.height:
-            return ContrastEstimator(trials, correctness), reason
+            meaningful = trials.filter(pl.col("weights") == "pretrained") if kind.pretrained else trials
+            return ContrastEstimator(meaningful, correctness), reason
     return ContrastEstimator(left, correctness), None
 
 
@@ -126,7 +140,7 @@ def _judge(claim: Claim, kind: Evidence, estimator: ContrastEstimator, no_eviden
         models = (model,) if model else claim.models
         estimate = estimator.estimate(claim.quantity, contrast, models, highest=claim.highest)
         parts.append(ClaimPart(contrast, model, estimate, _decide(claim, estimate, len(pairs))))
-    reasons = [no_evidence] if no_evidence else _too_few(estimator.trials, claim, kind, parts)
+    reasons = [no_evidence] if no_evidence else _too_few(claim, kind, parts)
     by_numbers = _combined([part.verdict for part in parts], claim.most)
     verdict = INCONCLUSIVE if reasons else by_numbers
     return Verdict(claim, verdict, by_numbers, kind.name, tuple(reasons), tuple(parts))
@@ -157,7 +171,7 @@ def _combined(parts: Sequence[str], most: bool) -> str:
     return INCONCLUSIVE
 
 
-def _too_few(trials: pl.DataFrame, claim: Claim, kind: Evidence, parts: Sequence[ClaimPart]) -> list[str]:
+def _too_few(claim: Claim, kind: Evidence, parts: Sequence[ClaimPart]) -> list[str]:
     """What the evidence has too few of, with the number needed."""
     known = [part.estimate for part in parts if part.estimate]
     if len(known) < len(parts):
@@ -175,7 +189,4 @@ def _too_few(trials: pl.DataFrame, claim: Claim, kind: Evidence, parts: Sequence
         ),
         "seed": (min(estimate.n_seeds for estimate in known), kind.min_seeds),
     }
-    if claim.highest:
-        # The highest of all experiments is one; how many there are is what counts.
-        counts = {"model": (trials["model"].n_unique(), n_models), "seed": counts["seed"]}
     return [f"{plural(n, noun)}, of {least} needed" for noun, (n, least) in counts.items() if n < least]

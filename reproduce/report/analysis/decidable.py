@@ -23,8 +23,10 @@ def _obstacles(space: SearchSpace, claim: Claim) -> list[str]:
     for name, value in kind.values.items():
         if getattr(space.recipe, name) != value:
             reasons.append(f"{name} must be {value}, not {getattr(space.recipe, name)}")
-    models = {name for name in space.models if name in (claim.models or paper().models)}
-    n_models = len(paper().models) if claim.each_model else len(claim.models) or kind.min_models
+    if unnamed := [name for name in claim.models if name not in space.models]:
+        reasons.append(f"it lacks {listed(unnamed)}")
+    models = {name for name in space.models if name in paper().models}
+    n_models = len(paper().models) if claim.each_model else 0 if claim.models else kind.min_models
     tasks = set(space.tasks) & set(paper().tasks) if kind.paper_tasks else set(space.tasks)
     for noun, count, least in (
         ("model", len(models), n_models),
@@ -45,10 +47,14 @@ def summary(space: SearchSpace) -> list[str]:
     if not set(space.models) & set(paper().models):
         return [f"Can decide none of the paper's claims, which are about {listed(list(paper().models))}."]
     obstacles = undecidable(space)
-    decided = [name for name, reasons in obstacles.items() if not reasons]
-    lines = [
-        f"Can decide {len(decided)} of {plural(len(obstacles), 'claim')}{': ' if decided else ''}{', '.join(decided)}."
-    ]
+    counts = []
+    for noun, of_kind in (("claim", False), ("reading", True)):
+        names = [claim.id for claim in claims() if claim.reading == of_kind]
+        decided = [name for name in names if not obstacles[name]]
+        counts.append(
+            f"{len(decided)} of {plural(len(names), noun)}" + (f" ({', '.join(decided)})" if decided else "")
+        )
+    lines = [f"Can decide {' and '.join(counts)}, if every trial succeeds."]
     by_reasons: dict[tuple[str, ...], list[str]] = {}
     for name, reasons in obstacles.items():
         if reasons:

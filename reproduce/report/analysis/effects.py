@@ -56,6 +56,7 @@ def _differences(
     estimator: ContrastEstimator, names: list[str], label: str, models: tuple[str, ...]
 ) -> pl.DataFrame:
     rows: list[dict[str, object]] = []
+    untied = dict.fromkeys(names, 0)
     for name in names:
         contrast = {name: 1.0, BASELINE: -1.0}
         estimate = estimator.estimate("accuracy", contrast, models)
@@ -64,13 +65,14 @@ def _differences(
             blocks = estimator.blocks("accuracy", contrast, models)
             means = [float((block.values[:, 0] - block.values[:, 1]).mean()) for block in blocks]
             row |= {"difference": estimate.value, "low": estimate.low, "high": estimate.high}
+            untied[name] = sum(round(mean, DIGITS) != 0 for mean in means)
             row |= {"n_blocks": estimate.n_blocks, "n": estimate.n // 2, "p": signed_rank_p(means)}
         rows.append(row)
     p_values = [row.get("p") for row in rows]
     adjusted = holm([p if isinstance(p, float) else None for p in p_values])
     n_tests = sum(p is not None for p in p_values)
     for row, p in zip(rows, adjusted, strict=True):
-        row["p_holm"] = p if can_reach(int(str(row["n_blocks"])), n_tests) else None
+        row["p_holm"] = p if can_reach(untied[str(row["strategy"])], n_tests) else None
     return in_order(pl.DataFrame(rows, schema=_DIFFERENCES))
 
 

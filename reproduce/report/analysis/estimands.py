@@ -6,6 +6,7 @@ ALL's. ``paper_claims.toml`` defines each quantity for one strategy in one exper
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ from reproduce.report.analysis.inference import (
     LEVEL,
     Array,
     Block,
+    Largest,
+    Mean,
     Share,
     Smallest,
     Span,
@@ -88,7 +91,7 @@ class ContrastEstimator:
 
     def __init__(self, trials: pl.DataFrame, correctness: Correctness | None = None) -> None:
         self.trials = trials
-        self._correctness = correctness or Correctness({})
+        self._correctness = correctness or Correctness({}, {})
         self._blocks: dict[str, tuple[list[str], list[Block]]] = {}
 
     def estimate(
@@ -99,7 +102,7 @@ class ContrastEstimator:
         Args:
             quantity: one that ``paper_claims.toml`` defines.
             models: only experiments of these; empty for all.
-            highest: the experiment with the highest value instead of the mean over experiments.
+            highest: the model with the highest value instead of the mean over experiments.
         """
         if quantity in RANKED:
             return self._ranked(quantity, contrast, models)
@@ -109,9 +112,11 @@ class ContrastEstimator:
         if not blocks:
             return None
         factors = np.array(list(contrast.values()), dtype=float)
-        if highest:
-            blocks = [max(blocks, key=lambda block: float((block.values @ factors).mean()))]
         result, parts = self._result(quantity, contrast, blocks, factors)
+        if highest:
+            names = dict.fromkeys(block.model for block in blocks)
+            apart = [[block for block in blocks if block.model == name] for name in names]
+            result, parts = _highest([self._result(quantity, contrast, own, factors)[0] for own in apart])
         behind = len({*contrast, BASELINE} if quantity in AGAINST_ALL else contrast)
         return Estimate(
             result,
@@ -163,18 +168,32 @@ class ContrastEstimator:
             spreads = np.array([block.values.std(0, ddof=1) @ factors for block in blocks])
             return mean_over_experiments(spreads), spreads.tolist()
         if quantity == "accuracy":
-            variances = [self._example_variance(block, contrast) for block in blocks]
-            return mean_over_blocks(columns, variances), means
+            return mean_over_blocks(columns, self._example_variance(blocks, contrast)), means
         return mean_over_blocks(columns), means
 
-    def _example_variance(self, block: Block, contrast: Contrast) -> float:
-        """What the choice of the validation examples adds to the variance of an experiment's contrast."""
-        experiment = (block.model, block.task)
-        measured = self._correctness.variance(experiment, contrast, block.seeds)
-        if measured is not None:
-            return measured
-        n_examples = self._n_examples.get(experiment)
-        return bounded_variance(block.values.mean(0).tolist(), contrast, n_examples) if n_examples else 0.0
+    def _example_variance(self, blocks: Sequence[Block], contrast: Contrast) -> float | None:
+        """What the choice of the validation examples adds to the variance of the sum of the blocks' contrasts.
+
+        Models share the examples of a task. None if a number of examples is unknown.
+        """
+        total = 0.0
+        for task in dict.fromkeys(block.task for block in blocks):
+            here = [block for block in blocks if block.task == task]
+            seeds = set.intersection(*(set(block.seeds) for block in here))
+            experiments = [(block.model, block.task) for block in here]
+            measured = self._correctness.variance(experiments, contrast, sorted(seeds))
+            if measured is None:
+                bounds = [self._bound(block, contrast) for block in here]
+                if None in bounds:
+                    return None
+                # At most, all models err on the same examples.
+                measured = sum(math.sqrt(bound) for bound in bounds if bound is not None) ** 2
+            total += measured
+        return total
+
+    def _bound(self, block: Block, contrast: Contrast) -> float | None:
+        n_examples = self._n_examples.get((block.model, block.task))
+        return bounded_variance(block.values.mean(0).tolist(), contrast, n_examples) if n_examples else None
 
     @cached_property
     def _n_examples(self) -> dict[tuple[str, str], int]:
@@ -204,6 +223,14 @@ class ContrastEstimator:
     @cached_property
     def _points(self) -> pl.DataFrame:
         return rank_points(self.trials).filter("complete", pl.col("group") == "paper")
+
+
+def _highest(of_models: Sequence[Uncertain]) -> tuple[Uncertain, list[float]]:
+    """The highest of the models' values; the lower end of its interval allows for the choice."""
+    values = [result.value for result in of_models]
+    means = [result for result in of_models if isinstance(result, Mean)]
+    top = max(values)
+    return (Largest(tuple(means)) if means else Span(top, top, top)), values
 
 
 def _accuracy(trials: pl.DataFrame) -> pl.DataFrame:

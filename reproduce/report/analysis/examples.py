@@ -1,7 +1,7 @@
 """What the choice of the validation examples adds to the variance of an accuracy.
 
-Strategies and seeds share a task's validation examples, so that averaging over seeds does not reduce their
-sampling error. On small validation splits (56 examples of CB, 71 of WNLI) it exceeds the seeds'.
+Strategies, seeds and models share a task's validation examples, so that averaging over them does not reduce
+their sampling error. On small validation splits (56 examples of CB, 71 of WNLI) it exceeds the seeds'.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from reproduce.report.analysis.aggregates import EXPERIMENT, successful
 _MOST_SEEDS = 20
 
 Contrast = Mapping[str, float]
+Experiment = tuple[str, str]  # model, task
 Matrix = npt.NDArray[np.bool_]
 
 
@@ -28,21 +29,32 @@ class Correctness:
 
     Attributes:
         trials: by (model, task), then by (strategy, seed): one value for each example, in one order.
+        examples: by (model, task), a value that is equal for equal examples.
     """
 
-    trials: Mapping[tuple[str, str], Mapping[tuple[str, int], Matrix]]
+    trials: Mapping[Experiment, Mapping[tuple[str, int], Matrix]]
+    examples: Mapping[Experiment, int]
 
-    def variance(self, experiment: tuple[str, str], contrast: Contrast, seeds: Iterable[int]) -> float | None:
-        """The variance that the examples add to a contrast's mean over seeds; None if no seed has predictions.
+    def variance(
+        self, experiments: Sequence[Experiment], contrast: Contrast, seeds: Iterable[int]
+    ) -> float | None:
+        """The variance that the examples add to the sum of some experiments' contrasts, means over seeds.
 
         It is the component of the examples in a two-way analysis of variance (seeds by examples, both random):
-        what seeds and examples cause together is already in the spread of the seeds' accuracies.
+        what seeds and examples cause together is already in the spread of the seeds' accuracies. None
+        unless the experiments have the same examples, and predictions of these seeds.
         """
-        known = self.trials.get(experiment, {})
+        known = [self.trials.get(experiment, {}) for experiment in experiments]
+        if len({self.examples.get(experiment) for experiment in experiments}) > 1:
+            return None
         rows = [
-            sum(factor * known[name, seed].astype(np.float64) for name, factor in contrast.items())
+            sum(
+                factor * trials[name, seed].astype(np.float64)
+                for trials in known
+                for name, factor in contrast.items()
+            )
             for seed in seeds
-            if all((name, seed) in known for name in contrast)
+            if all((name, seed) in trials for trials in known for name in contrast)
         ]
         return _example_component(np.array(rows)) if rows else None
 
@@ -102,11 +114,15 @@ def read_correctness(
 
     table = read(by_trial)
     if table is None:
-        return Correctness({})
-    blocks: dict[tuple[str, str], dict[tuple[str, int], Matrix]] = {}
+        return Correctness({}, {})
+    blocks: dict[Experiment, dict[tuple[str, int], Matrix]] = {}
+    examples: dict[Experiment, int] = {}
     joined = cells.select("run_id", *EXPERIMENT, "strategy", "seed").join(table, on="run_id")
     same = pl.col("examples") == pl.col("examples").mode().first().over(EXPERIMENT)
     for row in joined.filter(same).iter_rows(named=True):
-        block = blocks.setdefault((row["model"], row["task"]), {})
-        block[row["strategy"], row["seed"]] = np.array(row["right"], dtype=np.bool_)
-    return Correctness(blocks)
+        experiment = (row["model"], row["task"])
+        examples[experiment] = row["examples"]
+        blocks.setdefault(experiment, {})[row["strategy"], row["seed"]] = np.array(
+            row["right"], dtype=np.bool_
+        )
+    return Correctness(blocks, examples)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from reproduce.report.analysis.estimands import ContrastEstimator, Estimate
+from reproduce.report.analysis.claims import evidence_estimators
+from reproduce.report.analysis.estimands import Estimate
 from reproduce.report.analysis.examples import Correctness
-from reproduce.report.analysis.ledger import headline
+from reproduce.report.analysis.ledger import evidence_for, headline
 from reproduce.report.strategy_order import BASELINE, strategies_in_order
 
 QUANTITIES = ("accuracy", "memory", "speed")
@@ -34,13 +35,14 @@ class Comparison:
 def comparisons(trials: pl.DataFrame, correctness: Correctness | None = None) -> list[Comparison]:
     """The headline's strategies against each of ``AGAINST``; those without any estimate are left out.
 
-    Accuracies come from models with trained weights only. If the trials have none of the headline's
+    As for the claims, the trials that are evidence count; of a quantity for which there are none, all trials
+    (for accuracies those with trained weights). If the trials have none of the headline's
     strategies, the first three others take their place.
     """
     names = [name for name in strategies_in_order(trials["strategy"]) if name not in AGAINST]
     chosen = [name for name in names if name in STRATEGIES] or names[:3]
-    trained = ContrastEstimator(trials.filter(pl.col("weights") == "pretrained"), correctness)
-    estimators = dict.fromkeys(QUANTITIES, ContrastEstimator(trials)) | {"accuracy": trained}
+    judges = evidence_estimators(trials, correctness)
+    estimators = {quantity: judges[evidence_for(quantity).name][0] for quantity in QUANTITIES}
     rows = []
     for against in AGAINST:
         for name in chosen:

@@ -104,6 +104,21 @@ class Smallest:
 
 
 @dataclass(frozen=True)
+class Largest:
+    """The largest of several values; the mirror image of ``Smallest``."""
+
+    means: tuple[Mean, ...]
+
+    @property
+    def value(self) -> float:
+        return max(mean.value for mean in self.means)
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
+        mirrored = Smallest(tuple(Mean(-m.value, m.error, m.freedom) for m in self.means)).interval(level)
+        return (-mirrored[1], -mirrored[0]) if mirrored else None
+
+
+@dataclass(frozen=True)
 class Share:
     """The share of ``n`` experiments in which a statement holds, with an exact interval (Clopper and Pearson, 1934).
 
@@ -158,7 +173,7 @@ def blocks_of(cells: pl.DataFrame, column: str = "validation_accuracy") -> tuple
     return names, blocks
 
 
-def mean_over_blocks(columns: Sequence[Array], example_variances: Sequence[float] = ()) -> Mean:
+def mean_over_blocks(columns: Sequence[Array], example_variance: float | None = 0.0) -> Mean:
     """The mean over blocks of the blocks' means, all with equal weight; its error is unknown if a block has one value.
 
     The degrees of freedom are Satterthwaite's (1946), so that blocks of few seeds and of unequal spread keep
@@ -166,13 +181,14 @@ def mean_over_blocks(columns: Sequence[Array], example_variances: Sequence[float
 
     Args:
         columns: each block's values, [n].
-        example_variances: what the choice of the validation examples adds to the variance of each block's mean.
+        example_variance: what the choice of the validation examples adds to the variance of the sum of the
+            blocks' means; None if it is unknown, and with it the error.
     """
     value = round(float(np.mean([column.mean() for column in columns])), DIGITS)
-    if min(map(len, columns)) < 2:
+    if min(map(len, columns)) < 2 or example_variance is None:
         return Mean(value, None)
     seeds = [float(column.var(ddof=1)) / len(column) for column in columns]
-    total = sum(seeds) + sum(example_variances)
+    total = sum(seeds) + example_variance
     # Examples are many, and add no uncertainty about their own variance.
     freedom_parts = sum(v * v / (len(column) - 1) for v, column in zip(seeds, columns, strict=True))
     freedom = total * total / freedom_parts if freedom_parts else math.inf
@@ -180,8 +196,12 @@ def mean_over_blocks(columns: Sequence[Array], example_variances: Sequence[float
 
 
 def mean_over_experiments(values: Array) -> Mean:
-    """The mean of one value for each experiment, which are the sample; its error is unknown for a single one."""
-    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+    """The mean of one value for each experiment, which are the sample.
+
+    Its error is unknown for a single experiment, and where all values are equal: such as ranks that all tie.
+    """
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    error = spread / math.sqrt(len(values)) if round(spread, DIGITS) else None
     return Mean(round(float(values.mean()), DIGITS), error, len(values) - 1)
 
 
@@ -206,12 +226,15 @@ def signed_rank_p(differences: Sequence[float] | Array) -> float | None:
     return float(stats.wilcoxon(values).pvalue)
 
 
-def can_reach(n_blocks: int, n_tests: int) -> bool:
-    """Whether a signed-rank test on so many blocks can pass Holm's adjustment over ``n_tests`` at all.
+def can_reach(n_differences: int, n_tests: int) -> bool:
+    """Whether a signed-rank test can pass Holm's adjustment over ``n_tests`` at all.
 
     The smallest two-sided p-value of n differences is 2 / 2**n.
+
+    Args:
+        n_differences: blocks whose difference is not 0; the test omits the others.
     """
-    return 2.0 ** (1 - n_blocks) * n_tests < ALPHA
+    return 2.0 ** (1 - n_differences) * n_tests < ALPHA
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

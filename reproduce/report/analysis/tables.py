@@ -142,8 +142,8 @@ def table_efficiency(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def table_ranking(trials: pl.DataFrame) -> pl.DataFrame:
-    """Ranking scores, the highest first; see ``aggregates.ranking``."""
-    return ranking(trials)
+    """Ranking scores of trained weights, the highest first; see ``aggregates.ranking``."""
+    return ranking(trials.filter(pl.col("weights") == "pretrained"))
 
 
 def table_trials(trials: pl.DataFrame) -> pl.DataFrame:

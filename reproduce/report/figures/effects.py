@@ -118,7 +118,8 @@ def figure_sensitivity(data: pl.DataFrame) -> Figure:
 
 def _differences_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
-        "An interval entirely to the left of the line means lower accuracy than ALL beyond chance. "
+        "An interval entirely to the left of the line suggests lower accuracy than ALL; of many intervals, some "
+        "are so by chance. "
         "Differences are paired by model, task and seed; dots are means over experiments, intervals allow for "
         "other seeds and other validation examples within each experiment. Filled dots: p below "
         f"{ALPHA:g} in the signed-rank test over experiments, adjusted by Holm's method over the strategies "

@@ -72,7 +72,13 @@ def _sector(share: float) -> MarkerPath:
 
 
 def place_labels(
-    axes: Axes, points: Points, texts: Sequence[str], *, centred: bool = False, line: Points = ()
+    axes: Axes,
+    points: Points,
+    texts: Sequence[str],
+    *,
+    centred: bool = False,
+    line: Points = (),
+    others: Points = (),
 ) -> None:
     """Write each text near its point, where it overlaps markers and other labels the least.
 
@@ -81,6 +87,7 @@ def place_labels(
     Args:
         centred: the markers are centred on their points; otherwise they are upper half-discs.
         line: points of a line that no text should cross.
+        others: further markers, without a text.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -89,7 +96,8 @@ def place_labels(
     left, low, right, high = axes.get_window_extent().extents
     frame = (left / per_point, low / per_point, right / per_point, high / per_point)
     below, above = (_RADIUS / 1.6, _RADIUS / 1.6) if centred else (1.0, _RADIUS)
-    fixed = [np.array([x - _RADIUS, y - below, x + _RADIUS, y + above]) for x, y in centres]
+    marks = axes.transData.transform(np.asarray([*points, *others], dtype=float)) / per_point
+    fixed = [np.array([x - _RADIUS, y - below, x + _RADIUS, y + above]) for x, y in marks]
     fixed += _along(axes, line, per_point)
     halves = [np.array([0.31 * _FONT * len(text) + 1, 0.55 * _FONT]) for text in texts]
     start = (0.0, 0.0 if centred else 0.35 * _RADIUS)
@@ -99,8 +107,8 @@ def place_labels(
         half = halves[index]
         middles = centres[index] + start + _DIRECTIONS * (_DISTANCES[:, None] * _RADIUS + half + 1)
         boxes = np.hstack([middles - half, middles + half])
-        others = [box for place, (_, box) in chosen.items() if place != index]
-        cost = _overlap(boxes, np.array([*fixed, *others])) + 50 * _outside(boxes, frame) + 2 * _DISTANCES
+        labels = [box for place, (_, box) in chosen.items() if place != index]
+        cost = _overlap(boxes, np.array([*fixed, *labels])) + 50 * _outside(boxes, frame) + 2 * _DISTANCES
         best = int(np.argmin(cost))
         chosen[index] = best, boxes[best]
     for index, (best, box) in chosen.items():

@@ -218,9 +218,6 @@ def figure_6(data: pl.DataFrame) -> Figure:
         axes.set_xlim(0, longest * (1.2 if varies else 1.1))
         if 0 < of_paper.height < len(rows):
             axes.axhline(of_paper.height - 0.5, color=INK, linewidth=0.8, zorder=3)
-            note = "apart: points for each of the paper's strategies that it beats"
-            axes.text(1, of_paper.height - 0.44, note, transform=axes.get_yaxis_transform(), ha="right", va="top",
-                      fontsize=7, color=MUTED)  # fmt: skip
         count = plural(max(row["n"] for row in rows), "experiment")
         most = f"{rows[0]['most']:.0f}" if of_paper["most"].n_unique() == 1 else "K − 1"
         axes.set_xlabel(

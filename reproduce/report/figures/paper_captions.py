@@ -50,8 +50,8 @@ def _caption_5(report_data: ReportData, data: pl.DataFrame) -> str:
     probe = ""
     if data["after_switch"].is_not_null().any():
         probe = (
-            " Adaptive strategies train every layer until their switch, so that their bar is that peak; the thick "
-            "line is the peak after the switch, which needs no smaller GPU."
+            " Adaptive strategies train every layer until their switch: their bar is the peak of the whole run, "
+            "which a GPU must hold; the thick line is the peak after the switch."
         )
     return (
         "The coloured part of a bar is training memory above the static model (grey); the percentage is its "
@@ -64,7 +64,8 @@ def _caption_6(report_data: ReportData, data: pl.DataFrame) -> str:
     absent = without_result(report_data.trials)
     return (
         f"Strategies above {BASELINE} have a higher mean rank; with few experiments, this can be due to "
-        "chance. Mean of reversed ranks over experiments (model × task), ties share the mean rank; "
+        "chance. Mean of reversed ranks over experiments (model × task), ties share the mean rank. Strategies "
+        "below a line are not the paper's: they are placed among its own without moving them; "
         f"{n_range(data['n'])} (experiments per strategy)."
         + (f" Without any result: {listed(absent)}." if absent else "")
     )

@@ -155,7 +155,9 @@ def _savings_panel(axes: Axes, rows: Sequence[dict[str, Any]], kind: str, famili
     axes.axline((0, 0), slope=1, color=INK, linewidth=0.9, zorder=1)
     dots(axes, points, [row["strategy"] for row in rows], families, sizes=[34])
     far = [i for i, (x, y) in enumerate(points) if abs(y - x) > 100 * _FAR]
-    place_labels(axes, [points[i] for i in far], [rows[i]["strategy"] for i in far], centred=True)
+    others = [point for i, point in enumerate(points) if i not in far]
+    names = [rows[i]["strategy"] for i in far]
+    place_labels(axes, [points[i] for i in far], names, centred=True, others=others)
 
 
 def _family_marks(families: Sequence[str], *, line: bool = False) -> list[Line2D]:
@@ -188,8 +190,8 @@ def _pareto_caption(report_data: ReportData, data: pl.DataFrame) -> str:
 def _ratio_caption(report_data: ReportData, data: pl.DataFrame) -> str:
     return (
         "Where a line falls, that share of frozen layers costs accuracy. Points are mean differences to ALL "
-        "over tasks, whiskers standard deviations over tasks; the frozen share is that of the layers that were "
-        "frozen, so that INT33 of 8 layers stands at 25 %; "
+        "over tasks, whiskers standard deviations over tasks. The share is that of the layers that were frozen "
+        "(INT33 freezes 2 of 8); strategies of one share are drawn side by side; "
         f"{n_range(data['n'])} (trials per point), {n_range(data['n_tasks'])} (tasks)."
     )
 

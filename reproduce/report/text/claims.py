@@ -17,6 +17,7 @@ from reproduce.report.analysis.claims import (
     ClaimPart,
     Verdict,
 )
+from reproduce.report.analysis.estimands import Estimate
 from reproduce.report.analysis.examples import Contrast
 from reproduce.report.analysis.ledger import BOUNDS, Claim
 from reproduce.report.formatting import NONE, listed, number, plural
@@ -84,6 +85,7 @@ class ClaimCard:
     rule: str
     quantity: str
     unit: str
+    range_name: str
     lines: tuple[ClaimLine, ...]
     strategies: tuple[str, ...]
     reading: bool
@@ -101,6 +103,7 @@ def card(verdict: Verdict) -> ClaimCard:
         rule(claim),
         _NAMES[claim.quantity],
         _UNITS[claim.quantity][2],
+        "lowest to highest model" if claim.quantity == "memory" else "95 % interval",
         tuple(_line(claim, part) for part in verdict.parts),
         tuple(verdict.strategies),
         claim.reading,
@@ -117,23 +120,21 @@ def tally(judged: Sequence[Verdict]) -> str:
 
 def _counts(names: Sequence[str]) -> str:
     counts = {name: names.count(name) for name in VERDICTS}
-    return listed([f"{n} {'is' if n == 1 else 'are'} {name}" for name, n in counts.items()])
+    return listed([f"{n} {'is' if n == 1 else 'are'} {name}" for name, n in counts.items() if n])
 
 
 def evidence_notes(judged: Sequence[Verdict]) -> list[str]:
-    """Why trials are not evidence, once for the kinds of evidence that lack the same; empty if they are for every claim."""
+    """Why trials are not evidence, each reason once, with what lacks evidence for it; empty if no claim does."""
     lacking: dict[str, list[str]] = {}
     for kind, name in _KINDS.items():
         here = [verdict for verdict in judged if verdict.kind == kind]
         reasons = Counter(reason for verdict in here for reason in verdict.reasons)
         if not reasons:
             continue
-        parts = [
-            reason if count == len(here) else f"{reason} ({_claims(here, reason)})"
-            for reason, count in reasons.most_common()
-        ]
-        lacking.setdefault("; ".join(parts), []).append(name)
-    return [f"Not evidence on {listed(names)}: {text}." for text, names in lacking.items()]
+        for reason, count in reasons.most_common():
+            whole = count == len(here)
+            lacking.setdefault(reason, []).append(name if whole else _claims(here, reason))
+    return [f"Not evidence on {listed(names)}: {reason}." for reason, names in lacking.items()]
 
 
 def _claims(judged: Sequence[Verdict], reason: str) -> str:
@@ -162,14 +163,18 @@ def rule(claim: Claim) -> str:
 
 
 def _line(claim: Claim, part: ClaimPart) -> ClaimLine:
-    name = label(claim.quantity, part.contrast, part.model)
+    name = label(claim.quantity, part.contrast, part.model) + (", highest model" if claim.highest else "")
     estimate, quantity = part.estimate, claim.quantity
     if estimate is None:
         return ClaimLine(name, NONE, "no trials to compare", NONE, "0", part.verdict)
-    interval = "none: one seed" if estimate.low is None else _span(quantity, estimate.low, estimate.high)
+    interval = _unknown(estimate) if estimate.low is None else _span(quantity, estimate.low, estimate.high)
     single = NONE if estimate.least is None else _span(quantity, estimate.least, estimate.most)
     n = f"{estimate.n:,} / {estimate.n_blocks:,}"
     return ClaimLine(name, shown(quantity, estimate.value), interval, single, n, part.verdict)
+
+
+def _unknown(estimate: Estimate) -> str:
+    return "none: an experiment with one seed" if estimate.n_seeds < 2 else "none: the spread is unknown"
 
 
 def _span(quantity: str, low: float | None, high: float | None) -> str:
@@ -230,7 +235,7 @@ def claims_layout(judged: Sequence[Verdict]) -> Table:
         of("contrast"),
         of("value"),
         Column("unit", lambda row: _UNITS[row["quantity"]][2], numeric=False),
-        Column("95 % interval", lambda row: texts[row["index"]].interval),
+        Column("95 % interval, or models", lambda row: texts[row["index"]].interval),
         Column("must be", lambda row: row["rule"], numeric=False),
         Column("n", lambda row: texts[row["index"]].n),
     )

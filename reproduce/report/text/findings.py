@@ -64,16 +64,17 @@ def headline(report_data: ReportData) -> str:
 
 
 def findings(report_data: ReportData) -> list[str]:
-    """The highest ranks, in one sentence; empty if no trial with trained weights succeeded."""
-    sentences = []
+    """The highest ranks of the paper's strategies, in one sentence; empty unless all of them can be ranked."""
     # A ranking of accuracies with random weights is meaningless.
-    scores = ranking(report_data.trials.filter(pl.col("weights") == "pretrained")).head(3)
-    if scores.height > 1:
-        best = [
-            f"{row['strategy']} ({number(row['score'], 2)}, {n_is(row['n'])})" for row in scores.to_dicts()
-        ]
-        sentences.append(f"Highest ranking scores: {listed(best)}.")
-    return sentences
+    scores = ranking(report_data.trials.filter(pl.col("weights") == "pretrained"))
+    scores = scores.filter(pl.col("group") == "paper")
+    if not scores.height or not scores["complete"].all() or scores["score"].n_unique() == 1:
+        return []
+    best = [
+        f"{row['strategy']} ({number(row['score'], 2)}, {n_is(row['n'])})"
+        for row in scores.head(3).to_dicts()
+    ]
+    return [f"Highest ranking scores: {listed(best)}."]
 
 
 def notices(report_data: ReportData) -> list[str]:
@@ -84,14 +85,14 @@ def notices(report_data: ReportData) -> list[str]:
     if tiny:
         texts.append(
             f"{listed(tiny)} {'is a miniature that comes' if len(tiny) == 1 else 'are miniatures that come'} "
-            "with this package: "
-            "their results show that the program works and are not evidence for or against the paper."
+            f"with this package: {'its' if len(tiny) == 1 else 'their'} results show that the program works and "
+            "are not evidence for or against the paper."
         )
-    random = sorted(set(trials.filter(pl.col("weights") == "random")["model"]))
-    if random:
+    random = trials.filter(pl.col("weights") == "random")
+    if random.height:
         texts.append(
-            f"Random weights ({listed(random)}): speed and memory do not depend on the weights, but accuracies and "
-            "rankings are meaningless."
+            f"{plural(random.height, 'trial')} with random weights ({listed(sorted(set(random['model'])))}): speed "
+            "and memory do not depend on the weights, but accuracies mean nothing and are not ranked."
         )
     if report_data.failed or report_data.damaged or report_data.missing:
         counts = {

@@ -36,12 +36,13 @@ def headline_layout(compared: Sequence[Comparison]) -> Table:
         return Column(header, lambda row: _cell(by_name[row["comparison"]][quantity]))
 
     columns = (
-        Column("comparison", lambda row: row["comparison"], numeric=False),
+        Column("strategy", lambda row: row["comparison"], numeric=False),
         *(column(quantity) for quantity in QUANTITIES),
     )
     note = (
         "Means over experiments (model × task) of differences paired by seed; more is better in every column. In "
-        "brackets: 95 % interval, for memory the lowest to the highest model; n trials / experiments."
+        "brackets: 95 % interval, for memory the lowest to the highest model; n trials / experiments. Of each quantity, "
+        "trials that are evidence on the paper's claims count, if there are any."
     )
     return Table("headline", "Cost and gain", note, pl.DataFrame(rows, infer_schema_length=None), columns)
 

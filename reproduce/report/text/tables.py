@@ -107,8 +107,8 @@ def tasks_layout(frame: pl.DataFrame) -> Table:
     )
     note = (
         "Numbers of examples of each task: used by the trials, in the splits as loaded, as the paper prints them "
-        "(rounded there), and in the benchmark's official release. Validation uses the whole split; for MNLI "
-        "the matched one. Tiny tasks are generated and have no official size."
+        "(rounded there), and in the benchmark's official release. The paper's validation split is the whole one, "
+        "for MNLI the matched one. Tiny tasks are generated and have no official size."
     )
     return Table("tasks", "Table 1. Tasks", note, frame, columns)
 
@@ -224,8 +224,8 @@ def ranking_layout(frame: pl.DataFrame) -> Table:
     note = (
         "In each experiment (model × task), the paper's strategies are ranked by mean accuracy: the best of K "
         "gets K − 1 points, the worst 0, and ties share the mean. Other strategies do not move these ranks: "
-        "they get a point for each of the paper's strategies that they beat, half a point for a tie. The "
-        "score is the mean over the experiments in which a strategy was run."
+        "with the accuracy of one of them they get its points. The score is the mean over the experiments in which "
+        "a strategy was run."
     )
     return Table("ranking", "Ranking score", note, frame, columns)
 

@@ -22,9 +22,9 @@ from reproduce.report.analysis.aggregates import (
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import table_predictions
 from reproduce.report.strategy_order import kind_and_percent, strategies_in_order
-from reproduce.report.text.findings import notices
+from reproduce.report.text.findings import findings, notices
 from reproduce.store.parquet import TRIAL_SCHEMA, read_trials
-from tests.reproduce.report.synthetic import trial_row
+from tests.reproduce.report.synthetic import grid, trial_row
 
 KEYS = ["model", "task", "strategy"]
 
@@ -85,8 +85,8 @@ def test_the_first_10_steps_by_hand() -> None:
         trial_row("ADT-L50", **adaptive, switch_step=12, seconds_per_10_steps=10.0),
     ]
     found = efficiency(frame(*rows))
-    # 5 × 2 + 13 + 5 × 1; a switch after step 10 leaves 10 × 2 + 13.
-    assert found["first_10_steps_seconds"].to_list() == [19.0, 28.0, 33.0]
+    # 5 × 2 + 13 + 5 × 1; with a switch after step 10, ten steps of the probe.
+    assert found["first_10_steps_seconds"].to_list() == [19.0, 28.0, 20.0]
     assert found["seconds_per_10_steps"].to_list() == [19.0, 10.0, 10.0]
 
 
@@ -162,10 +162,10 @@ def test_other_strategies_do_not_move_the_papers_ranks() -> None:
     alone, beside = ranking(frame(*paper)), ranking(frame(*paper, *others))
     assert beside.filter(group="paper").equals(alone)
     assert alone["score"].to_list() == [2, 1, 0]
-    # BOT-E25 beats all three, BOT-E50 beats ALL and ties with LoRA, BOT-E75 beats none.
+    # BOT-E25 beats all three, BOT-E50 is as good as LoRA, BOT-E75 beats none.
     other = beside.filter(group="other")
     assert other.select("strategy", "score", "most").rows() == [
-        ("BOT-E25", 3.0, 3.0), ("BOT-E50", 1.5, 3.0), ("BOT-E75", 0.0, 3.0),
+        ("BOT-E25", 2.0, 2.0), ("BOT-E50", 1.0, 2.0), ("BOT-E75", 0.0, 2.0),
     ]  # fmt: skip
     assert not alone["complete"].any()
 
@@ -295,3 +295,16 @@ def test_order_of_strategies() -> None:
     assert strategies_in_order(names) == ordered
     assert kind_and_percent("ADT-L12.5") == ("ADT-L", 12.5)
     assert kind_and_percent("LoRA") == ("LoRA", None)
+
+
+def test_ranks_are_stated_only_where_the_papers_strategies_are_complete() -> None:
+    def stated(*rows: dict[str, Any]) -> list[str]:
+        return findings(ReportData(frame(*rows), frame(*rows), None, None, (), ()))
+
+    rows = grid(tasks=("tiny-rte",), seeds=(42,))
+    (sentence,) = stated(*rows, trial_row("BOT-E25", validation_accuracy=1.0))
+    assert sentence.startswith("Highest ranking scores: ")
+    assert "BOT-E25" not in sentence
+    assert stated(*rows[:-1]) == []
+    assert stated(*({**row, "validation_accuracy": 0.5} for row in rows)) == []
+    assert stated(*({**row, "weights": "random"} for row in rows)) == []

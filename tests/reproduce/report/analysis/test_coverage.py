@@ -20,6 +20,7 @@ from scipy import stats
 from reproduce.report.analysis.examples import Correctness
 from reproduce.report.analysis.inference import (
     LEVEL,
+    Largest,
     Smallest,
     Uncertain,
     mean_over_blocks,
@@ -43,24 +44,38 @@ def _difference(experiments: int, seeds: int) -> Draw:
     return draw
 
 
-def _with_examples(sizes: Iterable[int], *, counted: bool) -> Draw:
-    """Two strategies of equal accuracy that err on similar examples; five seeds, other examples in each repetition."""
+def _with_examples(sizes: Iterable[int], *, models: int = 1, counted: bool = True) -> Draw:
+    """Two strategies of equal accuracy that err on similar examples; five seeds, other examples in each repetition.
+
+    Half of what distinguishes the strategies on an example is common to the models.
+    """
 
     def draw(random: np.random.Generator) -> Uncertain:
-        columns, variances = [], []
+        columns, variance = [], 0.0
         for n in sizes:
             easy = random.normal(0.8, 1, n)
-            right = {}
-            for strategy in ("A", "B"):
-                level = easy + random.normal(0, 0.5, n)
-                for seed in range(5):
-                    right[strategy, seed] = level + random.normal(0, 0.15) + random.normal(0, 0.5, n) > 0
-            columns.append(np.array([right["A", s].mean() - right["B", s].mean() for s in range(5)]))
-            known = Correctness({_KEY: right}).variance(_KEY, {"A": 1, "B": -1}, range(5))
-            variances.append(known or 0.0)
-        return mean_over_blocks(columns, variances if counted else [])
+            common = {name: random.normal(0, 0.35, n) for name in ("A", "B")}
+            keys = [(f"m{model}", "t") for model in range(models)]
+            right = {key: _predictions(random, easy, common) for key in keys}
+            for trials in right.values():
+                columns.append(np.array([trials["A", s].mean() - trials["B", s].mean() for s in range(5)]))
+            known = Correctness(right, dict.fromkeys(keys, 1)).variance(keys, {"A": 1, "B": -1}, range(5))
+            variance += known or 0.0
+        return mean_over_blocks(columns, variance if counted else 0.0)
 
     return draw
+
+
+def _predictions(
+    random: np.random.Generator, easy: np.ndarray, common: dict[str, np.ndarray]
+) -> dict[tuple[str, int], np.ndarray]:
+    """Which examples one model gets right, by strategy and seed."""
+    right = {}
+    for name in ("A", "B"):
+        level = easy + common[name] + random.normal(0, 0.35, len(easy))
+        for seed in range(5):
+            right[name, seed] = level + random.normal(0, 0.15) + random.normal(0, 0.5, len(easy)) > 0
+    return right
 
 
 def _points(random: np.random.Generator) -> np.ndarray:
@@ -81,23 +96,30 @@ def _lead(random: np.random.Generator) -> Uncertain:
     )
 
 
+def _highest(random: np.random.Generator) -> Uncertain:
+    """The highest of three models of equal speed, five tasks and seeds each."""
+    return Largest(tuple(mean_over_blocks([random.normal(0, 0.02, 5) for _ in range(5)]) for _ in range(3)))
+
+
 def _deviation(random: np.random.Generator) -> Uncertain:
     values = random.normal(0, random.uniform(0.01, 0.05, (15, 1, 1)), (15, 5, 2))
     spreads = values.std(1, ddof=1)
     return mean_over_experiments(spreads[:, 0] - spreads[:, 1])
 
 
+_OMITTED = "the same, had the examples been left out"
 _CASES: dict[str, Draw] = {
     "difference, 15 experiments × 5 seeds": _difference(15, 5),
     "difference, 3 × 3": _difference(3, 3),
     "difference, 3 × 2": _difference(3, 2),
-    "difference, 3 × 5, small validation splits (56, 71, 277)": _with_examples((56, 71, 277), counted=True),
-    "the same, had the examples been left out": _with_examples((56, 71, 277), counted=False),
+    "difference, 3 × 5, small validation splits (56, 71, 277)": _with_examples((56, 71, 277)),
+    "the same on 3 models": _with_examples((56, 71, 277), models=3),
+    _OMITTED: _with_examples((56, 71, 277), models=3, counted=False),
     "ranking score, 17 equal strategies": _rank,
     "lead of two of 17 equal strategies": _lead,
+    "highest of three equal models": _highest,
     "standard deviation, 15 × 5": _deviation,
 }
-_OMITTED = "the same, had the examples been left out"
 
 
 @cache

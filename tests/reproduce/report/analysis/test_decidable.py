@@ -47,7 +47,10 @@ def test_the_forecast_is_what_the_verdicts_need(
 
 def test_each_obstacle_is_named_with_its_claims() -> None:
     lines = summary(load_space("efficiency", {"seeds": ["42", "43"]}, weights="random"))
-    assert lines[0].startswith("Can decide 11 of 34 claims: 2a, 2b")
+    assert lines[0].startswith("Can decide 10 of 31 claims (2a, 2b")
+    assert lines[0].endswith("and 1 of 3 readings (2d), if every trial succeeds.")
+    without_phi = load_space("paper", {"models": ["gemma-2b", "minicpm-2b-128k"]})
+    assert undecidable(without_phi)["1g"] == ("it lacks phi-2",)
     assert "Not 3, 3b, 3c, 6a, 6b, 6c, 7b, 7c: 2 seeds, of 3 needed." in lines
     assert summary(load_space("embedded")) == [
         "Can decide none of the paper's claims, which are about gemma-2b, phi-2 and minicpm-2b-128k."

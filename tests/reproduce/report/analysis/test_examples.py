@@ -21,7 +21,7 @@ KEY = ("m", "t")
 def component(values: np.ndarray) -> float:
     """The component of one strategy's values, [seeds, examples], by ``Correctness``."""
     trials = {("A", seed): row.astype(bool) for seed, row in enumerate(values)}
-    result = Correctness({KEY: trials}).variance(KEY, {"A": 1}, range(len(values)))
+    result = Correctness({KEY: trials}, {KEY: 1}).variance([KEY], {"A": 1}, range(len(values)))
     assert result is not None
     return result
 
@@ -59,11 +59,21 @@ def test_seeds_and_examples_together_are_the_variance_of_the_mean() -> None:
 
 def test_what_both_strategies_get_right_or_wrong_alike_adds_nothing() -> None:
     right = np.array([True, False, True, True, False])
-    alike = Correctness({KEY: {(name, seed): right for name in ("A", "B") for seed in (1, 2)}})
-    assert alike.variance(KEY, {"A": 1, "B": -1}, (1, 2)) == 0
-    assert alike.variance(KEY, {"A": 1}, (1, 2)) == pytest.approx(right.var(ddof=1) / 5)
-    assert alike.variance(KEY, {"C": 1}, (1, 2)) is None
-    assert alike.variance(("m", "u"), {"A": 1}, (1, 2)) is None
+    alike = Correctness({KEY: {(name, seed): right for name in ("A", "B") for seed in (1, 2)}}, {KEY: 1})
+    assert alike.variance([KEY], {"A": 1, "B": -1}, (1, 2)) == 0
+    assert alike.variance([KEY], {"A": 1}, (1, 2)) == pytest.approx(right.var(ddof=1) / 5)
+    assert alike.variance([KEY], {"C": 1}, (1, 2)) is None
+    assert alike.variance([("m", "u")], {"A": 1}, (1, 2)) is None
+
+
+def test_models_share_the_examples_of_a_task() -> None:
+    right = np.array([True, False, True, True, False])
+    keys = [("m", "t"), ("n", "t"), ("o", "t")]
+    alike = Correctness({key: {("A", 1): right} for key in keys}, dict.fromkeys(keys, 1))
+    # Three models that err alike: three times the deviation, nine times the variance.
+    assert alike.variance(keys, {"A": 1}, (1,)) == pytest.approx(9 * right.var(ddof=1) / 5)
+    other = Correctness(alike.trials, {keys[0]: 1, keys[1]: 1, keys[2]: 2})
+    assert other.variance(keys, {"A": 1}, (1,)) is None
 
 
 def test_without_predictions_it_is_bounded() -> None:

@@ -110,3 +110,24 @@ def test_other_strategies_take_the_place_of_absent_ones() -> None:
 
 def test_failed_trials_alone_give_no_headline() -> None:
     assert comparisons(frame(trial_row("ALL", status="oom"), trial_row("BOT25", status="error"))) == []
+
+
+def test_trials_that_are_evidence_count_alone() -> None:
+    paper = {
+        "recipe_learning_rate": 5e-5, "recipe_precision": "bf16-mixed", "recipe_padding": "max_length",
+        "device": "cuda", "exclusive": True,
+    }  # fmt: skip
+    rows = [
+        trial_row(name, model, "tiny-mnli", seed, training_bytes=size, weights="random", **paper)
+        for model in ("gemma-2b", "phi-2", "minicpm-2b-128k")
+        for name, size in (("ALL", 1000), ("BOT25", 700))
+        for seed in (42, 43)
+    ]
+    others = [
+        trial_row(name, "gemma-2b", "rte", training_bytes=size, **paper | {"recipe_padding": "longest"})
+        for name, size in (("ALL", 1000), ("BOT25", 900))
+    ]
+    (row,) = comparisons(frame(*rows, *others))
+    memory = row.estimates["memory"]
+    assert memory is not None
+    assert (memory.value, memory.n_blocks) == (pytest.approx(0.3), 3)

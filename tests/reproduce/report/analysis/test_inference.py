@@ -11,6 +11,7 @@ from scipy import stats
 
 from reproduce.report.analysis.effects import ALL_MODELS, effects_data
 from reproduce.report.analysis.inference import (
+    Largest,
     Mean,
     Share,
     Smallest,
@@ -49,8 +50,8 @@ def test_two_blocks_are_welchs_t_test() -> None:
 
 def test_the_examples_widen_an_interval() -> None:
     blocks = [np.array([0.0, 2.0]), np.array([1.0, 3.0])]
-    # Variances 1 of each block's mean over seeds, 0.5 and 1.5 over examples: 4 / 2 ** 2 in all.
-    mean = mean_over_blocks(blocks, [0.5, 1.5])
+    # Variances 1 of each block's mean over seeds, 2 over examples: 4 / 2 ** 2 in all.
+    mean = mean_over_blocks(blocks, 2.0)
     assert mean.error == pytest.approx(1.0)
     assert mean.freedom == pytest.approx(4**2 / (1 + 1))
 
@@ -58,6 +59,8 @@ def test_the_examples_widen_an_interval() -> None:
 def test_without_a_spread_there_is_no_interval_and_without_variation_a_point() -> None:
     assert mean_over_blocks([np.array([1.0, 2.0]), np.array([1.0])]).interval() is None
     assert mean_over_experiments(np.array([1.0])).interval() is None
+    assert mean_over_experiments(np.zeros(15)).interval() is None
+    assert mean_over_blocks([np.array([1.0, 2.0])], None).interval() is None
     assert mean_over_blocks([np.array([1.0, 1.0])]).interval() == (1.0, 1.0)
 
 
@@ -68,6 +71,12 @@ def test_the_smallest_mean_contains_its_value_and_bounds_all() -> None:
     # Lower ends at 95 %, upper ends at 1 - 0.05 / 3.
     assert smallest.interval() == pytest.approx((-1.95996, 2.39398), abs=1e-4)
     assert Smallest((Mean(0.0, 1.0), Mean(1.0, None))).interval() is None
+
+
+def test_the_largest_mean_mirrors_the_smallest() -> None:
+    largest = Largest((Mean(0.0, 1.0), Mean(-0.1, 1.0), Mean(-5.0, 1.0)))
+    assert largest.value == 0.0
+    assert largest.interval() == pytest.approx((-2.39398, 1.95996), abs=1e-4)
 
 
 @pytest.mark.parametrize(("held", "n"), [(0, 5), (12, 15), (15, 15), (7, 15)])

@@ -82,4 +82,4 @@ def test_random_weights_are_said_to_be_random(tmp_path: Path) -> None:
     for weights, expected in (("random", True), ("pretrained", False)):
         root = write_rows(tmp_path / weights, [trial_row("ALL", "gemma-2b", weights=weights)])
         build([root], root / "report", command=None, missing=[])
-        assert ("Random weights (gemma-2b)" in (root / "report" / "report.html").read_text()) is expected
+        assert ("with random weights (gemma-2b)" in (root / "report" / "report.html").read_text()) is expected
