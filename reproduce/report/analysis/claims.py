@@ -123,7 +123,11 @@ def _conditions(trials: pl.DataFrame, kind: Evidence) -> list[tuple[pl.Expr, str
         conditions.append((pl.col("device") == "cuda", "no trial ran on a GPU"))
     if kind.own_gpu:
         conditions.append((pl.col("exclusive").fill_null(False), "every trial shared its GPU"))
-    return conditions + [_setting(trials, name, value) for name, value in kind.values.items()]
+    conditions += [_setting(trials, name, value) for name, value in kind.values.items()]
+    # Memory and time depend on the attention, and a comparison needs the same on both sides.
+    attention = pl.col("attention_implementation")
+    usual = attention.drop_nulls().mode().sort().first().over("model")
+    return [*conditions, (attention.eq_missing(usual), "no trial has its model's usual attention")]
 
 
 def _setting(trials: pl.DataFrame, name: str, expected: Any) -> tuple[pl.Expr, str]:

@@ -203,6 +203,17 @@ def test_memory_is_judged_by_each_model_not_by_their_mean() -> None:
     assert (part.estimate.value, part.estimate.low, part.estimate.high) == pytest.approx((0.3, 0.1, 0.5))
 
 
+def test_a_comparison_needs_one_attention() -> None:
+    def plant(strategy: str, source: random.Random) -> dict[str, Any]:
+        attention = "eager" if strategy == "BOT25" else "sdpa"
+        return memory(strategy, source) | {"attention_implementation": attention}
+
+    found = verdicts(paper_trials(plant, _MEMORY, tasks=("tiny-mnli",)))
+    assert of(found, "2b").verdict == "supported"
+    assert of(found, "2a").verdict == "inconclusive"
+    assert of(found, "2a").reasons == ("no trials to compare for 1 of 1 part",)
+
+
 def test_an_adaptive_trial_needs_the_memory_of_its_probe() -> None:
     rows = [
         trial_row("ALL", "m", "t", training_bytes=1000),
@@ -285,11 +296,13 @@ def test_speed_claims() -> None:
     ],
 )
 def test_what_is_no_evidence_decides_nothing(changes: dict[str, Any], reason: str) -> None:
-    verdict = of(verdicts(paper_trials(accuracies(), **changes)), "1a")
+    trials = paper_trials(accuracies(), **{"strategies": ("ALL", "LoRA", "BOT25", "BOT50")} | changes)
+    found = verdicts(trials)
+    verdict = of(found, "1a")
     assert verdict.verdict == "inconclusive"
     assert reason in " ".join(verdict.reasons)
     assert reason not in card(verdict).outcome
-    assert reason in " ".join(evidence_notes(verdicts(paper_trials(accuracies(), **changes))))
+    assert reason in " ".join(evidence_notes(found))
 
 
 def test_trials_that_are_no_evidence_do_not_weigh_in() -> None:

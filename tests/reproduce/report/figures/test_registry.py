@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ _POOR: dict[str, Callable[[], Rows]] = {
 }
 
 
+@cache
+def _poor(name: str) -> ReportData:
+    return report_data(_POOR[name](), steps=3)
+
+
 def check(plot: FigureSpec, collected: ReportData) -> pl.DataFrame:
     data = plot.compute(collected)
     assert {"n", "strategy"} <= set(data.columns)
@@ -76,7 +82,7 @@ def check(plot: FigureSpec, collected: ReportData) -> pl.DataFrame:
 @pytest.mark.parametrize("plot", FIGURES, ids=lambda plot: plot.name)
 @pytest.mark.parametrize("poor", _POOR)
 def test_poor_trials_are_drawn_or_left_out(plot: FigureSpec, poor: str) -> None:
-    check(plot, report_data(_POOR[poor](), steps=3))
+    check(plot, _poor(poor))
 
 
 @pytest.mark.parametrize(
