@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lfreeze.adaptive import AdaptiveFreezing
+    from lfreeze.bucketed_training import BucketedTraining
     from lfreeze.callback import FreezeCallback
     from lfreeze.errors import StrategyError
     from lfreeze.freezing import freeze
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAPER_STRATEGIES",
     "AdaptiveFreezing",
+    "BucketedTraining",
     "FreezeCallback",
     "FreezePlan",
     "Recipe",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "AdaptiveFreezing": "adaptive",
+    "BucketedTraining": "bucketed_training",
     "FreezeCallback": "callback",
     "FreezePlan": "plan",
     "freeze": "freezing",
