@@ -28,6 +28,7 @@ from reproduce.store.artifacts import (
     read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
+from reproduce.store.schema import TRIAL_COLUMNS
 from reproduce.store.references import reference_of
 from reproduce.verify import Check, verify
 from reproduce.verify.differences import CELL, RECIPE
@@ -135,8 +136,10 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     else:
         table = Table(show_header=False, box=None)
         for name, value in row.items():
-            if name != "null_reasons" and value is not None:
-                table.add_row(name, str(value))
+            # A null is a value of a recipe.
+            shown = TRIAL_COLUMNS[name].reason if value is None and name.startswith("recipe_") else value
+            if name != "null_reasons" and shown is not None:
+                table.add_row(name, str(shown))
         Console().print(table)
     return OK if row["status"] == "ok" else FAILED
 
