@@ -28,8 +28,8 @@ from reproduce.store.artifacts import (
     read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
-from reproduce.store.schema import TRIAL_COLUMNS
 from reproduce.store.references import reference_of
+from reproduce.store.schema import TRIAL_COLUMNS
 from reproduce.verify import Check, verify
 from reproduce.verify.differences import CELL, RECIPE
 
