@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lfreeze.adaptive import AdaptiveFreezing
-    from lfreeze.bucketed_training import BucketedTraining
     from lfreeze.callback import FreezeCallback
     from lfreeze.errors import StrategyError
     from lfreeze.freezing import freeze
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from lfreeze.plan import FreezePlan
     from lfreeze.recipe import Recipe
     from lfreeze.strategy import Strategy
+    from lfreeze.training.bucketed import BucketedTraining
 
     PAPER_STRATEGIES: tuple[str, ...]
 
@@ -36,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "AdaptiveFreezing": "adaptive",
-    "BucketedTraining": "bucketed_training",
+    "BucketedTraining": "training.bucketed",
     "FreezeCallback": "callback",
     "FreezePlan": "plan",
     "freeze": "freezing",

@@ -29,7 +29,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where pytest-xdist hands out modules, start those that start Ray, the longest ones, first."""
+    """With pytest-xdist, run the modules that start Ray first, since they take the longest."""
     if hasattr(config, "workerinput"):
         sweeps = Counter(item.path for item in items if item.get_closest_marker("sweep"))
         items.sort(key=lambda item: -sweeps[item.path])

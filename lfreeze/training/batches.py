@@ -9,15 +9,15 @@ from lfreeze.recipe import Recipe
 
 def training_batches(data: EncodedTask, recipe: Recipe, seed: int) -> list[list[Batch]]:
     """The batches of all steps, in order, each as micro-batches; the same for every strategy with this seed."""
-    size, lengths = recipe.batch_size, list(map(len, data.train.input_ids))
+    size = recipe.batch_size
     order = training_order(len(data.train), recipe.steps * size, seed)
     width = recipe.max_length if recipe.padding == "max_length" else None
     batches = []
     for start in range(0, len(order), size):
         indices = order[start : start + size]
-        groups = [list(range(len(indices)))]
+        groups = [indices]
         if recipe.padding == "bucketed":
-            groups = micro_batches([lengths[index] for index in indices])
-        chosen = [[indices[place] for place in group] for group in groups]
-        batches.append([collate(data.train, group, data.pad_token_id, width) for group in chosen])
+            lengths = [len(data.train.input_ids[index]) for index in indices]
+            groups = [[indices[place] for place in places] for places in micro_batches(lengths)]
+        batches.append([collate(data.train, group, data.pad_token_id, width) for group in groups])
     return batches

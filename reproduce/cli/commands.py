@@ -28,7 +28,7 @@ from reproduce.store.artifacts import (
     read_folder,
 )
 from reproduce.store.inputs_lock import check_lock, write_lock
-from reproduce.store.references import reference_of
+from reproduce.store.references import reference_path
 from reproduce.store.schema import TRIAL_COLUMNS
 from reproduce.verify import Check, verify
 from reproduce.verify.differences import CELL, RECIPE
@@ -102,7 +102,8 @@ def fetch_space(
     for name, checkpoint in inputs.checkpoints.items():
         size = sum(path.stat().st_size for path in checkpoint.files) / 1e9
         print(f"model {name}: {checkpoint.model_id}, {_commit(checkpoint.revision)}, {size:.2f} GB")
-    for name, (data, *_) in ((name, of_task.values()) for name, of_task in inputs.data.items()):
+    for name in inputs.data:
+        data = inputs.splits(name)
         examples = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
         print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {examples}")
     print(f"Input lock: {root / LOCK_FILE}")
@@ -172,7 +173,7 @@ def _published_reference(state: FolderState) -> tuple[FolderState | None, Check]
     """
     trials = state.table.frame
     spaces = sorted(set(trials["space"]))
-    path = reference_of(spaces[0]) if len(spaces) == 1 else None
+    path = reference_path(spaces[0]) if len(spaces) == 1 else None
     if path is None:
         sentence = f"no results of {' or '.join(spaces) or 'its space'} are published: nothing is compared"
         return None, Check("against", None, f"{sentence}; --against names a reference")

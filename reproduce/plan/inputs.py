@@ -44,6 +44,10 @@ class SpaceInputs:
             pair_separator=self.separators[model],
         )
 
+    def splits(self, task: str) -> TaskData:
+        """The data of a task's first seed: what a seed draws differs, the complete splits do not."""
+        return next(iter(self.data[task].values()))
+
     def every_data(self) -> list[TaskData]:
         """The data of all tasks and seeds, each once."""
         return list({d.fingerprint: d for of_task in self.data.values() for d in of_task.values()}.values())

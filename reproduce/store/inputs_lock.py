@@ -120,8 +120,7 @@ def _require_same(root: Path, what: str, old: _Entry | None, new: _Entry, fields
 def _lock_of(inputs: SpaceInputs) -> InputLock:
     return InputLock(
         models={name: _model(checkpoint) for name, checkpoint in inputs.checkpoints.items()},
-        # What a seed draws is the same where the complete splits are.
-        tasks={name: _task(next(iter(of_task.values()))) for name, of_task in inputs.data.items()},
+        tasks={name: _task(inputs.splits(name)) for name in inputs.data},
     )
 
 

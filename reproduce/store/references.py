@@ -1,4 +1,4 @@
-"""The results that this project publishes: for a search space, a folder of published trials with its name."""
+"""What this project publishes beside its code: reference results of search spaces, and the paper's claims."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ _FOLDERS = (
 )
 
 
-def reference_of(space: str) -> Path | None:
-    """The published results of a search space; None if there are none."""
-    return next((root / space for root in _FOLDERS if (root / space).is_dir()), None)
+def reference_path(name: str) -> Path | None:
+    """The published file or folder of this name, such as the results of a search space; None if there is none."""
+    return next((root / name for root in _FOLDERS if (root / name).exists()), None)

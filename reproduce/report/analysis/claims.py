@@ -28,6 +28,8 @@ from reproduce.report.formatting import listed, plural
 SUPPORTED, EXCEEDED, CONTRADICTED, INCONCLUSIVE = "supported", "exceeded", "contradicted", "inconclusive"
 VERDICTS = (SUPPORTED, EXCEEDED, CONTRADICTED, INCONCLUSIVE)
 
+EvidenceEstimators = Mapping[str, tuple[ContrastEstimator, str | None]]
+
 
 @dataclass(frozen=True)
 class ClaimPart:
@@ -63,24 +65,21 @@ class Verdict:
         return [] if self.claim.quantity in RANKED else list(self.claim.strategies)
 
 
-def verdicts(trials: pl.DataFrame, correctness: Correctness | None = None) -> list[Verdict]:
-    """A verdict on each claim, in the ledger's order.
-
-    Args:
-        correctness: which trials predicted which examples correctly, for the intervals of accuracies.
-    """
-    judges = evidence_estimators(trials, correctness)
+def verdicts(estimators: EvidenceEstimators) -> list[Verdict]:
+    """A verdict on each claim, in the ledger's order."""
     return [
-        _judge(claim, kind, *judges[kind.name])
+        _judge(claim, kind, *estimators[kind.name])
         for claim in claims()
         for kind in [evidence_for(claim.quantity)]
     ]
 
 
-def evidence_estimators(
-    trials: pl.DataFrame, correctness: Correctness | None = None
-) -> dict[str, tuple[ContrastEstimator, str | None]]:
-    """By kind of evidence, the trials that are evidence; if there are none, all of them, and the reason."""
+def evidence_estimators(trials: pl.DataFrame, correctness: Correctness | None = None) -> EvidenceEstimators:
+    """By kind of evidence, the trials that are evidence; if there are none, all of them, and the reason.
+
+    Args:
+        correctness: which trials predicted which examples correctly, for the intervals of accuracies.
+    """
     kinds = {kind.name: kind for claim in claims() for kind in [evidence_for(claim.quantity)]}
     return {name: _evidence(trials, kind, correctness) for name, kind in kinds.items()}
 

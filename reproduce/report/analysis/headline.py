@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from reproduce.report.analysis.claims import evidence_estimators
+from reproduce.report.analysis.claims import EvidenceEstimators
 from reproduce.report.analysis.estimands import Estimate
-from reproduce.report.analysis.examples import Correctness
 from reproduce.report.analysis.ledger import evidence_for, headline
 from reproduce.report.strategy_order import BASELINE, strategies_in_order
 
@@ -32,7 +31,7 @@ class Comparison:
     estimates: Mapping[str, Estimate | None]
 
 
-def comparisons(trials: pl.DataFrame, correctness: Correctness | None = None) -> list[Comparison]:
+def comparisons(trials: pl.DataFrame, evidence: EvidenceEstimators) -> list[Comparison]:
     """The headline's strategies against each of ``AGAINST``; those without any estimate are left out.
 
     As for the claims, the trials that are evidence count; of a quantity for which there are none, all trials
@@ -41,8 +40,7 @@ def comparisons(trials: pl.DataFrame, correctness: Correctness | None = None) ->
     """
     names = [name for name in strategies_in_order(trials["strategy"]) if name not in AGAINST]
     chosen = [name for name in names if name in STRATEGIES] or names[:3]
-    judges = evidence_estimators(trials, correctness)
-    estimators = {quantity: judges[evidence_for(quantity).name][0] for quantity in QUANTITIES}
+    estimators = {quantity: evidence[evidence_for(quantity).name][0] for quantity in QUANTITIES}
     rows = []
     for against in AGAINST:
         for name in chosen:

@@ -9,20 +9,17 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lfreeze.strategy import paper_strategies
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.report.analysis.examples import Contrast
 from reproduce.report.strategy_order import BASELINE
+from reproduce.store.references import reference_path
 
-# A wheel contains the file in the package, a checkout in ``artifacts``.
-_FILES = (
-    Path(__file__).parents[2] / "reference" / "paper_claims.toml",
-    Path(__file__).parents[3] / "artifacts" / "reference" / "paper_claims.toml",
-)
-_BOOK: dict[str, Any] = tomllib.loads(next(path for path in _FILES if path.is_file()).read_text("utf-8"))
+_FILE = reference_path("paper_claims.toml")
+assert _FILE is not None
+_BOOK: dict[str, Any] = tomllib.loads(_FILE.read_text("utf-8"))
 
 # By quantity, how far a number may be from the one that the paper prints.
 MARGINS: Mapping[str, float] = _BOOK["margins"]

@@ -48,8 +48,13 @@ def other_speed_data(trials: pl.DataFrame) -> pl.DataFrame:
     return _speed_data(trials.filter(~_of_figure_4()))
 
 
+def is_task(*tasks: str) -> pl.Expr:
+    """Whether a trial is of one of these tasks of the paper, or of its miniature."""
+    return pl.col("task").str.strip_prefix("tiny-").is_in(tasks)
+
+
 def _of_figure_4() -> pl.Expr:
-    return pl.col("task").str.strip_prefix("tiny-").is_in(("cb", "mnli"))
+    return is_task("cb", "mnli")
 
 
 def _speed_data(trials: pl.DataFrame) -> pl.DataFrame:

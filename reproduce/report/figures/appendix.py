@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reproduce.report.analysis.aggregates import EXPERIMENT, efficiency, speed_trials
-from reproduce.report.analysis.paper_figures import figure_3_data
+from reproduce.report.analysis.paper_figures import figure_3_data, is_task
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.figures.grid import WARNING, bars, legend, name_bars, panels, whiskers
 from reproduce.report.figures.paper import SHARED, accuracy_panel, reference_handles
@@ -41,7 +41,7 @@ _PAPER = (
 
 def _shown(models: Sequence[str], tasks: Sequence[str]) -> pl.Expr:
     """Whether a trial is of these models and tasks, or of the tasks' miniatures."""
-    return pl.col("model").is_in(models) & pl.col("task").str.strip_prefix("tiny-").is_in(tasks)
+    return pl.col("model").is_in(models) & is_task(*tasks)
 
 
 def _others() -> pl.Expr:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduce.report.analysis.claims import Verdict, verdicts
+from reproduce.report.analysis.claims import Verdict, evidence_estimators, verdicts
 from reproduce.report.analysis.headline import comparisons
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import (
@@ -72,9 +72,10 @@ def compose(report_data: ReportData, out: Path, command: str | None, pool: Rende
     """Compute everything; ``pool`` draws the figures into ``out``/figures."""
     trials = report_data.trials
     figures = start_rendering(report_data, out / "figures", pool)
-    judged = verdicts(trials, report_data.correctness)
+    evidence = evidence_estimators(trials, report_data.correctness)
+    judged = verdicts(evidence)
     tables = _tables(report_data, judged)
-    compared = comparisons(trials, report_data.correctness)
+    compared = comparisons(trials, evidence)
     return Content(
         headline(report_data),
         headline_layout(compared) if compared else None,

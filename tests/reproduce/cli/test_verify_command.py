@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from reproduce.cli.app import main
-from reproduce.store.references import reference_of
+from reproduce.store.references import reference_path
 
 SPACES = {"embedded": 102, "embedded-full": 1275}
 NOT_PUBLISHED = (
@@ -25,7 +25,7 @@ def verify(folder: Path) -> tuple[int, dict[str, dict[str, object]]]:
 
 
 def published(space: str) -> pl.DataFrame:
-    folder = reference_of(space)
+    folder = reference_path(space)
     assert folder is not None
     return pl.read_parquet(folder / "trials.parquet")
 

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from lfreeze.strategy import Strategy, paper_strategies
-from reproduce.report.analysis.claims import VERDICTS, Verdict, verdicts
+from reproduce.report.analysis import claims as judging
+from reproduce.report.analysis.claims import VERDICTS, Verdict
 from reproduce.report.analysis.estimands import ContrastEstimator
 from reproduce.report.analysis.ledger import BOUNDS, MARGINS, claims, evidence_for
 from reproduce.report.text.claims import card, claims_layout, evidence_notes, label, rule, tally
@@ -44,6 +45,10 @@ def paper_trials(
     source = random.Random(0)
     cells = [(s, m, t, seed) for m in models for t in tasks for s in strategies for seed in seeds]
     return frame(*(trial_row(*cell, **PAPER | plant(cell[0], source) | changes) for cell in cells))
+
+
+def verdicts(trials: pl.DataFrame) -> list[Verdict]:
+    return judging.verdicts(judging.evidence_estimators(trials))
 
 
 def accuracies(spread: float = 0.01, **means: float) -> Plant:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reproduce.plan.search_space import load_space
-from reproduce.report.analysis.claims import verdicts
+from reproduce.report.analysis.claims import evidence_estimators, verdicts
 from reproduce.report.analysis.decidable import summary, undecidable
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.synthetic import trial_row
@@ -39,7 +39,7 @@ def test_the_forecast_is_what_the_verdicts_need(
         for f in space.factors()
     ]  # fmt: skip
     obstacles = undecidable(space)
-    assert {v.claim.id: bool(v.reasons) for v in verdicts(frame(*rows))} == {
+    assert {v.claim.id: bool(v.reasons) for v in verdicts(evidence_estimators(frame(*rows)))} == {
         claim: bool(reasons) for claim, reasons in obstacles.items()
     }
     assert sum(not reasons for reasons in obstacles.values()) == n_decided

@@ -7,7 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from reproduce.report.analysis.headline import QUANTITIES, comparisons
+from reproduce.report.analysis import headline
+from reproduce.report.analysis.claims import evidence_estimators
+from reproduce.report.analysis.headline import QUANTITIES, Comparison
 from reproduce.report.text.headline import headline_layout, sentence
 from tests.reproduce.report.analysis.test_aggregates import frame
 from tests.reproduce.report.synthetic import trial_row
@@ -35,6 +37,10 @@ def planted(
                 measured |= {"seconds_per_10_steps": seconds, "probe_training_bytes": None}
                 rows.append(trial_row(name, task=task, seed=seed, **measured | changes))
     return frame(*rows)
+
+
+def comparisons(trials: pl.DataFrame) -> list[Comparison]:
+    return headline.comparisons(trials, evidence_estimators(trials))
 
 
 def values(trials: pl.DataFrame) -> dict[tuple[str, str], list[float | None]]:

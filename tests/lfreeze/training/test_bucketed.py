@@ -11,8 +11,8 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from lfreeze import BucketedTraining, FreezeCallback
-from lfreeze.bucketed_training import split_batch
 from lfreeze.data.encoding import collate
+from lfreeze.training.bucketed import split_batch
 from tests.lfreeze.training.test_loop import make_data, make_model
 
 
@@ -102,10 +102,11 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(
     assert bucketed_tokens < 0.85 * tokens
 
 
+@pytest.mark.parametrize("dtype", [torch.long, torch.bool, torch.float32])
 @pytest.mark.parametrize("left", [False, True])
-def test_every_example_is_in_one_part_and_loses_padding_alone(left: bool) -> None:
+def test_every_example_is_in_one_part_and_loses_padding_alone(left: bool, dtype: torch.dtype) -> None:
     lengths = [3, 9, 2, 9]
-    mask = torch.zeros(4, 10, dtype=torch.long)
+    mask = torch.zeros(4, 10, dtype=dtype)
     ids = torch.zeros(4, 10, dtype=torch.long)
     for row, n in enumerate(lengths):
         where = slice(10 - n, 10) if left else slice(0, n)

@@ -79,19 +79,20 @@ def split_batch(
         inputs: tensors of shape (examples, ...); those of shape (examples, length, ...) are cut along the
             second dimension, on the side on which ``attention_mask`` (examples, length) is padded.
     """
+    whole = [(dict(inputs), 1.0)]
     mask = inputs.get("attention_mask")
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or not ((mask == 0) | (mask == 1)).all():
-        return [(dict(inputs), 1.0)]
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+        return whole
     examples, width = mask.shape
-    lengths = mask.sum(1).tolist()
     places = torch.arange(width, device=mask.device)
     counts = mask.sum(1, keepdim=True)
     right = bool((mask == (places < counts)).all())
     if not right and not bool((mask == (places >= width - counts)).all()):
-        return [(dict(inputs), 1.0)]
+        return whole
+    lengths = counts[:, 0].int().tolist()
     groups = micro_batches(lengths, launch_tokens)
     if len(groups) == 1:
-        return [(dict(inputs), 1.0)]
+        return whole
     parts = []
     for group in groups:
         longest = max(lengths[place] for place in group)
