@@ -18,7 +18,8 @@ from lfreeze.models.loading import BaseModel, load_tokenizer
 from lfreeze.models.preflight import inspect_model
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
-from lfreeze.training.loop import classification_logits, train
+from lfreeze.training.forward import classification_logits
+from lfreeze.training.loop import train
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
