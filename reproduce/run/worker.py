@@ -172,7 +172,10 @@ class TrialWorker:
 
     def _base_model(self, spec: TrialSpec, checkpoint: Checkpoint, n_labels: int) -> BaseModel:
         base = self._base
-        key = (checkpoint, n_labels, spec.recipe.precision)
+        key = (checkpoint, spec.recipe.precision)
+        if base is not None and self._base_key == key and base.n_labels != n_labels:
+            # Tasks differ in their number of labels, which concerns the head alone.
+            base = base if base.set_labels(n_labels) else None
         if base is None or self._base_key != key:
             if self._base_key:
                 # No reference to the model may be left, or the device would hold two.
