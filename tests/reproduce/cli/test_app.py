@@ -133,7 +133,8 @@ def test_a_model_that_cannot_be_packed_is_refused_by_name(tmp_path: Path) -> Non
 def test_a_folder_for_frozen_prefixes_that_cannot_hold_them_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("run", "embedded", "--set", "prefix_cache=all", "--artifacts", str(tmp_path / "out"))
+    one = ("--model", "tiny-gemma", "--task", "tiny-cb", "--strategy", "BOT50")
+    arguments = ("trial", *one, "--set", "prefix_cache=all")
     monkeypatch.setenv("LFREEZE_PREFIX_FOLDER", str(tmp_path / "none"))
     assert "none' is not a folder that can be written" in refused(*arguments)
     monkeypatch.setenv("LFREEZE_PREFIX_FOLDER", str(tmp_path))
