@@ -17,7 +17,7 @@ from reproduce.process import FAILED, OK
 from reproduce.store.artifacts import FolderState, read_folder
 from reproduce.verify import Check
 
-_LISTED = 20  # missing trials that are named one by one
+_LISTED = 20  # missing or skipped trials that are named one by one
 
 
 def print_checks(checks: Sequence[Check]) -> None:
@@ -89,14 +89,19 @@ def print_status(root: Path, timing: bool) -> int:
     progress = read_folder(root)
     running = set(progress.running)
     missing = [w for w in progress.missing if str(w.factors) not in running]
+    skipped = progress.skipped
     print(
         f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
-        f"{len(missing)} missing, of {len(progress.listed)}"
+        + (f"{skipped.height} skipped, " if skipped.height else "")
+        + f"{len(missing)} missing, of {len(progress.listed)}"
         + ("" if progress.live else "; no sweep is writing to it")
     )
     for name in sorted(running):
         print(f"  running  {name}")
     print_failures(progress.failed)
+    print_failures(skipped.head(_LISTED))
+    if skipped.height > _LISTED:
+        print(f"  skipped  ... and {skipped.height - _LISTED} more")
     for damaged in progress.table.damaged:
         print(f"  damaged  {damaged.path}: {damaged.reason}")
     for wanted in missing[:_LISTED]:
@@ -109,7 +114,7 @@ def print_status(root: Path, timing: bool) -> int:
 
 
 def print_failures(failed: pl.DataFrame) -> None:
-    """Print one line for each failed trial: its status, factors and error."""
+    """Print one line for each trial without a result: its status, factors and error."""
     for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
         name = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
         print(f"  {row['status']:7}  {name}: {row['error_type']}: {row['error_message']}")

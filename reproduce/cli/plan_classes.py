@@ -56,8 +56,7 @@ def classes_as_json(space: SearchSpace, trials: Iterable[TrialCost]) -> list[dic
 
 def _classes(space: SearchSpace, trials: Sequence[TrialCost]) -> list[tuple[str, Sequence[TrialCost]]]:
     found: list[tuple[str, Sequence[TrialCost]]] = [
-        (f"1/{each.per_gpu}" if each.per_gpu > 1 else "1", each.trials)
-        for each in gpu_classes(trials, exclusive=space.exclusive)
+        (each.words, each.trials) for each in gpu_classes(trials, exclusive=space.exclusive)
     ]
     too_large = [trial for trial in trials if not fits(trial)]
     return [*found, (_NO_FIT, too_large)] if too_large else found

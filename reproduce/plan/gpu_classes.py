@@ -37,6 +37,11 @@ class GpuClass:
         return share_of(self.per_gpu)
 
     @property
+    def words(self) -> str:
+        """The share, as ``1/3``."""
+        return words_of(self.share)
+
+    @property
     def factors(self) -> frozenset[Factors]:
         return frozenset(trial.factors for trial in self.trials)
 
@@ -67,3 +72,11 @@ def per_gpu(share: float) -> int:
 def share_of(number: int) -> float:
     """One n-th of a GPU, rounded down to the four digits that Ray keeps, so that n of them are at most 1."""
     return math.floor(1e4 / number) / 1e4
+
+
+def words_of(share: float) -> str:
+    """A share as ``1/3``, or as a number if it is no n-th."""
+    number = max(round(1 / share), 1)
+    if share_of(number) != share:
+        return f"{share:g}"
+    return f"1/{number}" if number > 1 else "1"
