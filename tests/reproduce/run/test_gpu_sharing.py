@@ -69,7 +69,9 @@ def simulated(tools: Path, gpus: Callable[[int], None]) -> Iterator[Program]:
 
 
 @pytest.fixture(scope="module")
-def classes(simulated: Program, gpus: Callable[[int], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classes(
+    simulated: Program, gpus: Callable[[int], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("classes") / "a"
     gpus(SHARED)
     output = simulated(*GRID, "--artifacts", folder)
