@@ -5,6 +5,7 @@ The GPUs are Ray's word and a stand-in for what torch says of them; the trials c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.cluster.network import Network, missing
 from tests.cluster.test_cluster import check, start, worker_logs
 from tests.reproduce.run.test_sweep import SMALL
 from tests.support.gpus import stand_in
+from tests.support.program import CODE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -32,7 +34,8 @@ def start_worker(network: Network, index: int, gpu: tuple[str, int, int], folder
     own = folder / name.replace(" ", "")
     stand_in(own, [(name, size * 2**20, f"GPU of {name}")])
     options = ("--num-cpus", str(cpus), "--num-gpus", "1")
-    network.start_worker(network.workers[index], {"PYTHONPATH": str(own)}, options)
+    path = os.pathsep.join(map(str, (own, CODE)))
+    network.start_worker(network.workers[index], {"PYTHONPATH": path}, options)
 
 
 @pytest.fixture(scope="module")

@@ -176,6 +176,38 @@ def test_an_interruption_ends_all_classes(environment: dict[str, str], tmp_path:
     assert not list(folder.glob("trials/**/*.parquet"))
 
 
+NO_NODE = """
+from pathlib import Path
+from reproduce.plan.inputs import find_inputs, trial_specs
+from reproduce.plan.search_space import load_space
+from reproduce.run import dispatcher
+from reproduce.run.placement import NodeGroup, Resources
+from reproduce.run.ray_session import ray_session
+
+dispatcher._PATIENCE_SECONDS = 1.0
+narrow = {"tasks": ["tiny-cb"], "strategies": ["ALL", "BOT75"], "seeds": ["42"]}
+space = load_space("embedded", narrow, RECIPE)
+inputs = find_inputs(space)
+whole, part = trial_specs(space, inputs)
+with ray_session(None):
+    from reproduce.run.sweep import SweepClass, run_sweep
+
+    left = SweepClass([whole], Resources(1, (NodeGroup(1.0, "10.9.9.9", 1),)))
+    here = SweepClass([part], Resources(1, (NodeGroup(0.5),)))
+    for classes in ([left, here], [here]):
+        attempts = {whole.run_id: 1, part.run_id: 1}
+        print(run_sweep(classes, inputs, Path(FOLDER), attempts=attempts).done)
+"""
+
+
+def test_a_class_whose_nodes_have_left_ends_the_sweep(simulated: Program, tmp_path: Path) -> None:
+    """Later classes would wait as long, one after another."""
+    recipe = dict(pair.split("=") for pair in SMALL[1::2])
+    source = NO_NODE.replace("RECIPE", repr(recipe)).replace("FOLDER", repr(str(tmp_path)))
+    # The trial of the second class can run.
+    assert simulated.execute(source).split() == ["0", "1"]
+
+
 def test_what_does_not_fit_is_refused_with_the_way_to_run_the_rest(
     simulated: Program, gpus: Callable[[int], None], tmp_path: Path
 ) -> None:
