@@ -72,7 +72,7 @@ def _complete(folder: FolderState, here: Side, there: Side | None, partial: bool
     details = names(absent, "no result: ", [failed.get(cell, "") for cell in absent])
     sentence = f"{len(expected & done):,} of the {len(expected):,} trials {where} have a result"
     if skipped:
-        sentence += f"; {len(skipped):,} were skipped, since they do not fit the GPUs"
+        sentence += f"; skipped, since they do not fit the GPUs: {len(skipped):,}"
     if here.problems:
         sentence += f"; files that could not be read: {len(here.problems):,}"
     good = bool(done) and not absent and not here.problems

@@ -245,7 +245,10 @@ def test_what_does_not_fit_is_a_skipped_row_until_it_fits(
     assert "2 of 4 trials have no result (2 skipped since they do not fit the GPUs)" in report
     assert f"DoesNotFit: {message}" in report
     verified = simulated("verify", folder)
-    assert "2 of the 2 trials that the folder lists have a result; 2 were skipped" in verified
+    assert (
+        "2 of the 2 trials that the folder lists have a result; skipped, since they do not fit the GPUs: 2"
+        in verified
+    )
     assert "2 of 4 trials have no result" in simulated("publish", folder, tmp_path / "p", expect=2)
     before = stamps(folder)
     again = simulated(*arguments)
