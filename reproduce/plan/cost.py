@@ -10,14 +10,15 @@ from functools import cache
 from lfreeze.cost import Cost
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
-from lfreeze.model_shape import ModelShape
-from lfreeze.models.catalog import ModelCard
+from lfreeze.model_shape import Shape
+from lfreeze.models.shapes import model_shape
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 from reproduce.plan.search_space import SearchSpace
 from reproduce.plan.spec import Factors
 
 GIB = 2**30
+DEVICE = "cuda"  # whose memory is predicted
 # Per process: the CUDA context, which torch's allocator does not count.
 _CONTEXT_BYTES = int(0.5 * GIB)
 _SLACK = 1.15
@@ -71,7 +72,7 @@ def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None)
 
 def plan_space(space: SearchSpace, assumed: Assumptions) -> list[TrialCost]:
     """Every trial of a space with its predicted cost, in the order of running."""
-    shapes = {name: model_shape(card) for name, card in space.cards.items()}
+    shapes = {name: model_shape(card.config, DEVICE) for name, card in space.cards.items()}
     return [_plan(factors, shapes[factors.model], space.recipe, assumed) for factors in space.factors()]
 
 
@@ -89,16 +90,7 @@ def largest_share(space: SearchSpace, gpu_memory_bytes: int) -> float:
     return max(trial.gpu_share for trial in plan_space(space, assumed))
 
 
-def model_shape(card: ModelCard) -> ModelShape:
-    """A model's sizes, from its configuration.
-
-    Raises:
-        ShapeError: an architecture without a closed form, or a configuration that lacks a size.
-    """
-    return ModelShape.from_config(card.config)
-
-
-def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> TrialCost:
+def _plan(factors: Factors, shape: Shape, recipe: Recipe, assumed: Assumptions) -> TrialCost:
     train, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     strategy = Strategy.parse(factors.strategy)
@@ -115,7 +107,7 @@ def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumpti
 
 
 @cache
-def _cost(shape: ModelShape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, Cost, float]:
+def _cost(shape: Shape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, Cost, float]:
     """A training step's cost, that of the phase with the highest peak, and the FLOPs of the evaluation."""
     task = get_task(task_name)
     length = min(recipe.max_length, _TINY_LENGTH if task.tiny else _TYPICAL_LENGTH)

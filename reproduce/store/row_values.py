@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lfreeze.cost import Cost
-from lfreeze.model_shape import ModelShape, ShapeError
+from lfreeze.model_shape import ShapeError
+from lfreeze.models.shapes import model_shape
 from lfreeze.strategy import Strategy
 from reproduce.plan.spec import TrialSpec
 from reproduce.store.provenance import software
@@ -121,13 +122,14 @@ def _predicted(
     spec: TrialSpec, record: TrainingRecord, checkpoint: Checkpoint, data: TaskData
 ) -> Cost | None:
     """The cost in closed form, at the mean length of the batches that were trained on; None without one."""
-    try:
-        shape = ModelShape.from_config(checkpoint.config)
-    except ShapeError:
-        return None
     recipe, parsed, n_labels = spec.recipe, Strategy.parse(spec.factors.strategy), len(data.task.labels)
     per_step = sum(s.tokens for s in record.steps) / len(record.steps)
-    cost = parsed.cost(shape, recipe, n_labels=n_labels, length=round(per_step / recipe.batch_size))
+    device = "cpu" if record.memory.peak_reserved is None else "cuda"
+    try:
+        shape = model_shape(checkpoint.config, device)
+        cost = parsed.cost(shape, recipe, n_labels=n_labels, length=round(per_step / recipe.batch_size))
+    except ShapeError:
+        return None
     if recipe.padding != "bucketed":
         return cost
     # Memory is that of one micro-batch, work that of all.
