@@ -21,6 +21,8 @@ class Cost:
         backward_depth: layers that the backward pass crosses, counted from the output.
         weights_bytes: the static memory of the model.
         activation_bytes: what autograd keeps between the forward and the backward pass.
+        accumulated: whether the step has several micro-batches, so that gradients of the earlier ones are
+            held while a later one's activations are.
     """
 
     trainable_parameters: int
@@ -32,14 +34,17 @@ class Cost:
     gradient_bytes: int
     optimiser_bytes: int
     activation_bytes: int
+    accumulated: bool = False
 
     @property
     def training_bytes(self) -> int:
         """The peak above the weights.
 
         Activations shrink during the backward pass while gradients grow, so the peak is at one of
-        its two ends.
+        its two ends, unless the gradients are there already.
         """
+        if self.accumulated:
+            return self.optimiser_bytes + self.activation_bytes + self.gradient_bytes
         return self.optimiser_bytes + max(self.activation_bytes, self.gradient_bytes)
 
     def step_time_ratio(self, reference: Cost) -> float:

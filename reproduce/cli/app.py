@@ -102,8 +102,11 @@ def run(
     help="Memory in GiB of the GPU that the shares refer to.",
 )
 @click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s that predicted times assume.")
+@DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: bool) -> None:
+def plan(
+    space: SearchSpace, gpu_memory: float, tflops: float | None, data_dir: Path | None, as_json: bool
+) -> None:
     """List every trial of SPACE with its predicted memory, GPU share and time. No trial is started.
 
     \b
@@ -112,7 +115,7 @@ def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: b
     """
     from reproduce.cli.console import print_plan
 
-    print_plan(space, gpu_memory, tflops, as_json)
+    print_plan(space, gpu_memory, tflops, as_json, data_dir)
 
 
 @main.command(short_help="Download the models and data of a space.")

@@ -29,14 +29,22 @@ def print_checks(checks: Sequence[Check]) -> None:
             print(f"          {detail}")
 
 
-def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, as_json: bool) -> None:
+def print_plan(
+    space: SearchSpace,
+    gpu_memory_gib: float,
+    tflops: float | None,
+    as_json: bool,
+    data_dir: Path | None = None,
+) -> None:
     """Print every trial of a space with its predicted cost, and the totals."""
     from reproduce.plan.cost import GIB, assumptions, plan_space, totals
+    from reproduce.plan.lengths import known_lengths
     from reproduce.report.analysis.decidable import summary, undecidable
     from reproduce.run.progress import clock
 
     assumed = assumptions(space, gpu_memory_gib, tflops)
-    trials = plan_space(space, assumed)
+    lengths = known_lengths(space, data_dir)
+    trials = plan_space(space, assumed, lengths)
     if as_json:
         listed = [dataclasses.asdict(trial) for trial in trials]
         rows = [{**row.pop("factors"), **row} for row in listed]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from lfreeze.cost import Cost
@@ -14,6 +14,7 @@ from lfreeze.model_shape import Shape
 from lfreeze.models.shapes import model_shape
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
+from reproduce.plan.lengths import BatchWork, KnownLengths, batch_work
 from reproduce.plan.search_space import SearchSpace
 from reproduce.plan.spec import Factors
 
@@ -24,8 +25,6 @@ _CONTEXT_BYTES = int(0.5 * GIB)
 _SLACK = 1.15
 # Assumed sustained rates if none is given, by precision, in FLOP/s.
 ASSUMED_RATES = {"fp32": 0.02e12, "bf16-mixed": 50e12, "bf16": 80e12}
-# Typical tokens per pair of texts if batches are padded to their longest: no text is loaded here.
-_TINY_LENGTH, _TYPICAL_LENGTH = 24, 96
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,26 @@ def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None)
     return Assumptions(int(gpu_memory_gib * GIB), rate)
 
 
-def plan_space(space: SearchSpace, assumed: Assumptions) -> list[TrialCost]:
-    """Every trial of a space with its predicted cost, in the order of running."""
+def plan_space(
+    space: SearchSpace, assumed: Assumptions, lengths: KnownLengths | None = None
+) -> list[TrialCost]:
+    """Every trial of a space with its predicted cost, in the order of running.
+
+    Args:
+        lengths: tokens of the training examples where they are known; typical ones are assumed elsewhere.
+    """
     shapes = {name: model_shape(card.config, DEVICE) for name, card in space.cards.items()}
-    return [_plan(factors, shapes[factors.model], space.recipe, assumed) for factors in space.factors()]
+    known, recipe = lengths or {}, space.recipe
+    return [
+        _plan(
+            factors,
+            shapes[factors.model],
+            recipe,
+            batch_work(get_task(factors.task), recipe, known.get((factors.model, factors.task))),
+            assumed,
+        )
+        for factors in space.factors()
+    ]
 
 
 def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
@@ -90,8 +105,8 @@ def largest_share(space: SearchSpace, gpu_memory_bytes: int) -> float:
     return max(trial.gpu_share for trial in plan_space(space, assumed))
 
 
-def _plan(factors: Factors, shape: Shape, recipe: Recipe, assumed: Assumptions) -> TrialCost:
-    train, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
+def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assumed: Assumptions) -> TrialCost:
+    train, after, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe, work)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     strategy = Strategy.parse(factors.strategy)
     return TrialCost(
@@ -100,24 +115,28 @@ def _plan(factors: Factors, shape: Shape, recipe: Recipe, assumed: Assumptions) 
         n_layers=shape.n_layers,
         static_bytes=train.weights_bytes,
         training_bytes=peak.training_bytes,
-        after_switch_bytes=train.training_bytes if strategy.implementation.adaptive else None,
+        after_switch_bytes=after.training_bytes if strategy.implementation.adaptive else None,
         gpu_share=gpu_share(peak.weights_bytes + peak.training_bytes, assumed.gpu_memory_bytes),
         seconds=flops / assumed.flops_per_second,
     )
 
 
 @cache
-def _cost(shape: Shape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, Cost, float]:
-    """A training step's cost, that of the phase with the highest peak, and the FLOPs of the evaluation."""
+def _cost(
+    shape: Shape, task_name: str, strategy: str, recipe: Recipe, work: BatchWork
+) -> tuple[Cost, Cost, Cost, float]:
+    """A training step's cost; its largest micro-batch's, once layers are selected and at the highest peak; FLOPs of the evaluation."""
     task = get_task(task_name)
-    length = min(recipe.max_length, _TINY_LENGTH if task.tiny else _TYPICAL_LENGTH)
-    if recipe.padding == "max_length":
-        length = recipe.max_length
     parsed, n_labels = Strategy.parse(strategy), len(task.labels)
-    cost = parsed.cost(shape, recipe, n_labels=n_labels, length=length)
-    peak = parsed.peak_cost(shape, recipe, n_labels=n_labels, length=length)
+    step = parsed.cost(shape, recipe, n_labels=n_labels, length=work.length)
+    examples, length = work.largest
+    part = replace(recipe, batch_size=examples, micro_batch_size=0)
+    several = examples < recipe.batch_size
+    after = replace(parsed.cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
+    peak = replace(parsed.peak_cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
     n_validation = min(task.n_validation, recipe.max_validation_examples or task.n_validation)
-    return cost, peak, cost.forward_flops / recipe.batch_size * n_validation
+    evaluated = parsed.cost(shape, recipe, n_labels=n_labels, length=work.evaluated)
+    return step, after, peak, evaluated.forward_flops / recipe.batch_size * n_validation
 
 
 def totals(trials: Iterable[TrialCost]) -> dict[str, float]:
