@@ -25,12 +25,12 @@ _SHARES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 # - rte, cb: Gemma's tokenizer on RTE's 2,490 training examples and on 120 of CB's (Phi-2's differs by 2 %);
 # - qnli, wnli, mnli: log-normal, its mean the bytes for each example in GLUE's dataset card times RTE's 0.205
 #   tokens for each byte, its spread such that batches of 32 padded to their longest compute 2.0 and 2.2 tokens
-#   for each real one (docs/decisions.md); MNLI's spread is assumed to be WNLI's.
+#   for each real one, as measured with WordPiece; MNLI's spread is assumed to be WNLI's.
 _QUANTILES: dict[str, tuple[int, ...]] = {
     "rte": (11, 27, 32, 41, 55, 84, 135, 158, 200, 294),
     "qnli": (13, 26, 30, 37, 47, 60, 74, 85, 108, 171),
-    "wnli": (7, 16, 18, 24, 32, 42, 54, 63, 84, 143),
-    "mnli": (8, 18, 20, 27, 36, 47, 61, 71, 94, 161),
+    "wnli": (7, 16, 18, 24, 32, 42, 54, 63, 84, 108),
+    "mnli": (8, 18, 20, 27, 36, 47, 61, 71, 94, 122),
     "cb": (26, 41, 44, 57, 71, 91, 137, 173, 258, 270),
     "tiny-rte": (11, 11, 11, 11, 12, 13, 13, 14, 14, 14),
     "tiny-qnli": (12, 12, 12, 12, 13, 13, 14, 14, 15, 15),

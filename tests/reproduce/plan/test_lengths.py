@@ -73,8 +73,8 @@ def test_memory_grows_with_max_length() -> None:
 
     assert peak(max_length="512", padding="longest") > 2.2 * peak(max_length="128", padding="longest")
     assert peak(max_length="128", padding="longest") == peak(max_length="128", padding="max_length")
-    assert peak(padding="bucketed") < 0.85 * peak(padding="longest")
-    assert peak(padding="longest", micro_batch_size="8") < 0.85 * peak(padding="longest")
+    assert peak(padding="bucketed") < 0.95 * peak(padding="longest")
+    assert peak(padding="longest", micro_batch_size="8") < 0.95 * peak(padding="longest")
 
 
 def test_lengths_under_a_data_folder_are_used(tmp_path: Path) -> None:
