@@ -95,27 +95,30 @@ def run(
 @main.command(short_help="List the trials of a space and their predicted cost.")
 @takes_space
 @click.option(
-    "--gpu-memory",
-    type=POSITIVE,
-    default=80.0,
-    show_default=True,
-    help="Memory in GiB of the GPU that the shares refer to.",
+    "--gpu",
+    help="GPU that the plan assumes, such as h100, a100-40 or rtx-4090.  [default: h100; for fp32 a CPU]",
 )
+@click.option("--gpu-memory", type=POSITIVE, help="Memory of that GPU in GiB, if it is not the usual one.")
 @click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s that predicted times assume.")
 @DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(
-    space: SearchSpace, gpu_memory: float, tflops: float | None, data_dir: Path | None, as_json: bool
+    space: SearchSpace,
+    gpu: str | None,
+    gpu_memory: float | None,
+    tflops: float | None,
+    data_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """List every trial of SPACE with its predicted memory, GPU share and time. No trial is started.
 
     \b
     Example:
-      reproduce plan paper --gpu-memory 24
+      reproduce plan paper --gpu a100-40
     """
     from reproduce.cli.console import print_plan
 
-    print_plan(space, gpu_memory, tflops, as_json, data_dir)
+    print_plan(space, gpu_memory, tflops, as_json, data_dir, gpu)
 
 
 @main.command(short_help="Download the models and data of a space.")

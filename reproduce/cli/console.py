@@ -31,10 +31,11 @@ def print_checks(checks: Sequence[Check]) -> None:
 
 def print_plan(
     space: SearchSpace,
-    gpu_memory_gib: float,
+    gpu_memory_gib: float | None,
     tflops: float | None,
     as_json: bool,
     data_dir: Path | None = None,
+    gpu: str | None = None,
 ) -> None:
     """Print every trial of a space with its predicted cost, and the totals."""
     from reproduce.plan.cost import GIB, assumptions, plan_space, totals
@@ -42,7 +43,7 @@ def print_plan(
     from reproduce.report.analysis.decidable import summary, undecidable
     from reproduce.run.progress import clock
 
-    assumed = assumptions(space, gpu_memory_gib, tflops)
+    assumed = assumptions(space, gpu_memory_gib, tflops, gpu)
     lengths = known_lengths(space, data_dir)
     trials = plan_space(space, assumed, lengths)
     if as_json:
@@ -55,7 +56,16 @@ def print_plan(
     table = Table(box=None, header_style="bold")
     for column in ("model", "task", "strategy"):
         table.add_column(column, no_wrap=True)
-    for column in ("seed", "frozen", "static GiB", "training GiB", "after switch", "GPU share", "time"):
+    for column in (
+        "seed",
+        "frozen",
+        "static GiB",
+        "training GiB",
+        "after switch",
+        "host GiB",
+        "GPU share",
+        "time",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for t in trials:
         table.add_row(
@@ -67,16 +77,17 @@ def print_plan(
             f"{t.static_bytes / GIB:.3f}",
             f"{t.training_bytes / GIB:.3f}",
             f"{t.after_switch_bytes / GIB:.3f}" if t.after_switch_bytes else "",
+            f"{t.host_bytes / GIB:.1f}",
             f"{t.gpu_share:.4f}",
             clock(t.seconds),
         )
-    Console(width=max(Console().width, 110)).print(table)
+    Console(width=max(Console().width, 120)).print(table)
     total = totals(trials)
     print(
-        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at an assumed "
-        f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak "
-        f"{total['peak_bytes'] / GIB:.2f} GiB; shares are of a GPU with {gpu_memory_gib:g} GiB "
-        "(--gpu-memory). No trial was started."
+        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at "
+        f"{assumed.flops_per_second / 1e12:.3g} TFLOP/s ({assumed.rate_source}), largest peak "
+        f"{total['peak_bytes'] / GIB:.2f} GiB, largest host memory of a worker {total['host_bytes'] / GIB:.1f} GiB; "
+        f"shares are of a GPU with {assumed.gpu_memory_bytes / GIB:g} GiB (--gpu, --gpu-memory). No trial was started."
     )
     too_large = {(t.factors.model, t.factors.strategy) for t in trials if t.gpu_share > 1}
     if too_large:

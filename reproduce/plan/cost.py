@@ -10,10 +10,11 @@ from functools import cache
 from lfreeze.cost import Cost
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
-from lfreeze.model_shape import Shape
+from lfreeze.model_shape import BYTES, Shape
 from lfreeze.models.shapes import model_shape
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
+from reproduce.plan.devices import CPU_CORE, DEFAULT, get_device
 from reproduce.plan.lengths import BatchWork, KnownLengths, batch_work
 from reproduce.plan.search_space import SearchSpace
 from reproduce.plan.spec import Factors
@@ -23,8 +24,9 @@ DEVICE = "cuda"  # whose memory is predicted
 # Per process: the CUDA context, which torch's allocator does not count.
 _CONTEXT_BYTES = int(0.5 * GIB)
 _SLACK = 1.15
-# Assumed sustained rates if none is given, by precision, in FLOP/s.
-ASSUMED_RATES = {"fp32": 0.02e12, "bf16-mixed": 50e12, "bf16": 80e12}
+# Set-up and gap between two trials of a worker: the sum of their medians over the warm trials of
+# artifacts/reference/embedded-full, tiny models on a CPU. Moving the weights of a large model comes on top.
+_FIXED_SECONDS = 0.07
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class TrialCost:
         training_bytes: the peak of the whole run, an adaptive strategy's probe included.
         after_switch_bytes: an adaptive strategy's peak once it has frozen its layers; None for others.
         gpu_share: its part of the assumed GPU.
-        seconds: its time of training and evaluation.
+        seconds: its time of training and evaluation, and the fixed time between two trials.
+        host_bytes: memory of the host that its worker needs beside the device's: the weights while they are
+            loaded, and an adaptive strategy's snapshot of the layers.
     """
 
     factors: Factors
@@ -46,27 +50,43 @@ class TrialCost:
     after_switch_bytes: int | None
     gpu_share: float
     seconds: float
+    host_bytes: int
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """The GPU that predictions assume: its memory, and its sustained rate in FLOP/s."""
+    """The device that predictions assume: its memory, its sustained rate in FLOP/s, and where the rate is from."""
 
     gpu_memory_bytes: int
     flops_per_second: float
+    rate_source: str = ""
 
 
-def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None) -> Assumptions:
-    """The assumed GPU of a plan; without ``tflops``, the rate of the recipe's precision.
+def assumptions(
+    space: SearchSpace,
+    gpu_memory_gib: float | None = None,
+    tflops: float | None = None,
+    gpu: str | None = None,
+) -> Assumptions:
+    """The assumed device of a plan.
+
+    Args:
+        gpu: a name of ``reproduce.plan.devices``; by default an H100, or one core of a CPU for fp32.
+        gpu_memory_gib, tflops: these instead of the device's own.
 
     Raises:
-        InputError: a value is not a finite number.
+        InputError: a value is not a finite number, or no device has the name.
     """
     for option, value in (("--gpu-memory", gpu_memory_gib), ("--tflops", tflops)):
         if value is not None and not math.isfinite(value):
             raise InputError(f"{option} {value} is not a finite number")
-    rate = tflops * 1e12 if tflops else ASSUMED_RATES[space.recipe.precision]
-    return Assumptions(int(gpu_memory_gib * GIB), rate)
+    precision = space.recipe.precision
+    device = get_device(gpu) if gpu else CPU_CORE if precision == "fp32" else DEFAULT
+    return Assumptions(
+        int((gpu_memory_gib or device.memory_gib) * GIB),
+        tflops * 1e12 if tflops else device.rate(precision),
+        "--tflops" if tflops else device.name,
+    )
 
 
 def plan_space(
@@ -109,16 +129,23 @@ def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assum
     train, after, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe, work)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     strategy = Strategy.parse(factors.strategy)
+    adaptive = strategy.implementation.adaptive
     return TrialCost(
         factors,
         frozen_layers=strategy.frozen_count(shape.n_layers),
         n_layers=shape.n_layers,
         static_bytes=train.weights_bytes,
         training_bytes=peak.training_bytes,
-        after_switch_bytes=after.training_bytes if strategy.implementation.adaptive else None,
+        after_switch_bytes=after.training_bytes if adaptive else None,
         gpu_share=gpu_share(peak.weights_bytes + peak.training_bytes, assumed.gpu_memory_bytes),
-        seconds=flops / assumed.flops_per_second,
+        seconds=flops / assumed.flops_per_second + _FIXED_SECONDS,
+        host_bytes=train.weights_bytes + (_snapshot_bytes(shape, recipe) if adaptive else 0),
     )
+
+
+def _snapshot_bytes(shape: Shape, recipe: Recipe) -> int:
+    """The layers' parameters in the type in which they train."""
+    return BYTES[recipe.precision] * sum(layer.parameters for layer in shape.layers)
 
 
 @cache
@@ -140,10 +167,11 @@ def _cost(
 
 
 def totals(trials: Iterable[TrialCost]) -> dict[str, float]:
-    """The number of trials, their device hours one after another, and the largest peak in bytes."""
+    """The number of trials, their device hours one after another, the largest peak and host memory of one, in bytes."""
     trials = list(trials)
     return {
         "trials": len(trials),
         "device_hours": sum(t.seconds for t in trials) / 3600,
         "peak_bytes": max(t.static_bytes + t.training_bytes for t in trials),
+        "host_bytes": max(t.host_bytes for t in trials),
     }
