@@ -100,6 +100,11 @@ def run(
 )
 @click.option("--gpu-memory", type=POSITIVE, help="Memory of that GPU in GiB, if it is not the usual one.")
 @click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s that predicted times assume.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Time a few steps of the smallest model, with random weights, on this machine's device, and assume its rate.",
+)
 @DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(
@@ -107,6 +112,7 @@ def plan(
     gpu: str | None,
     gpu_memory: float | None,
     tflops: float | None,
+    calibrate: bool,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -115,10 +121,11 @@ def plan(
     \b
     Example:
       reproduce plan paper --gpu a100-40
+      reproduce plan embedded --calibrate
     """
     from reproduce.cli.console import print_plan
 
-    print_plan(space, gpu_memory, tflops, as_json, data_dir, gpu)
+    print_plan(space, gpu_memory, tflops, as_json, data_dir, gpu, calibrate)
 
 
 @main.command(short_help="Download the models and data of a space.")

@@ -12,6 +12,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from lfreeze.errors import InputError
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
 from reproduce.store.artifacts import FolderState, read_folder
@@ -36,14 +37,28 @@ def print_plan(
     as_json: bool,
     data_dir: Path | None = None,
     gpu: str | None = None,
+    measure: bool = False,
 ) -> None:
-    """Print every trial of a space with its predicted cost, and the totals."""
+    """Print every trial of a space with its predicted cost, and the totals.
+
+    Args:
+        measure: take the rate from a few steps on this machine's device.
+    """
     from reproduce.plan.cost import GIB, assumptions, plan_space, totals
     from reproduce.plan.lengths import known_lengths
     from reproduce.report.analysis.decidable import summary, undecidable
     from reproduce.run.progress import clock
 
     assumed = assumptions(space, gpu_memory_gib, tflops, gpu)
+    if measure:
+        from reproduce.run.calibrate import calibrate
+
+        if tflops is not None:
+            raise InputError("--calibrate measures the rate that --tflops sets: give one of them")
+        measured = calibrate(space)
+        assumed = dataclasses.replace(
+            assumed, flops_per_second=measured.flops_per_second, rate_source=measured.words
+        )
     lengths = known_lengths(space, data_dir)
     trials = plan_space(space, assumed, lengths)
     if as_json:

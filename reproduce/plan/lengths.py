@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from lfreeze.data.buckets import micro_batches
 from lfreeze.data.loading import load_task, task_availability
 from lfreeze.data.tasks import Task, get_task
 from lfreeze.models.catalog import ModelCard, find_checkpoint, model_availability
+from lfreeze.models.files import ModelError
 from lfreeze.recipe import Recipe
 from reproduce.plan.search_space import SearchSpace
 
@@ -64,7 +66,7 @@ def batch_work(task: Task, recipe: Recipe, known: tuple[int, ...] | None = None)
         known: tokens of each training example; without them, typical lengths of the task are used, and
             batches that are padded to their longest are assumed to reach ``max_length``.
     """
-    return _work(known or _typical(task), recipe, known is None)
+    return _work(known or _typical(task, recipe.max_length), recipe, known is None)
 
 
 @cache
@@ -99,9 +101,9 @@ def _layout(batch: list[int], recipe: Recipe, most: int) -> list[list[int]]:
     return [batch[start : start + most] for start in range(0, len(batch), most)]
 
 
-def _typical(task: Task) -> tuple[int, ...]:
-    """Lengths that are spread as those of a task's training examples."""
-    values = _QUANTILES[task.name]
+def _typical(task: Task, longest: int) -> tuple[int, ...]:
+    """Lengths that are spread as those of a task's training examples; the longest where the table lacks the task."""
+    values = _QUANTILES.get(task.name, (longest,) * len(_SHARES))
     return tuple(round(_at((i + 0.5) / 1000, values)) for i in range(1000))
 
 
@@ -144,6 +146,8 @@ def _read(
     data = load_task(task.name, recipe.max_train_examples, seed, data_dir, recipe.max_validation_examples)
     lengths = {}
     for card in models:
-        texts = encoded(data, find_checkpoint(card), recipe.max_length, recipe.pair_separator)
-        lengths[card.name] = tuple(map(len, texts.train.input_ids))
+        # A plan needs no usable weights and tokenizer; a run refuses such a model.
+        with contextlib.suppress(ModelError):
+            texts = encoded(data, find_checkpoint(card), recipe.max_length, recipe.pair_separator)
+            lengths[card.name] = tuple(map(len, texts.train.input_ids))
     return lengths
