@@ -128,13 +128,20 @@ def check_availability(
     complete: Callable[[Path], bool],
     *,
     kind: str = "model",
+    ask_hub: bool = True,
 ) -> Availability:
-    """Check, without downloading, whether ``snapshot`` with the same arguments would succeed."""
+    """Check, without downloading, whether ``snapshot`` with the same arguments would succeed.
+
+    Args:
+        ask_hub: False looks only into the cache.
+    """
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
     cached = _cached(repo_id, revision, kind)
     if cached is not None and complete(cached.folder):
         return Availability(cached=True)
+    if not ask_hub:
+        return Availability(cached=False)
     try:
         info = HfApi().repo_info(
             repo_id, revision=revision, repo_type=kind, files_metadata=True, timeout=_TIMEOUT

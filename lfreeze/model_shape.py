@@ -4,13 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from lfreeze.errors import InputError
+
+BYTES = {"fp32": 4, "bf16-mixed": 4, "bf16": 2}  # of weights, gradients, moments, residual stream
+COMPUTE_BYTES = {"fp32": 4, "bf16-mixed": 2, "bf16": 2}  # of the inputs and outputs of linear maps
+
+
+def mask_bytes(device: str, element: int) -> int:
+    """Bytes of a dropout mask for each element: one on CUDA, on the CPU as many as the element has."""
+    return 1 if device == "cuda" else element
 
 
 class ShapeError(InputError):
     """A configuration that cannot be read; the message names the architecture and the known ones."""
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """One layer: its parameters, and the elements of the weight matrices that each token meets."""
+
+    parameters: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Bytes that autograd keeps between the forward and the backward pass.
+
+    Attributes:
+        trained, frozen: of each layer that the backward pass crosses, if it trains and if it is frozen.
+        front: of the embeddings, if they train.
+        behind: of the final norm and the head.
+        norm: for the final norm's own gradient.
+        parallel: what the first layer does not keep if nothing in front of it and of its MLP trains.
+    """
+
+    trained: tuple[int, ...]
+    frozen: tuple[int, ...]
+    front: int
+    behind: int
+    norm: int = 0
+    parallel: int = 0
+
+
+class Shape(Protocol):
+    """What the closed forms of ``lfreeze.cost`` need to know of a sequence classifier.
+
+    Attributes:
+        device: type of the device that it trains on.
+        linears: of one layer, each linear map's (name, inputs, outputs, bias).
+        products_width: heads times their size, the width of attention's two products.
+        parallel: whether attention and MLP read the same norm and add to the same residual.
+    """
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def layers(self) -> tuple[LayerSizes, ...]: ...
+    @property
+    def linears(self) -> tuple[tuple[str, int, int, bool], ...]: ...
+    @property
+    def products_width(self) -> int: ...
+    @property
+    def parallel(self) -> bool: ...
+    @property
+    def embedding_parameters(self) -> int: ...
+    @property
+    def norm_parameters(self) -> int: ...
+
+    def __hash__(self) -> int: ...
+
+    def head_parameters(self, n_labels: int) -> int:
+        """Parameters of the classification head."""
+
+    def parameters(self, n_labels: int) -> int:
+        """All parameters of the classifier."""
+
+    def saved(self, batch_size: int, length: int, precision: str, frozen_dtype: str) -> Saved:
+        """What autograd keeps of one batch."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +100,7 @@ class ModelShape:
         positions: rows of the table of learned positions; 0 for rotary positions.
         parallel: whether attention and MLP read the same norm and add to the same residual.
         activation_copies: vectors of the MLP's inner size that autograd keeps for activation and gate.
+        device: type of the device that it trains on; autograd keeps other tensors on the CPU than on CUDA.
     """
 
     n_layers: int
@@ -41,9 +117,10 @@ class ModelShape:
     gated: bool
     parallel: bool
     activation_copies: int
+    device: str = "cpu"
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+    def from_config(cls, config: Mapping[str, Any], device: str = "cpu") -> ModelShape:
         """Read a hub-format ``config.json``.
 
         Raises:
@@ -93,6 +170,7 @@ class ModelShape:
             gated=gated,
             parallel=parallel,
             activation_copies=copies,
+            device=device,
         )
 
     @property
@@ -106,6 +184,15 @@ class ModelShape:
         return self.layer_weights + biases + self.norm_vectors * self.hidden_size
 
     @property
+    def layers(self) -> tuple[LayerSizes, ...]:
+        """All layers, which are equal."""
+        return (LayerSizes(self.layer_parameters, self.layer_weights),) * self.n_layers
+
+    @property
+    def products_width(self) -> int:
+        return self.n_heads * self.head_dim
+
+    @property
     def embedding_parameters(self) -> int:
         return (self.vocab_size + self.positions) * self.hidden_size
 
@@ -114,17 +201,83 @@ class ModelShape:
         """Parameters of the final norm."""
         return self.final_norm_vectors * self.hidden_size
 
+    def head_parameters(self, n_labels: int) -> int:
+        """Parameters of the head, which has no bias."""
+        return self.hidden_size * n_labels
+
     def parameters(self, n_labels: int) -> int:
-        """All parameters of the classifier, whose head has no bias."""
+        """All parameters of the classifier."""
         layers = self.n_layers * self.layer_parameters
-        return self.embedding_parameters + layers + self.norm_parameters + self.hidden_size * n_labels
+        return self.embedding_parameters + layers + self.norm_parameters + self.head_parameters(n_labels)
+
+    def saved(self, batch_size: int, length: int, precision: str, frozen_dtype: str) -> Saved:
+        """What autograd keeps of a batch, in bytes.
+
+        Kept whether or not a layer trains: the norms' inputs, the factors of attention's products, the
+        inputs of activation and gate, and autocast's bf16 copies of weights. Kept for weight gradients
+        alone: the linear maps' inputs and the normalised vectors.
+        """
+        tokens = batch_size * length
+
+        def every_layer(trains: bool) -> tuple[int, ...]:
+            copies = precision == "bf16-mixed" and (trains or frozen_dtype != "compute")
+            size = tokens * self._saved_per_token(trains, precision)
+            return (size + (2 * self.layer_weights if copies else 0),) * self.n_layers
+
+        hidden = tokens * self.hidden_size * BYTES[precision]
+        # Behind the layers: the final norm's input and the head's; for the norm, its normalised vectors.
+        mlp = tokens * self._activation_bytes(precision) if self.parallel else 0
+        return Saved(
+            every_layer(True), every_layer(False), front=0, behind=2 * hidden, norm=hidden, parallel=mlp
+        )
+
+    def _saved_per_token(self, trains: bool, precision: str) -> int:
+        residual, compute = BYTES[precision], COMPUTE_BYTES[precision]
+        hidden, inner = self.hidden_size, self.intermediate_size
+        norms = 1 if self.parallel else 2
+        # Attention's inputs and output. Shared key-value heads are repeated to the number of heads; a single
+        # one is only expanded, which copies nothing.
+        narrow = self.head_dim if self.n_kv_heads == 1 else self.products_width
+        layer_norm = self.final_norm_vectors == 2
+        # A norm without a mean computes in float32 whatever its input.
+        kept = norms * hidden * (residual if layer_norm else 4) + 4 * self.n_heads
+        kept += 2 * (self.products_width + narrow) * compute + self._activation_bytes(precision)
+        if layer_norm:
+            # Two dropout masks, and a layer norm's two statistics.
+            kept += 2 * hidden * mask_bytes(self.device, compute) + 8 * norms
+        if trains:
+            # Under autocast, each linear map that reads a norm's result has its own copy of it.
+            readers = sum(name in _READ_NORM for name, *_ in self.linears)
+            kept += (readers if precision == "bf16-mixed" else norms) * hidden * compute
+            # The CPU's attention leaves its output in an order that the next linear map has to copy.
+            kept += self.products_width * compute if self.device == "cpu" else 0
+            # ReLU keeps its result, which is the next linear map's input.
+            kept += 0 if self.activation_copies == 1 else inner * compute
+            kept += 0 if layer_norm else norms * hidden * residual
+        return kept
+
+    def _activation_bytes(self, precision: str) -> int:
+        """For one token, what is kept of the MLP between its first and its last linear map."""
+        copies = self.activation_copies * COMPUTE_BYTES[precision]
+        if self.activation_copies == _ELEMENTARY and self.device == "cuda" and precision == "bf16-mixed":
+            # On CUDA, autocast computes the power in float32, and all but the halved input after it.
+            copies += 2 * (_ELEMENTARY - 1)
+        return copies * self.intermediate_size
+
+
+def has_formula(config: Mapping[str, Any]) -> bool:
+    """Whether ``ModelShape`` knows a configuration's architecture."""
+    kind, hidden = config.get("model_type"), config.get("hidden_size")
+    return kind in _ARCHITECTURES and config.get("word_embed_proj_dim", hidden) == hidden
 
 
 # By model_type: gated MLP, parallel block, vectors in a norm, which linear maps have a bias, and vectors
 # that the activation keeps. Phi's consists of elementary functions, each of which keeps its own input.
+_ELEMENTARY = 4
+_READ_NORM = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 _ARCHITECTURES = {
     "gemma": (True, False, 1, "none", 3),
-    "phi": (False, True, 2, "all", 4),
+    "phi": (False, True, 2, "all", _ELEMENTARY),
     "minicpm": (True, False, 1, "none", 3),
     "granite": (True, False, 1, "none", 3),
     "llama": (True, False, 1, "none", 3),

@@ -23,7 +23,7 @@ from lfreeze.plugins import import_modules, load_entry_points
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.model_shape import ModelShape
+    from lfreeze.model_shape import Shape
     from lfreeze.plan import Controller, FreezeOptions, FreezePlan
     from lfreeze.recipe import Recipe
 
@@ -93,9 +93,7 @@ class Kind:
             StrategyError: the model or the environment lacks something.
         """
 
-    def cost(
-        self, shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
-    ) -> Cost:
+    def cost(self, shape: Shape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
         """The predicted cost of one optimiser step, once the layers are selected.
 
         Args:
@@ -105,14 +103,14 @@ class Kind:
         return self.layers_cost(shape, frozen, recipe, n_labels=n_labels, length=length)
 
     def peak_cost(
-        self, shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
+        self, shape: Shape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
     ) -> Cost:
         """The predicted cost of the phase that needs the most memory."""
         return self.cost(shape, strategy, recipe, n_labels=n_labels, length=length)
 
     def layers_cost(
         self,
-        shape: ModelShape,
+        shape: Shape,
         frozen_layers: Collection[int],
         recipe: Recipe,
         *,
@@ -284,7 +282,7 @@ class Strategy:
             raise StrategyError(f"strategy {self.name} selects its layers during training, not before")
         return tuple(sorted(self.implementation.select(n_layers, self.ratio, seed)))
 
-    def cost(self, shape: ModelShape, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
+    def cost(self, shape: Shape, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
         """The predicted cost of one optimiser step under a recipe, once the layers are selected.
 
         Args:
@@ -292,7 +290,7 @@ class Strategy:
         """
         return self.implementation.cost(shape, self, recipe, n_labels=n_labels, length=length)
 
-    def peak_cost(self, shape: ModelShape, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
+    def peak_cost(self, shape: Shape, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
         """The predicted cost of the phase that needs the most memory."""
         return self.implementation.peak_cost(shape, self, recipe, n_labels=n_labels, length=length)
 

@@ -13,6 +13,7 @@ import pytest
 
 from lfreeze.models.catalog import get_model
 from reproduce.plan.cost import GIB, TrialCost, assumptions, plan_space, totals
+from reproduce.plan.devices import Device, get_device
 from reproduce.plan.gpu_classes import gpu_classes
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.report import build
@@ -37,15 +38,18 @@ def space_file(name: str) -> str:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU with its memory in GiB, and assumptions: sustained TFLOP/s, dollars an hour."""
+    """A GPU: its name in ``--gpu`` and in the text, and an assumed price in dollars an hour."""
 
+    device: Device
     name: str
-    memory: float
-    tflops: float
     price: float
 
 
-GPUS = (Gpu("RTX 4090", 24, 50, 0.5), Gpu("A100", 40, 100, 1.5), Gpu("H100", 80, 250, 3.0))
+GPUS = (
+    Gpu(get_device("rtx-4090"), "RTX 4090", 0.5),
+    Gpu(get_device("a100-40"), "A100", 1.5),
+    Gpu(get_device("h100"), "H100", 3.0),
+)
 # docs/requirements.md: what each command is for.
 PURPOSES = {
     "reproduce run paper": "accuracy: Table 1, Figures 3 and 6, claims on accuracy, deviations and ranks",
@@ -58,9 +62,9 @@ PURPOSES = {
 
 
 @functools.cache
-def planned(command: str, memory: float = 80, tflops: float | None = None) -> list[TrialCost]:
+def planned(command: str, gpu: str | None = None, tflops: float | None = None) -> list[TrialCost]:
     space, _ = parsed(command)
-    return plan_space(space, assumptions(space, memory, tflops))
+    return plan_space(space, assumptions(space, None, tflops, gpu))
 
 
 def parsed(command: str) -> tuple[SearchSpace, dict[str, str]]:
@@ -78,12 +82,12 @@ def parsed(command: str) -> tuple[SearchSpace, dict[str, str]]:
 
 def costs() -> str:
     """The table of docs/requirements.md: hours and dollars of each command on each GPU."""
-    columns = [f"{gpu.name}, {gpu.memory:g} GB" for gpu in GPUS]
+    columns = [f"{gpu.name}, {gpu.device.memory_gib:g} GB" for gpu in GPUS]
     lines = [f"| command | what it gives | trials | {' | '.join(columns)} |", "|---|---|---:|---|---|---|"]
     for command, purpose in PURPOSES.items():
         cells = []
         for gpu in GPUS:
-            trials = planned(command, gpu.memory, gpu.tflops)
+            trials = planned(command, gpu.device.name)
             fitting = [trial for trial in trials if trial.gpu_share <= 1]
             hours = totals(trials)["device_hours"]
             cells.append(
@@ -115,7 +119,11 @@ def test_the_requirements_are_what_plan_computes() -> None:
     assert costs() in text
     assert savings() in text
     for gpu in GPUS:
-        assert f"| {gpu.name} | {gpu.memory:g} GB | {gpu.tflops:g} | {gpu.price:.2f} |" in text
+        rate = gpu.device.rate("bf16-mixed") / 1e12
+        assert (
+            f"| {gpu.name} | `{gpu.device.name}` | {gpu.device.bf16_tflops:g} | {rate:.0f} | {gpu.price:.2f} |"
+            in text
+        )
 
 
 def enough(command: str, kind: str) -> bool:
@@ -145,20 +153,19 @@ def test_the_promoted_measurement_can_decide_its_claims_and_no_smaller_one_can()
 @pytest.mark.parametrize(
     ("text", "command", "pattern"),
     [
-        (space_file("paper"), "reproduce run paper", r"{hours:.0f} hours of training on GPUs that sustain 50 TFLOP/s; the largest trial peaks at {peak:.0f} GiB"),
+        (space_file("paper"), "reproduce run paper", r"{hours:.1f} hours on one H100; the largest trial peaks at {peak:.0f} GiB"),
         (space_file("paper"), "reproduce run paper", r"= {trials:,} trials"),
-        (space_file("efficiency"), "reproduce run efficiency", r"about {hours:.0f} hours of training on one GPU that sustains 50 TFLOP/s"),
+        (space_file("efficiency"), "reproduce run efficiency", r"{hours:.1f} hours on one H100"),
         (space_file("efficiency"), "reproduce run efficiency", r"peaks at about {peak:.0f} GiB"),
         (space_file("efficiency"), "reproduce run efficiency", r"5 seeds: {trials} trials"),
         (space_file("efficiency"), "reproduce run efficiency --seeds 42,43,44", r"`--seeds 42,43,44` (180 trials, {hours:.1f} hours)"),
-        (space_file("small"), "reproduce run small", r"{minutes:.0f} minutes of training at 50 TFLOP/s"),
         (space_file("small"), "reproduce run small", r"the largest trial peaks at {peak:.1f} GiB"),
         (space_file("small"), "reproduce run small", r"= {trials} trials"),
         (space_file("embedded"), "reproduce run embedded", r"= {trials} trials"),
         (space_file("embedded-full"), "reproduce run embedded-full", r"{trials:,} trials"),
-        (page("search-spaces.md"), "reproduce run paper", r"{hours:.0f} hours predicted at 50 TFLOP/s"),
-        (page("search-spaces.md"), "reproduce run embedded-full", r"{hours:.1f} hours of training predicted at 0.02 TFLOP/s"),
-        (page("experiment.md"), "reproduce run efficiency --seeds 42,43,44", r"These {trials} trials take {hours:.1f} hours at 50 TFLOP/s"),
+        (page("search-spaces.md"), "reproduce run paper", r"{hours:.1f} hours predicted on one H100"),
+        (page("search-spaces.md"), "reproduce run embedded-full", r"{hours:.1f} hours predicted at 0.02 TFLOP/s"),
+        (page("experiment.md"), "reproduce run efficiency --seeds 42,43,44", r"These {trials} trials take {hours:.1f} hours on an H100"),
         (README, "reproduce run embedded", r"`embedded` ({trials} trials, the default)"),
         (README, "reproduce run paper", r"(the real {trials:,} trials, on 80 GB GPUs)"),
     ],
@@ -170,7 +177,9 @@ def test_a_stated_cost_is_what_plan_computes(text: str, command: str, pattern: s
     assert pattern.format(**values) in text
 
 
-def test_a_cpu_needs_days_for_the_small_space() -> None:
+def test_the_small_space_states_its_time_at_two_rates() -> None:
+    minutes = 60 * totals(planned("reproduce run small", tflops=50))["device_hours"]
+    assert f"{minutes:.0f} minutes of training at 50 TFLOP/s" in space_file("small")
     hours = totals(planned("reproduce run small", tflops=0.1))["device_hours"]
     assert f"{hours / 24:.0f} days on a CPU that sustains 0.1 TFLOP/s" in space_file("small")
 
@@ -245,14 +254,14 @@ def test_downloads_are_the_weights_in_two_bytes(name: str, digits: int) -> None:
     assert gigabytes in page("search-spaces.md")
 
 
-def test_an_80_gb_gpu_runs_one_to_three_trials_of_the_paper_at_once() -> None:
-    classes = gpu_classes(planned("reproduce run paper", 80), exclusive=False)
-    assert [each.per_gpu for each in classes] == [1, 2, 3]
-    assert "an 80 GB GPU runs one to three trials at once" in space_file("paper")
+def test_an_80_gb_gpu_runs_one_to_four_trials_of_the_paper_at_once() -> None:
+    classes = gpu_classes(planned("reproduce run paper", "h100"), exclusive=False)
+    assert [each.per_gpu for each in classes] == [1, 2, 3, 4]
+    assert "an 80 GB GPU runs one to four trials at once" in space_file("paper")
 
 
 def test_full_fine_tuning_needs_more_than_40_gb() -> None:
-    shares = {t.gpu_share for t in planned("reproduce run paper", 40) if t.factors.strategy == "ALL"}
+    shares = {t.gpu_share for t in planned("reproduce run paper", "a100-40") if t.factors.strategy == "ALL"}
     assert min(shares) > 1
     assert "(ALL) of none of the three models fits a GPU with 40 GB" in page("requirements.md")
-    assert max(t.gpu_share for t in planned("reproduce run paper", 80)) <= 1
+    assert max(t.gpu_share for t in planned("reproduce run paper", "h100")) <= 1

@@ -169,8 +169,12 @@ def _hosted(task: Task) -> tuple[str, tuple[dict[str, Path], dict[str, Path]]]:
     return snapshot.revision, (train, validation)
 
 
-def task_availability(task: Task) -> hub.Availability:
-    """Whether ``load_task`` would succeed without ``data_dir``; generated tasks count as cached."""
+def task_availability(task: Task, *, ask_hub: bool = True) -> hub.Availability:
+    """Whether ``load_task`` would succeed without ``data_dir``; generated tasks count as cached.
+
+    Args:
+        ask_hub: False looks only into the cache.
+    """
     if task.tiny:
         return hub.Availability(cached=True)
     if task.hosted is None:
@@ -178,7 +182,7 @@ def task_availability(task: Task) -> hub.Availability:
             cached=False, problem="not on the hub: give the folder of its files with --data-dir"
         )
     return hub.check_availability(
-        task.hosted.repo_id, task.hosted.revision, *_chooser(task.hosted), kind="dataset"
+        task.hosted.repo_id, task.hosted.revision, *_chooser(task.hosted), kind="dataset", ask_hub=ask_hub
     )
 
 

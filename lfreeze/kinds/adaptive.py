@@ -10,7 +10,7 @@ from lfreeze.strategy import Kind, Strategy, register
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.model_shape import ModelShape
+    from lfreeze.model_shape import Shape
     from lfreeze.plan import Controller, FreezeOptions, FreezePlan
     from lfreeze.recipe import Recipe
 
@@ -35,9 +35,7 @@ class AdaptiveLow(Kind):
 
         return AdaptiveSwitch(model, strategy, options, largest=self.freezes_largest)
 
-    def cost(
-        self, shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
-    ) -> Cost:
+    def cost(self, shape: Shape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int) -> Cost:
         """The phase after the selection, as if the frozen layers were spread evenly.
 
         Which layers will be frozen is not known before training; with trainable embeddings they cost
@@ -48,7 +46,7 @@ class AdaptiveLow(Kind):
         return self.layers_cost(shape, spread, recipe, n_labels=n_labels, length=length)
 
     def peak_cost(
-        self, shape: ModelShape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
+        self, shape: Shape, strategy: Strategy, recipe: Recipe, *, n_labels: int, length: int
     ) -> Cost:
         """The probe's cost: it trains every layer."""
         return self.layers_cost(shape, (), recipe, n_labels=n_labels, length=length)

@@ -13,7 +13,7 @@ from lfreeze.strategy import Kind, Strategy, register
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.model_shape import ModelShape
+    from lfreeze.model_shape import Shape
     from lfreeze.plan import FreezeOptions, FreezePlan
     from lfreeze.recipe import Recipe
 
@@ -95,7 +95,7 @@ class LoRA(Kind):
 
     def layers_cost(
         self,
-        shape: ModelShape,
+        shape: Shape,
         frozen_layers: Collection[int],
         recipe: Recipe,
         *,

@@ -224,11 +224,17 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
     )
 
 
-def model_availability(card: ModelCard) -> hub.Availability:
-    """Whether ``find_checkpoint`` would succeed; models that are not on the hub count as cached."""
+def model_availability(card: ModelCard, *, ask_hub: bool = True) -> hub.Availability:
+    """Whether ``find_checkpoint`` would succeed; models that are not on the hub count as cached.
+
+    Args:
+        ask_hub: False looks only into the cache.
+    """
     if card.random or card.tiny or card.folder is not None:
         return hub.Availability(cached=True)
-    return hub.check_availability(card.model_id, card.revision, _chooser(card.name), is_complete)
+    return hub.check_availability(
+        card.model_id, card.revision, _chooser(card.name), is_complete, ask_hub=ask_hub
+    )
 
 
 def _chooser(name: str, *, config_only: bool = False) -> Callable[[Sequence[str]], list[str]]:

@@ -96,24 +96,37 @@ def run(
 @main.command(short_help="List the trials of a space and their predicted cost.")
 @takes_space
 @click.option(
-    "--gpu-memory",
-    type=POSITIVE,
-    default=80.0,
-    show_default=True,
-    help="Memory in GiB of the GPU that the shares refer to.",
+    "--gpu",
+    help="GPU that the plan assumes, such as h100, a100-40 or rtx-4090.  [default: h100; for fp32 a CPU]",
 )
+@click.option("--gpu-memory", type=POSITIVE, help="Memory of that GPU in GiB, if it is not the usual one.")
 @click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s that predicted times assume.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Time a few steps of the smallest model, with random weights, on this machine's device, and assume its rate.",
+)
+@DATA_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def plan(space: SearchSpace, gpu_memory: float, tflops: float | None, as_json: bool) -> None:
+def plan(
+    space: SearchSpace,
+    gpu: str | None,
+    gpu_memory: float | None,
+    tflops: float | None,
+    calibrate: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
     """List every trial of SPACE with its predicted memory, GPU share and time. No trial is started.
 
     \b
     Example:
-      reproduce plan paper --gpu-memory 24
+      reproduce plan paper --gpu a100-40
+      reproduce plan embedded --calibrate
     """
     from reproduce.cli.console import print_plan
 
-    print_plan(space, gpu_memory, tflops, as_json)
+    print_plan(space, gpu_memory, tflops, as_json, data_dir, gpu, calibrate)
 
 
 @main.command(short_help="Download the models and data of a space.")

@@ -12,6 +12,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from lfreeze.errors import InputError
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
 from reproduce.store.artifacts import FolderState, read_folder
@@ -29,16 +30,39 @@ def print_checks(checks: Sequence[Check]) -> None:
             print(f"          {detail}")
 
 
-def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, as_json: bool) -> None:
-    """Print every trial of a space with its predicted cost, and the totals."""
+def print_plan(
+    space: SearchSpace,
+    gpu_memory_gib: float | None,
+    tflops: float | None,
+    as_json: bool,
+    data_dir: Path | None = None,
+    gpu: str | None = None,
+    measure: bool = False,
+) -> None:
+    """Print every trial of a space with its predicted cost, and the totals.
+
+    Args:
+        measure: take the rate from a few steps on this machine's device.
+    """
     from reproduce.cli.plan_classes import classes_as_json, print_classes, shown_share
     from reproduce.plan.cost import GIB, assumptions, plan_space, totals
     from reproduce.plan.gpu_classes import fits
+    from reproduce.plan.lengths import known_lengths
     from reproduce.report.analysis.decidable import summary, undecidable
     from reproduce.run.progress import clock
 
-    assumed = assumptions(space, gpu_memory_gib, tflops)
-    trials = plan_space(space, assumed)
+    assumed = assumptions(space, gpu_memory_gib, tflops, gpu)
+    if measure:
+        from reproduce.run.calibrate import calibrate
+
+        if tflops is not None:
+            raise InputError("--calibrate measures the rate that --tflops sets: give one of them")
+        measured = calibrate(space)
+        assumed = dataclasses.replace(
+            assumed, flops_per_second=measured.flops_per_second, rate_source=measured.words
+        )
+    lengths = known_lengths(space, data_dir)
+    trials = plan_space(space, assumed, lengths)
     too_large = {trial.factors for trial in trials if not fits(trial)}
     if as_json:
         listed = [dataclasses.asdict(trial) for trial in trials]
@@ -57,7 +81,16 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
     table = Table(box=None, header_style="bold")
     for column in ("model", "task", "strategy"):
         table.add_column(column, no_wrap=True)
-    for column in ("seed", "frozen", "static GiB", "training GiB", "after switch", "GPU share", "time"):
+    for column in (
+        "seed",
+        "frozen",
+        "static GiB",
+        "training GiB",
+        "after switch",
+        "host GiB",
+        "GPU share",
+        "time",
+    ):
         table.add_column(column, justify="right", no_wrap=True)
     for t in trials:
         table.add_row(
@@ -69,18 +102,19 @@ def print_plan(space: SearchSpace, gpu_memory_gib: float, tflops: float | None, 
             f"{t.static_bytes / GIB:.3f}",
             f"{t.training_bytes / GIB:.3f}",
             f"{t.after_switch_bytes / GIB:.3f}" if t.after_switch_bytes else "",
+            f"{t.host_bytes / GIB:.1f}",
             shown_share(t),
             clock(t.seconds),
         )
-    Console(width=max(Console().width, 110)).print(table)
+    Console(width=max(Console().width, 120)).print(table)
     total = totals(trials)
     print(
-        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at an assumed "
-        f"{assumed.flops_per_second / 1e12:g} TFLOP/s (--tflops), largest peak "
-        f"{total['peak_bytes'] / GIB:.2f} GiB; shares are of a GPU with {gpu_memory_gib:g} GiB "
-        "(--gpu-memory). No trial was started."
+        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at "
+        f"{assumed.flops_per_second / 1e12:.3g} TFLOP/s ({assumed.rate_source}), largest peak "
+        f"{total['peak_bytes'] / GIB:.2f} GiB, largest host memory of a worker {total['host_bytes'] / GIB:.1f} GiB; "
+        f"shares are of a GPU with {assumed.gpu_memory_bytes / GIB:g} GiB (--gpu, --gpu-memory). No trial was started."
     )
-    print_classes(space, trials, gpu_memory_gib)
+    print_classes(space, trials, assumed.gpu_memory_bytes / GIB)
     print("\n".join(summary(space, too_large)))
 
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from lfreeze.cost import Cost
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
-from lfreeze.model_shape import ModelShape
-from lfreeze.models.catalog import ModelCard
+from lfreeze.model_shape import BYTES, Shape
+from lfreeze.models.shapes import model_shape
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
+from reproduce.plan.devices import CPU_CORE, DEFAULT, get_device
+from reproduce.plan.lengths import BatchWork, KnownLengths, batch_work
 from reproduce.plan.search_space import SearchSpace
 from reproduce.plan.spec import Factors
 
 GIB = 2**30
+DEVICE = "cuda"  # whose memory is predicted
 # Per process: the CUDA context, which torch's allocator does not count.
 _CONTEXT_BYTES = int(0.5 * GIB)
 _SLACK = 1.15
-# Assumed sustained rates if none is given, by precision, in FLOP/s.
-ASSUMED_RATES = {"fp32": 0.02e12, "bf16-mixed": 50e12, "bf16": 80e12}
-# Typical tokens per pair of texts if batches are padded to their longest: no text is loaded here.
-_TINY_LENGTH, _TYPICAL_LENGTH = 24, 96
+# Set-up and gap between two trials of a worker: the sum of their medians over the warm trials of
+# artifacts/reference/embedded-full, tiny models on a CPU. Moving the weights of a large model comes on top.
+_FIXED_SECONDS = 0.07
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class TrialCost:
         training_bytes: the peak of the whole run, an adaptive strategy's probe included.
         after_switch_bytes: an adaptive strategy's peak once it has frozen its layers; None for others.
         gpu_share: its part of the assumed GPU.
-        seconds: its time of training and evaluation.
+        seconds: its time of training and evaluation, and the fixed time between two trials.
+        host_bytes: memory of the host that its worker needs beside the device's: the weights while they are
+            loaded, and an adaptive strategy's snapshot of the layers.
     """
 
     factors: Factors
@@ -46,33 +50,65 @@ class TrialCost:
     after_switch_bytes: int | None
     gpu_share: float
     seconds: float
+    host_bytes: int
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """The GPU that predictions assume: its memory, and its sustained rate in FLOP/s."""
+    """The device that predictions assume: its memory, its sustained rate in FLOP/s, and where the rate is from."""
 
     gpu_memory_bytes: int
     flops_per_second: float
+    rate_source: str = ""
 
 
-def assumptions(space: SearchSpace, gpu_memory_gib: float, tflops: float | None) -> Assumptions:
-    """The assumed GPU of a plan; without ``tflops``, the rate of the recipe's precision.
+def assumptions(
+    space: SearchSpace,
+    gpu_memory_gib: float | None = None,
+    tflops: float | None = None,
+    gpu: str | None = None,
+) -> Assumptions:
+    """The assumed device of a plan.
+
+    Args:
+        gpu: a name of ``reproduce.plan.devices``; by default an H100, or one core of a CPU for fp32.
+        gpu_memory_gib, tflops: these instead of the device's own.
 
     Raises:
-        InputError: a value is not a finite number.
+        InputError: a value is not a finite number, or no device has the name.
     """
     for option, value in (("--gpu-memory", gpu_memory_gib), ("--tflops", tflops)):
         if value is not None and not math.isfinite(value):
             raise InputError(f"{option} {value} is not a finite number")
-    rate = tflops * 1e12 if tflops else ASSUMED_RATES[space.recipe.precision]
-    return Assumptions(int(gpu_memory_gib * GIB), rate)
+    precision = space.recipe.precision
+    device = get_device(gpu) if gpu else CPU_CORE if precision == "fp32" else DEFAULT
+    return Assumptions(
+        int((gpu_memory_gib or device.memory_gib) * GIB),
+        tflops * 1e12 if tflops else device.rate(precision),
+        "--tflops" if tflops else device.name,
+    )
 
 
-def plan_space(space: SearchSpace, assumed: Assumptions) -> list[TrialCost]:
-    """Every trial of a space with its predicted cost, in the order of running."""
-    shapes = {name: model_shape(card) for name, card in space.cards.items()}
-    return [_plan(factors, shapes[factors.model], space.recipe, assumed) for factors in space.factors()]
+def plan_space(
+    space: SearchSpace, assumed: Assumptions, lengths: KnownLengths | None = None
+) -> list[TrialCost]:
+    """Every trial of a space with its predicted cost, in the order of running.
+
+    Args:
+        lengths: tokens of the training examples where they are known; typical ones are assumed elsewhere.
+    """
+    shapes = {name: model_shape(card.config, DEVICE) for name, card in space.cards.items()}
+    known, recipe = lengths or {}, space.recipe
+    return [
+        _plan(
+            factors,
+            shapes[factors.model],
+            recipe,
+            batch_work(get_task(factors.task), recipe, known.get((factors.model, factors.task))),
+            assumed,
+        )
+        for factors in space.factors()
+    ]
 
 
 def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
@@ -83,56 +119,53 @@ def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
     return int(1e4 / int(1 / needed)) / 1e4
 
 
-def largest_share(space: SearchSpace, gpu_memory_bytes: int) -> float:
-    """The share that fits the space's most demanding trial; all trials have this share, so that workers can be reused."""
-    assumed = Assumptions(gpu_memory_bytes, 1.0)
-    return max(trial.gpu_share for trial in plan_space(space, assumed))
-
-
-def model_shape(card: ModelCard) -> ModelShape:
-    """A model's sizes, from its configuration.
-
-    Raises:
-        ShapeError: an architecture without a closed form, or a configuration that lacks a size.
-    """
-    return ModelShape.from_config(card.config)
-
-
-def _plan(factors: Factors, shape: ModelShape, recipe: Recipe, assumed: Assumptions) -> TrialCost:
-    train, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe)
+def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assumed: Assumptions) -> TrialCost:
+    train, after, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe, work)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     strategy = Strategy.parse(factors.strategy)
+    adaptive = strategy.implementation.adaptive
     return TrialCost(
         factors,
         frozen_layers=strategy.frozen_count(shape.n_layers),
         n_layers=shape.n_layers,
         static_bytes=train.weights_bytes,
         training_bytes=peak.training_bytes,
-        after_switch_bytes=train.training_bytes if strategy.implementation.adaptive else None,
+        after_switch_bytes=after.training_bytes if adaptive else None,
         gpu_share=gpu_share(peak.weights_bytes + peak.training_bytes, assumed.gpu_memory_bytes),
-        seconds=flops / assumed.flops_per_second,
+        seconds=flops / assumed.flops_per_second + _FIXED_SECONDS,
+        host_bytes=train.weights_bytes + (_snapshot_bytes(shape, recipe) if adaptive else 0),
     )
 
 
+def _snapshot_bytes(shape: Shape, recipe: Recipe) -> int:
+    """The layers' parameters in the type in which they train."""
+    return BYTES[recipe.precision] * sum(layer.parameters for layer in shape.layers)
+
+
 @cache
-def _cost(shape: ModelShape, task_name: str, strategy: str, recipe: Recipe) -> tuple[Cost, Cost, float]:
-    """A training step's cost, that of the phase with the highest peak, and the FLOPs of the evaluation."""
+def _cost(
+    shape: Shape, task_name: str, strategy: str, recipe: Recipe, work: BatchWork
+) -> tuple[Cost, Cost, Cost, float]:
+    """A training step's cost; its largest micro-batch's, once layers are selected and at the highest peak; FLOPs of the evaluation."""
     task = get_task(task_name)
-    length = min(recipe.max_length, _TINY_LENGTH if task.tiny else _TYPICAL_LENGTH)
-    if recipe.padding == "max_length":
-        length = recipe.max_length
     parsed, n_labels = Strategy.parse(strategy), len(task.labels)
-    cost = parsed.cost(shape, recipe, n_labels=n_labels, length=length)
-    peak = parsed.peak_cost(shape, recipe, n_labels=n_labels, length=length)
+    step = parsed.cost(shape, recipe, n_labels=n_labels, length=work.length)
+    examples, length = work.largest
+    part = replace(recipe, batch_size=examples, micro_batch_size=0)
+    several = examples < recipe.batch_size
+    after = replace(parsed.cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
+    peak = replace(parsed.peak_cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
     n_validation = min(task.n_validation, recipe.max_validation_examples or task.n_validation)
-    return cost, peak, cost.forward_flops / recipe.batch_size * n_validation
+    evaluated = parsed.cost(shape, recipe, n_labels=n_labels, length=work.evaluated)
+    return step, after, peak, evaluated.forward_flops / recipe.batch_size * n_validation
 
 
 def totals(trials: Iterable[TrialCost]) -> dict[str, float]:
-    """The number of trials, their device hours one after another, and the largest peak in bytes."""
+    """The number of trials, their device hours one after another, the largest peak and host memory of one, in bytes."""
     trials = list(trials)
     return {
         "trials": len(trials),
         "device_hours": sum(t.seconds for t in trials) / 3600,
         "peak_bytes": max(t.static_bytes + t.training_bytes for t in trials),
+        "host_bytes": max(t.host_bytes for t in trials),
     }

@@ -10,6 +10,7 @@ from lfreeze.errors import InputError
 from lfreeze.model_shape import ShapeError
 from reproduce.plan.cost import GIB, Assumptions, TrialCost, plan_space
 from reproduce.plan.gpu_classes import fits, gpu_classes, words_of
+from reproduce.plan.lengths import KnownLengths
 from reproduce.plan.search_space import SearchSpace
 from reproduce.plan.spec import Factors
 from reproduce.run.gpu_share import require_gpus, share_required
@@ -72,6 +73,7 @@ def divide(
     where: str,
     *,
     what_fits: bool = False,
+    lengths: KnownLengths | None = None,
 ) -> Division:
     """Divide trials into classes by the share of a GPU that each is predicted to need, the largest share first.
 
@@ -83,6 +85,7 @@ def divide(
         wanted: the trials that have no result yet.
         where: for messages, what has the nodes' GPUs.
         what_fits: whether trials that are too large are left out, instead of refused.
+        lengths: as in ``plan_space``.
 
     Raises:
         InputError: there is no GPU where one is needed; a trial is too large, or, with ``what_fits``, every trial
@@ -93,7 +96,7 @@ def divide(
     if not nodes or requested == 0:
         return Division((RunClass(all_wanted, (NodeGroup(),)),), {})
     gpu = _decisive_gpu(nodes, requested)
-    planned = _plan(space, gpu, requested, what_fits)
+    planned = _plan(space, gpu, requested, what_fits, lengths)
     too_large: dict[Factors, str] = {}
     classes = [(requested or 1.0, all_wanted)]
     if planned is not None:
@@ -105,7 +108,7 @@ def divide(
             if requested
             else [(each.share, each.factors) for each in gpu_classes(left, exclusive=space.exclusive)]
         )
-    shares = cache(lambda size: shares_on(space, size))
+    shares = cache(lambda size: shares_on(space, size, lengths))
     chosen = tuple(
         RunClass(
             trials,
@@ -160,12 +163,14 @@ def _decisive_gpu(nodes: Sequence[Node], requested: float | None) -> _Gpu:
     return _Gpu(memory, int(memory * min(requested or 1.0, 1.0)), name)
 
 
-def _plan(space: SearchSpace, gpu: _Gpu, requested: float | None, what_fits: bool) -> list[TrialCost] | None:
+def _plan(
+    space: SearchSpace, gpu: _Gpu, requested: float | None, what_fits: bool, lengths: KnownLengths | None
+) -> list[TrialCost] | None:
     """The predicted cost of all trials; None where none is needed, or there is none and each has a whole GPU."""
     if requested is not None and not what_fits:
         return None
     try:
-        return plan_space(space, Assumptions(gpu.usable, 1.0))
+        return plan_space(space, Assumptions(gpu.usable, 1.0), lengths)
     except ShapeError as error:
         if what_fits:
             raise InputError(f"{error}, so that --what-fits cannot tell which of its trials fit") from None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce.plan.inputs import SpaceInputs, check_inputs, find_inputs, trial_specs
+from reproduce.plan.lengths import known_lengths
 from reproduce.plan.search_space import SearchSpace, recipe_values
 from reproduce.plan.spec import TrialSpec
 from reproduce.run.classes import Division, RunClass, divide, this_machine
@@ -135,6 +136,7 @@ def preflight(run: ResolvedRun) -> PendingRun:
                 wanted,
                 "this machine",
                 what_fits=options.what_fits,
+                lengths=known_lengths(options.space, options.data_dir),
             )
             require_shared_memory()
         require_disk(root, len(specs))
@@ -187,7 +189,10 @@ def _divided_cluster(pending: PendingRun) -> Division:
     options, wanted = pending.run.options, {spec.factors for spec in pending.specs}
     cpus, share = options.space.recipe.cpu_threads, options.gpu_share
     nodes = examine_nodes(pending.run.inputs, cpus, with_gpus=share != 0)
-    return divide(options.space, nodes, share, wanted, "this cluster", what_fits=options.what_fits)
+    lengths = known_lengths(options.space, options.data_dir)
+    return divide(
+        options.space, nodes, share, wanted, "this cluster", what_fits=options.what_fits, lengths=lengths
+    )
 
 
 def _skip(pending: PendingRun, division: Division) -> None:

@@ -11,6 +11,7 @@ from lfreeze.errors import InputError
 from lfreeze.model_shape import ShapeError
 from reproduce.plan.cost import GIB, Assumptions, plan_space
 from reproduce.plan.gpu_classes import fits, per_gpu, share_of
+from reproduce.plan.lengths import KnownLengths
 from reproduce.plan.search_space import SearchSpace
 from reproduce.plan.spec import Factors
 from reproduce.run.gpu_share import share_required
@@ -173,14 +174,19 @@ def with_gpus(nodes: Iterable[Node]) -> list[Node]:
     return list(merged.values())
 
 
-def shares_on(space: SearchSpace, gpu_bytes: int) -> Mapping[Factors, float]:
+def shares_on(
+    space: SearchSpace, gpu_bytes: int, lengths: KnownLengths | None = None
+) -> Mapping[Factors, float]:
     """The trials that fit into a GPU's memory, with the part of the GPU that each has.
+
+    Args:
+        lengths: as in ``plan_space``.
 
     Raises:
         InputError: a model's memory has no closed form, and the trials do not have whole GPUs.
     """
     try:
-        planned = plan_space(space, Assumptions(gpu_bytes, 1.0))
+        planned = plan_space(space, Assumptions(gpu_bytes, 1.0), lengths)
     except ShapeError as error:
         if space.exclusive:
             return dict.fromkeys(space.factors(), 1.0)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lfreeze.cost import Cost
-from lfreeze.model_shape import ModelShape, ShapeError
+from lfreeze.model_shape import ShapeError
+from lfreeze.models.shapes import model_shape
 from lfreeze.strategy import Strategy
 from reproduce.plan.spec import TrialSpec
 from reproduce.store.provenance import software
@@ -122,17 +123,25 @@ def failed_row(row: TrialRow, status: str, error_type: str, message: str) -> Tri
 def _predicted(
     spec: TrialSpec, record: TrainingRecord, checkpoint: Checkpoint, data: TaskData
 ) -> Cost | None:
-    """The cost in closed form, at the mean length of the batches that were trained on; None without one."""
-    try:
-        shape = ModelShape.from_config(checkpoint.config)
-    except ShapeError:
-        return None
+    """The cost in closed form: work at the mean length of the batches, memory of the largest micro-batch; None without one."""
     recipe, parsed, n_labels = spec.recipe, Strategy.parse(spec.factors.strategy), len(data.task.labels)
     per_step = sum(s.tokens for s in record.steps) / len(record.steps)
-    cost = parsed.cost(shape, recipe, n_labels=n_labels, length=round(per_step / recipe.batch_size))
-    if recipe.padding != "bucketed":
-        return cost
-    # Memory is that of one micro-batch, work that of all.
     examples, length = record.largest_micro_batch
-    part = parsed.cost(shape, replace(recipe, batch_size=examples), n_labels=n_labels, length=length)
-    return replace(part, forward_flops=cost.forward_flops, backward_flops=cost.backward_flops)
+    if recipe.padding == "packed":
+        # One row holds all examples.
+        examples = recipe.micro_batch_size or recipe.batch_size
+        length = round(length / examples)
+    part = replace(recipe, batch_size=examples, micro_batch_size=0)
+    device = "cpu" if record.memory.peak_reserved is None else "cuda"
+    try:
+        shape = model_shape(checkpoint.config, device)
+        work = parsed.cost(shape, recipe, n_labels=n_labels, length=round(per_step / recipe.batch_size))
+        memory = parsed.cost(shape, part, n_labels=n_labels, length=length)
+    except ShapeError:
+        return None
+    return replace(
+        memory,
+        forward_flops=work.forward_flops,
+        backward_flops=work.backward_flops,
+        accumulated=examples < recipe.batch_size,
+    )

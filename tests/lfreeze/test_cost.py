@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -130,14 +131,14 @@ def measure(model: Any) -> MemoryUse:
 @pytest.mark.parametrize("kind", TINY)
 @pytest.mark.parametrize(("name", "embeddings"), CASES)
 def test_predicted_bytes_are_near_measured_ones(kind: str, name: str, embeddings: str) -> None:
-    """Gradients to the byte, moments but for the step counts, activations and peak within 12 %."""
+    """Gradients to the byte, moments but for the step counts, activations and peak within 10 %."""
     model, _, predicted = frozen_model(kind, name, embeddings, "sdpa")
     used = measure(model)
     tensors = sum(p.requires_grad for p in model.parameters())
     assert predicted.gradient_bytes == used.gradient
     assert predicted.optimiser_bytes == used.optimiser - 4 * tensors
-    assert predicted.activation_bytes == pytest.approx(used.activation, rel=0.12)
-    assert predicted.training_bytes == pytest.approx(used.training, rel=0.12)
+    assert predicted.activation_bytes == pytest.approx(used.activation, rel=0.10)
+    assert predicted.training_bytes == pytest.approx(used.training, rel=0.10)
 
 
 PAPER_MODELS = ("gemma-2b", "phi-2", "minicpm-2b-128k")
@@ -254,3 +255,22 @@ def test_every_paper_strategy_has_a_cost_on_every_paper_model() -> None:
 def test_an_unknown_architecture_is_named() -> None:
     with pytest.raises(ShapeError, match="'t5'; known are gemma, phi, minicpm"):
         ModelShape.from_config({"model_type": "t5"})
+
+
+@pytest.mark.parametrize("name", ["ALL", "BOT50"])
+def test_accumulated_gradients_are_held_beside_activations(name: str) -> None:
+    model, _, predicted = frozen_model("gemma", name, "auto", "sdpa")
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    meter = Meter(model, CPU)
+    for _ in range(2):
+        meter.begin_phase()
+        with meter.step(optimizer, memory=True):
+            for _ in range(2):
+                loss_of(model).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    both = replace(predicted, accumulated=True)
+    assert both.training_bytes - predicted.training_bytes == min(
+        predicted.gradient_bytes, predicted.activation_bytes
+    )
+    assert both.training_bytes == pytest.approx(meter.memory().training, rel=0.10)

@@ -17,7 +17,8 @@ from lfreeze import freeze
 from lfreeze.blocks import model_parts
 from lfreeze.cost import cost
 from lfreeze.freeze_proof import FreezeProof
-from lfreeze.model_shape import ModelShape, ShapeError
+from lfreeze.model_shape import ShapeError
+from lfreeze.models.shapes import model_shape
 from lfreeze.strategy import Strategy
 from tests.lfreeze.test_roles import CASES, IDS
 from tests.support.architectures import ARCHITECTURES, build
@@ -72,7 +73,7 @@ def _outcome(model: nn.Module, batch: dict[str, Any], strategy: str) -> str:
 def _closed_form(model: Any) -> str:
     """Whether the predicted cost counts the parameters of the model and of what trains, and the depth."""
     try:
-        shape = ModelShape.from_config(model.config.to_dict())
+        shape = model_shape(model.config.to_dict())
     except ShapeError:
         return "none"
     for strategy in STRATEGIES:

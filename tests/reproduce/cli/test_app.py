@@ -277,3 +277,33 @@ def test_planning_loads_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plan_can_take_the_rate_of_this_machine() -> None:
+    narrow = ("plan", "embedded", "--models", "tiny-gemma", "--tasks", "tiny-cb", "--seeds", "42", "--json")
+    measured, assumed = (
+        json.loads(run(*narrow, *option).stdout) for option in (("--calibrate",), ("--tflops", "0.02"))
+    )
+    assert measured["rate_source"].startswith("measured on ")
+    assert "tiny-gemma, 32 x " in measured["rate_source"]
+    assert assumed["rate_source"] == "--tflops"
+    # Times are FLOPs over the rate, and a fixed part.
+    work = [
+        plan["flops_per_second"] * (trial["seconds"] - 0.07)
+        for plan in (measured, assumed)
+        for trial in plan["trials"][:1]
+    ]
+    assert work[0] == pytest.approx(work[1], rel=1e-3)
+    assert "--calibrate measures the rate that --tflops sets" in refused(
+        "plan", "--calibrate", "--tflops", "1"
+    )
+    assert "--gpu 'gtx' is not one of h100" in refused("plan", "--gpu", "gtx")
+
+
+def test_a_model_too_large_to_calibrate_with_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reproduce.run import calibrate
+
+    monkeypatch.setattr(calibrate, "free_memory", lambda device: 2**30)
+    message = refused("plan", "paper", "--models", "gemma-2b", "--calibrate")
+    assert "GiB for gemma-2b, the smallest model of paper, but this machine's" in message
+    assert "has 1.0 GiB" in message

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from lfreeze.errors import InputError
 from lfreeze.model_shape import ModelShape, ShapeError
-from lfreeze.models.catalog import ModelCard
 from reproduce.plan.cost import GIB, assumptions, plan_space
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.plan.spec import Factors
@@ -162,14 +165,14 @@ def test_nodes_at_one_address_count_as_one() -> None:
 
 
 def test_a_trial_that_fits_nowhere_is_refused_with_the_number_that_fits() -> None:
-    nodes = [node("a", A10), node("b", ("small", 8 * GIB))]
-    n_fit = sum(need <= 24 * GIB for need in needs(space()).values())
-    largest = max(needs(space()).values()) / (24 * GIB)
+    nodes = [node("a", ("medium", 32 * GIB)), node("b", ("small", 8 * GIB))]
+    n_fit = sum(need <= 32 * GIB for need in needs(space()).values())
+    largest = max(needs(space()).values()) / (32 * GIB)
     assert 0 < n_fit < 34
     with pytest.raises(InputError) as error:
         division(space(), nodes)
     assert str(error.value).startswith(
-        f"the largest trial of paper needs {largest:.1f} times the 24 GiB of the largest GPU of this cluster: "
+        f"the largest trial of paper needs {largest:.1f} times the 32 GiB of the largest GPU of this cluster: "
         f"--what-fits runs the {n_fit} of 34 trials that fit; all need fewer models or strategies, "
     )
     with pytest.raises(InputError, match="of the smallest GPU of this cluster: "):
@@ -217,12 +220,14 @@ def test_what_fits_a_requested_share() -> None:
     assert division(sweep, [node("a", H100, H100)], 2.0, what_fits=True).too_large == {}
 
 
-def test_a_model_without_a_closed_form_needs_a_share() -> None:
-    narrow = {"models": ["albert/albert-base-v2"], "tasks": ["rte"], "seeds": ["42"]}
+def test_a_model_without_a_closed_form_needs_a_share(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "albert"}')
+    narrow = {"models": ["mine"], "tasks": ["rte"], "seeds": ["42"]}
+    folder = {"mine": tmp_path}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reproduce.plan.cost.model_shape", _no_shape)
         for name in ("paper", "efficiency"):
-            sweep, nodes = load_space(name, narrow), [node("a", H100)]
+            sweep, nodes = load_space(name, narrow, model_paths=folder, weights="random"), [node("a", H100)]
             with pytest.raises(InputError, match="no closed form, so that --what-fits cannot tell"):
                 division(sweep, nodes, what_fits=True)
             assert groups(sweep, nodes, 1.0) == (NodeGroup(1.0),)
@@ -230,10 +235,10 @@ def test_a_model_without_a_closed_form_needs_a_share() -> None:
         with pytest.raises(
             InputError, match="no closed form: set the share of a GPU for each trial with --gpus"
         ):
-            division(load_space("paper", narrow), nodes)
+            division(load_space("paper", narrow, model_paths=folder, weights="random"), nodes)
 
 
-def _no_shape(card: ModelCard) -> ModelShape:
+def _no_shape(config: Mapping[str, Any], device: str) -> ModelShape:
     raise ShapeError("no closed form")
 
 
