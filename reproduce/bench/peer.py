@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import torch
 from torch.utils.data import SequentialSampler
-from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback
 
 from lfreeze.data.encoding import EncodedSplit, training_order
 from lfreeze.freezing import freeze
 from lfreeze.hf_logging import silence_transformers
 from lfreeze.recipe import Recipe
+from reproduce.bench.trainer_process import arguments
 from reproduce.bench.workbench import SEED, Workbench
 
 
@@ -22,45 +22,15 @@ class Stopwatch(TrainerCallback):
     def __init__(self) -> None:
         self.moments: list[float] = []
 
-    def on_step_end(self, *arguments: Any, **named: Any) -> None:
+    def on_step_end(self, *positional: Any, **named: Any) -> None:
         self.moments.append(time.perf_counter())
 
 
 class OrderedTrainer(Trainer):
     """Trains the examples in their order, which has been drawn already."""
 
-    def _get_train_sampler(self, *arguments: Any) -> SequentialSampler:
+    def _get_train_sampler(self, *positional: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
-
-
-def arguments(recipe: Recipe, folder: str, **more: Any) -> TrainingArguments:
-    """A recipe's values as Trainer's arguments; it saves, logs and reports nothing.
-
-    Args:
-        folder: where Trainer would save.
-    """
-    return TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.eval_batch_size,
-        max_steps=recipe.steps,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=recipe.weight_decay,
-        adam_beta1=recipe.adam_beta1,
-        adam_beta2=recipe.adam_beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        max_grad_norm=recipe.max_grad_norm,
-        optim="adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
-        bf16=recipe.precision == "bf16-mixed",
-        use_cpu=not torch.cuda.is_available(),
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **more,
-    )
 
 
 def features(split: EncodedSplit, places: list[int]) -> list[dict[str, Any]]:
@@ -86,7 +56,7 @@ def train_with_trainer(bench: Workbench, strategy: str, recipe: Recipe) -> list[
     with silence_transformers():
         trainer = OrderedTrainer(
             model,
-            arguments(recipe, str(bench.scratch / "trainer")),
+            arguments(recipe, bench.scratch / "trainer", SEED),
             train_dataset=features(split, order),
             data_collator=DataCollatorWithPadding(bench.tokenizer, **fixed),
             callbacks=[watch],

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lfreeze.errors import InputError
-from reproduce.bench import loop, memory, strategies
+from reproduce.bench import loop, memory, overhead, reports, strategies, sweep
 from reproduce.bench.spec import Benchmark
 
-BENCHMARKS = {one.name: one for one in (strategies.BENCHMARK, loop.BENCHMARK, memory.BENCHMARK)}
+BENCHMARKS = {
+    module.BENCHMARK.name: module.BENCHMARK for module in (strategies, loop, sweep, memory, overhead, reports)
+}
 
 
 def chosen(names: Sequence[str]) -> list[Benchmark]:

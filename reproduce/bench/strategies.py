@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+from lfreeze.cost import Cost
+from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 from reproduce.bench.spec import Benchmark, Row, alternating, ratio_row
 from reproduce.bench.workbench import LABELS, Workbench
@@ -14,20 +17,26 @@ STRATEGIES = ("BOT25", "BOT50", "BOT75", "TOP25", "TOP50", "TOP75", "INT25", "IN
 
 def run(bench: Workbench) -> list[Row]:
     """One row for each strategy."""
-    recipe = replace(bench.recipe, steps=STEPS)
-
-    def step_seconds(strategy: str) -> float:
-        return bench.train(strategy, recipe).step_quartiles()[1]
-
-    def cost(strategy: str):  # type: ignore[no-untyped-def]
-        return Strategy.parse(strategy).cost(bench.shape, recipe, n_labels=LABELS, length=recipe.max_length)
-
+    recipe, n = replace(bench.recipe, steps=STEPS), bench.settings.pairs
+    all_layers = step_cost(bench, recipe, "ALL")
     rows = []
     for name in STRATEGIES:
-        pairs = alternating(bench.settings.pairs, lambda: step_seconds(name), lambda: step_seconds("ALL"))  # noqa: B023
-        ideal = cost(name).step_time_ratio(cost("ALL"))
+        pairs = alternating(
+            n, partial(step_seconds, bench, recipe, name), partial(step_seconds, bench, recipe, "ALL")
+        )
+        ideal = step_cost(bench, recipe, name).step_time_ratio(all_layers)
         rows.append(ratio_row(name, pairs, ("step_seconds", "step_seconds_of_ALL"), ideal=ideal))
     return rows
+
+
+def step_seconds(bench: Workbench, recipe: Recipe, strategy: str) -> float:
+    """The median of a trial's timed steps."""
+    return bench.train(strategy, recipe).step_quartiles()[1]
+
+
+def step_cost(bench: Workbench, recipe: Recipe, strategy: str) -> Cost:
+    """What a step computes, in closed form."""
+    return Strategy.parse(strategy).cost(bench.shape, recipe, n_labels=LABELS, length=recipe.max_length)
 
 
 BENCHMARK = Benchmark(

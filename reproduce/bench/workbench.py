@@ -109,8 +109,10 @@ class Workbench:
         task = encode_task(self._data, self.tokenizer, self.recipe.max_length)
         drawn = random.Random(0)
         if self.settings.data_dir is None:
-            splits = (_joined(split, drawn, self.recipe.max_length) for split in (task.train, task.validation))
-            task = EncodedTask(*splits, task.pad_token_id)
+            train, validation = (
+                _joined(split, drawn, self.recipe.max_length) for split in (task.train, task.validation)
+            )
+            task = EncodedTask(train, validation, task.pad_token_id)
         chosen = drawn.sample(range(len(task.train)), self.recipe.max_train_examples)
         return dataclasses.replace(task, train=taken(task.train, chosen))
 
