@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lfreeze.recipe import Recipe
     from lfreeze.strategy import Strategy
     from lfreeze.training.bucketed import BucketedTraining
+    from lfreeze.training.prefix_cache import PrefixCache
 
     PAPER_STRATEGIES: tuple[str, ...]
 
@@ -27,6 +28,7 @@ __all__ = [
     "BucketedTraining",
     "FreezeCallback",
     "FreezePlan",
+    "PrefixCache",
     "Recipe",
     "Strategy",
     "StrategyError",
@@ -41,6 +43,7 @@ _HOMES = {
     "FreezePlan": "plan",
     "freeze": "freezing",
     "merge_lora": "kinds.lora",
+    "PrefixCache": "training.prefix_cache",
     "Recipe": "recipe",
     "Strategy": "strategy",
     "StrategyError": "errors",

@@ -29,7 +29,8 @@ _CALLS_WITHOUT_UPDATE = 200
 class AdaptiveSwitch:
     """Trains every layer for the probe steps, then freezes those with the smallest or largest change.
 
-    The snapshot of the layers stays on the CPU, so that it uses no device memory.
+    The snapshot of the layers stays in main memory, so that it uses no device memory; on CUDA in pinned memory,
+    which is copied several times as fast and which torch keeps for the next snapshot.
 
     Args:
         model: the model, with what trains during the probe already set.
@@ -47,7 +48,9 @@ class AdaptiveSwitch:
         self._model, self._strategy, self._options, self._largest = model, strategy, options, largest
         self._layers = model_parts(model, options.stack).layers
         self._count = strategy.frozen_count(len(self._layers))
-        self._before = [[_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
+        self._before = [[_copied_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
+        if any(p.is_cuda for p in model.parameters()):
+            torch.cuda.synchronize()
         self._trained = ChangeDetector(model)
         self._frozen: ChangeDetector | None = None
         self._calls = self.updates = 0
@@ -190,12 +193,14 @@ def layer_changes(layers: tuple[nn.Module, ...], before: list[list[torch.Tensor]
     changes = []
     for layer, olds in zip(layers, before, strict=True):
         norms = [
-            torch.linalg.vector_norm(p.detach().float() - old.to(p.device).float())
+            torch.linalg.vector_norm(p.detach().float() - old.to(p.device, non_blocking=True).float())
             for p, old in zip(layer.parameters(), olds, strict=True)
         ]
         changes.append(torch.stack(norms).double().mean().item())
     return tuple(changes)
 
 
-def _to_cpu(parameter: nn.Parameter) -> torch.Tensor:
-    return parameter.detach().to("cpu", copy=True)
+def _copied_to_cpu(parameter: nn.Parameter) -> torch.Tensor:
+    """A copy that is complete once the device is synchronised."""
+    tensor = parameter.detach()
+    return torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor, non_blocking=True)

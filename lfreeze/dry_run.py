@@ -60,7 +60,7 @@ def observe(
     for arguments, autocast in itertools.product(inputs, types):
         recorder = _Recorder(layers)
         try:
-            with _undisturbed(model), _all_trainable(model), recorder.hooks():
+            with undisturbed(model), _all_trainable(model), recorder.hooks():
                 after = recorder.reached(_run(model, arguments, autocast))
         except Exception as failure:
             # Any input may be wrong for a model that was never seen before; the caller decides.
@@ -89,7 +89,7 @@ def crossed_layers(model: nn.Module, layers: Sequence[nn.Module], observation: O
 
     handles = [layer.register_forward_hook(watch(index)) for index, layer in enumerate(layers)]
     try:
-        with _undisturbed(model):
+        with undisturbed(model):
             output = _run(model, observation.arguments, observation.autocast)
     finally:
         for handle in handles:
@@ -183,14 +183,14 @@ def _leaves(tensors: Iterable[torch.Tensor], visited: set[Any]) -> Iterator[torc
 
 
 @contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode with gradients; modes and random numbers are restored afterwards."""
-    training = {module: module.training for module in model.modules()}
+def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Evaluation or training mode with gradients; modes and random numbers are restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
     devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
     # torch's own encoder layers have a fast path in evaluation mode, which mixed layers cannot share.
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
-        model.eval()
+        model.train(training)
         torch.backends.mha.set_fastpath_enabled(False)
         with (
             torch.random.fork_rng(sorted(devices)),
@@ -200,7 +200,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for module, mode in training.items():
+        for module, mode in modes.items():
             module.training = mode
 
 

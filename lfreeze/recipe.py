@@ -17,12 +17,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("fp32", "bf16-mixed", "bf16"),
     "frozen_dtype": ("same", "compute"),
     "freeze_embeddings": ("auto", "yes", "no"),
-    "padding": ("longest", "max_length", "bucketed"),
+    "padding": ("longest", "max_length", "bucketed", "packed"),
+    "prefix_cache": ("off", "evaluation", "all"),
     "pair_separator": ("auto", "none"),
 }
 # Smallest accepted value by field; fields that are not listed have no lower bound.
 _MINIMUM: dict[str, float] = {
     "batch_size": 1,
+    "micro_batch_size": 0,
     "max_length": 4,
     "steps": 1,
     "learning_rate": 0,
@@ -73,7 +75,11 @@ class Recipe:
     frozen_dtype: str = "same"
     freeze_embeddings: str = "auto"
     padding: str = "longest"
-    # Metadata of this and another field: reproduce.plan.spec.
+    # Whether the output of the layers below the first that trains is computed once per example, not in every pass.
+    # Metadata of this and other fields: reproduce.plan.spec.
+    prefix_cache: str = dataclasses.field(default="off", metadata={"introduced": "off", "since": 5})
+    # Examples whose gradients are computed at once; 0 means the whole batch.
+    micro_batch_size: int = dataclasses.field(default=0, metadata={"introduced": 0, "since": 5})
     pair_separator: str = dataclasses.field(default="auto", metadata={"introduced": "auto", "since": 3})
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
@@ -95,6 +101,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             _check(name, value)
+        if self.micro_batch_size > self.batch_size:
+            raise RecipeError(
+                f"micro_batch_size = {self.micro_batch_size} is above batch_size = {self.batch_size}"
+            )
 
     def drawing_seed(self, seed: int) -> int:
         """The seed that draws the training examples of the trial with this seed."""

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 LAUNCH_TOKENS = 128
 
 
-def micro_batches(lengths: Sequence[int], launch_tokens: int = LAUNCH_TOKENS) -> list[list[int]]:
+def micro_batches(
+    lengths: Sequence[int], launch_tokens: int = LAUNCH_TOKENS, most_examples: int = 0
+) -> list[list[int]]:
     """Split examples into groups, each to be padded to its longest, at the least total cost.
 
     The cost is the number of tokens computed, padding included, plus ``launch_tokens`` for each group. With
@@ -17,6 +19,7 @@ def micro_batches(lengths: Sequence[int], launch_tokens: int = LAUNCH_TOKENS) ->
 
     Args:
         lengths: number of tokens of each example.
+        most_examples: the largest group; 0 means all examples.
 
     Returns:
         The examples' places in ``lengths``, the shortest group first; equal lengths keep their order.
@@ -26,8 +29,9 @@ def micro_batches(lengths: Sequence[int], launch_tokens: int = LAUNCH_TOKENS) ->
     best, starts = [0], [0]
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
-        costs = [best[start] + (end - start) * longest + launch_tokens for start in range(end)]
-        starts.append(min(range(end), key=costs.__getitem__))
+        first = max(0, end - most_examples) if most_examples else 0
+        costs = {start: best[start] + (end - start) * longest + launch_tokens for start in range(first, end)}
+        starts.append(min(costs, key=costs.__getitem__))
         best.append(costs[starts[-1]])
     groups: list[list[int]] = []
     end = len(order)

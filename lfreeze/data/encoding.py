@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,20 @@ class EncodedTask:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of shape (examples, length) and, for labels, (examples,)."""
+    """Tensors of shape (examples, length) and, for labels, (examples,).
+
+    Attributes:
+        indices: the examples' places in their split.
+        lengths: tokens of each example, if all stand one after another in a single row of shape (1, tokens);
+            None if each has a row of its own. A single row has no padding, so that its mask is not needed.
+    """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
     token_types: torch.Tensor | None = None
+    indices: tuple[int, ...] = ()
+    lengths: tuple[int, ...] | None = None
 
     @property
     def tokens(self) -> int:
@@ -55,8 +63,11 @@ class Batch:
         return self.input_ids.numel()
 
     def to(self, device: torch.device) -> Batch:
-        tensors = {name: t.to(device, non_blocking=True) for name, t in vars(self).items() if t is not None}
-        return Batch(**tensors)
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return Batch(**moved)
 
 
 def encode_task(
@@ -149,14 +160,17 @@ def collate(
         attention_mask=padded([(1,) * len(row) for row in rows], 0),
         labels=torch.tensor([split.labels[i] for i in indices]),
         token_types=padded([split.token_types[i] for i in indices], 0) if split.token_types else None,
+        indices=tuple(indices),
     )
 
 
-def evaluation_batches(
-    split: EncodedSplit, batch_size: int, pad_token_id: int, length: int | None = None
-) -> Iterator[tuple[list[int], Batch]]:
-    """All examples in batches of similar length, each with the indices of its examples."""
-    by_length = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
-    for start in range(0, len(by_length), batch_size):
-        indices = by_length[start : start + batch_size]
-        yield indices, collate(split, indices, pad_token_id, length)
+def pack(split: EncodedSplit, indices: Sequence[int]) -> Batch:
+    """The examples at ``indices`` one after another in a single row."""
+    ids = torch.tensor([[token for i in indices for token in split.input_ids[i]]])
+    return Batch(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        labels=torch.tensor([split.labels[i] for i in indices]),
+        indices=tuple(indices),
+        lengths=tuple(len(split.input_ids[i]) for i in indices),
+    )

@@ -24,6 +24,8 @@ from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Kind
 
+_META = torch.device("meta")
+
 
 class BaseModel:
     """A checkpoint as a classifier that can be reset; no second copy is kept in memory.
@@ -79,6 +81,31 @@ class BaseModel:
         self.model.train()
         model: nn.Module = self.model
         return model
+
+    def set_labels(self, n_labels: int) -> bool:
+        """Change the width of the head, whose values ``reset`` draws; whether only the head depends on it."""
+        sizes = [
+            {
+                name: p.shape
+                for name, p in empty_classifier(self.checkpoint, n, self.dtype, _META).named_parameters()
+            }
+            for n in (self.n_labels, n_labels)
+        ]
+        changed = {
+            name: new
+            for (name, old), new in zip(sizes[0].items(), sizes[1].values(), strict=True)
+            if old != new
+        }
+        if not changed.keys() <= self._fresh:
+            return False
+        for name, shape in changed.items():
+            path, _, attribute = name.rpartition(".")
+            module = self.model.get_submodule(path)
+            setattr(module, attribute, nn.Parameter(getattr(module, attribute).new_empty(shape)))
+            if isinstance(module, nn.Linear):
+                module.out_features = n_labels
+        self.model.config.num_labels = self.model.num_labels = self.n_labels = n_labels
+        return True
 
     @property
     def attention(self) -> str:

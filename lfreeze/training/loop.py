@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from lfreeze.data.encoding import (
-    Batch,
-    EncodedSplit,
-    EncodedTask,
-    evaluation_batches,
-)
+from lfreeze.data.encoding import Batch, EncodedTask
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import FreezeProof
 from lfreeze.freezing import prepare
@@ -26,8 +20,12 @@ from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Strategy
 from lfreeze.training.batches import training_batches
+from lfreeze.training.evaluation import evaluate
+from lfreeze.training.forward import classification_loss
 from lfreeze.training.meter import Meter
-from lfreeze.training.record import Predictions, Step, TrainingError, TrainingRecord
+from lfreeze.training.prefix import Prefix, trial_prefix
+from lfreeze.training.prefix_store import PrefixStore
+from lfreeze.training.record import Step, TrainingError, TrainingRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,6 +39,7 @@ def train(
     seed: int,
     device: torch.device,
     *,
+    prefixes: PrefixStore | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> TrainingRecord:
     """Fine-tune ``model`` in place and evaluate it on the validation split.
@@ -49,6 +48,8 @@ def train(
     not on anything that ran before.
 
     Args:
+        prefixes: what earlier calls on the same initial weights and texts have left of frozen prefixes; it is
+            used and added to if the recipe says so.
         on_step: called after each step, outside the timed part, to follow the run.
 
     Raises:
@@ -63,6 +64,11 @@ def train(
     started = time.perf_counter()
     plan = prepare(model, strategy, options)
     model.to(device).train()
+    batches = training_batches(data, recipe, seed)
+    prefix = None
+    if not strategy.implementation.adaptive:
+        prefix = trial_prefix(model, data, recipe, device, prefixes or PrefixStore())
+    in_training = _filled(prefix, batches, recipe)
     optimizer = make_optimizer(model, recipe)
     scheduler = make_schedule(optimizer, recipe)
     # The meter last, here and below: what a proof keeps on the device or needs for a moment is no training memory.
@@ -71,7 +77,6 @@ def train(
     selection_started = time.perf_counter()
     controller = strategy.implementation.controller(model, strategy, options)
     selection_seconds = time.perf_counter() - selection_started if controller else 0.0
-    batches = training_batches(data, recipe, seed)
     profiled = _profiled_steps(batches, recipe, adaptive=controller is not None)
     torch.manual_seed(stream_seed(seed, "dropout"))
 
@@ -82,7 +87,7 @@ def train(
     for number, batch in enumerate(batches, start=1):
         handles = proof.observe_depth()
         with meter.step(optimizer, memory=number in profiled or device.type == "cuda"):
-            loss = _forward_backward(model, [part.to(device) for part in batch], recipe, meter)
+            loss = _forward_backward(model, batch, recipe, device, meter, in_training)
             proof.after_backward()
             if number in profiled:
                 meter.after_backward(model.parameters())
@@ -120,6 +125,9 @@ def train(
                 selection_seconds += time.perf_counter() - switching
                 plan, switch_step, phase_start = new_plan, number, number
                 probe_memory = meter.memory() if number >= min(profiled) else None
+                # The frozen layers have weights of this trial's own, so that nothing is kept for other trials.
+                prefix = trial_prefix(model, data, recipe, device, None)
+                in_training = _filled(prefix, batches[number:], recipe)
                 proof.begin()
                 meter.begin_phase()
     if controller is not None and switch_step is None:
@@ -127,6 +135,7 @@ def train(
             f"strategy {strategy.name} has frozen nothing in {recipe.steps} steps: fewer than "
             f"probe_steps = {recipe.probe_steps} of them changed a weight"
         )
+    prefix_layers = in_training.depth if in_training else 0
     meter.synchronize()
     finished = time.perf_counter()
     memory = meter.memory()
@@ -134,7 +143,8 @@ def train(
     # The scheduler wraps the optimiser's step in a reference cycle, which would keep the moments alive.
     optimizer.state.clear()
     evaluating = time.perf_counter()
-    predictions = evaluate(model, data.validation, recipe, data.pad_token_id, device)
+    shared = None if strategy.implementation.adaptive else prefix
+    predictions = evaluate(model, data.validation, recipe, data.pad_token_id, device, shared)
     return TrainingRecord(
         plan=plan,
         proof=result,
@@ -148,60 +158,33 @@ def train(
         eval_seconds=time.perf_counter() - evaluating,
         predictions=predictions,
         largest_micro_batch=_largest(batches[number - 1] for number in profiled),
+        prefix_layers=prefix_layers,
+        prefix_seconds=prefix.seconds if prefix else 0.0,
         steps=record_steps,
     )
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, split: EncodedSplit, recipe: Recipe, pad_token_id: int, device: torch.device
-) -> Predictions:
-    """Logits and predictions for every example of a split."""
-    model.eval()
-    logits: list[list[float]] = [[]] * len(split)
-    length = recipe.max_length if recipe.padding == "max_length" else None
-    for indices, batch in evaluation_batches(split, recipe.eval_batch_size, pad_token_id, length):
-        rows = classification_logits(model, batch.to(device), recipe).cpu().tolist()
-        for index, row in zip(indices, rows, strict=True):
-            logits[index] = row
-    predicted = [max(range(len(row)), key=row.__getitem__) for row in logits]
-    return Predictions(list(split.labels), predicted, logits)
+def _filled(prefix: Prefix | None, batches: Sequence[Sequence[Batch]], recipe: Recipe) -> Prefix | None:
+    """The prefix with the states of the given batches; None if training cannot or must not reuse it."""
+    if prefix is None or recipe.prefix_cache != "all":
+        return None
+    prefix.fill("train", {index for batch in batches for part in batch for index in part.indices})
+    return prefix if prefix.depth else None
 
 
-def classification_logits(model: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:
-    """Logits of shape (examples, labels) in float32, computed in the recipe's precision."""
-    device_type = batch.input_ids.device.type
-    with torch.autocast(device_type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-        output = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, **_token_types(model, batch)
-        )
-    logits: torch.Tensor = output.logits
-    return logits.float()
-
-
-def _token_types(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """The token types as an argument of models that tell the two texts of a pair apart."""
-    types = getattr(model.config, "type_vocab_size", None)
-    if (
-        batch.token_types is None
-        or "token_type_ids" not in inspect.signature(model.forward).parameters
-        or (types is not None and types < 2)
-    ):
-        return {}
-    return {"token_type_ids": batch.token_types}
-
-
-def classification_loss(model: nn.Module, batch: Batch, recipe: Recipe) -> torch.Tensor:
-    """Mean cross-entropy of a batch."""
-    return F.cross_entropy(classification_logits(model, batch, recipe), batch.labels)
-
-
-def _forward_backward(model: nn.Module, batch: Sequence[Batch], recipe: Recipe, meter: Meter) -> torch.Tensor:
+def _forward_backward(
+    model: nn.Module,
+    batch: Sequence[Batch],
+    recipe: Recipe,
+    device: torch.device,
+    meter: Meter,
+    prefix: Prefix | None,
+) -> torch.Tensor:
     """Add a batch's gradients, one micro-batch after another; the batch's mean loss."""
     losses, examples = [], sum(len(part.labels) for part in batch)
     for part in batch:
-        with meter.forward():
-            loss = classification_loss(model, part, recipe)
+        with prefix.reused("train", part) if prefix else contextlib.nullcontext(), meter.forward():
+            loss = classification_loss(model, part.to(device), recipe)
             if len(batch) > 1:
                 loss = loss * (len(part.labels) / examples)
         loss.backward()

@@ -55,6 +55,8 @@ class TrainingRecord:
 
     Attributes:
         largest_micro_batch: examples and tokens per example of the largest micro-batch whose memory was measured.
+        prefix_layers: the frozen layers whose kept output training reused, at its end.
+        prefix_seconds: the part of training and evaluation that computed such output.
     """
 
     plan: FreezePlan
@@ -69,6 +71,8 @@ class TrainingRecord:
     eval_seconds: float
     predictions: Predictions
     largest_micro_batch: tuple[int, int]
+    prefix_layers: int
+    prefix_seconds: float
     steps: list[Step] = field(default_factory=list)
 
     def step_quartiles(self, phase: str = "train") -> tuple[float, float, float]:

@@ -99,14 +99,20 @@ def check_inputs(space: SearchSpace, inputs: SpaceInputs) -> None:
     from lfreeze.data.encoding_cache import encoded
     from lfreeze.data.positions import require_positions
     from lfreeze.models.preflight import inspect_model
+    from lfreeze.training.packing import require_packable
+    from lfreeze.training.prefix_store import require_prefix_folder
 
     strategies = [Strategy.parse(name) for name in space.strategies]
     for checkpoint in inputs.checkpoints.values():
         n_labels = max(len(data.task.labels) for data in inputs.every_data())
         model = inspect_model(checkpoint, n_labels, strategies, space.recipe)
+        if space.recipe.padding == "packed":
+            require_packable(checkpoint.name, model)
         for data in inputs.every_data():
             texts = encoded(data, checkpoint, space.recipe.max_length, space.recipe.pair_separator)
             require_positions(checkpoint.name, model, texts, space.recipe)
+            if space.recipe.prefix_cache != "off":
+                require_prefix_folder(model, texts)
 
 
 def trial_specs(space: SearchSpace, inputs: SpaceInputs) -> list[TrialSpec]:

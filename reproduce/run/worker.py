@@ -22,6 +22,7 @@ from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.loading import BaseModel
 from lfreeze.strategy import Strategy
 from lfreeze.training.loop import train
+from lfreeze.training.prefix_store import PrefixStore
 from lfreeze.training.record import Step, TrainingRecord
 from reproduce.plan.spec import TrialSpec
 from reproduce.store.parquet import TrialResult
@@ -63,6 +64,7 @@ class TrialWorker:
         self._base: BaseModel | None = None
         self._base_key: tuple[Any, ...] = ()
         self._encoded: OrderedDict[tuple[Any, ...], EncodedTask] = OrderedDict()
+        self._prefixes, self._prefixes_of = PrefixStore(), ""
         self._count = 0
         self._last_end: float | None = None
 
@@ -106,7 +108,8 @@ class TrialWorker:
             base = self._base_model(spec, checkpoint, len(data.task.labels))
             row = replace(row, attention_implementation=base.attention)
             texts = self._encode(spec, checkpoint, data)
-            record = self._train_strictly(spec, base, texts, on_step)
+            prefixes = self._prefix_store(spec)
+            record = self._train_strictly(spec, base, texts, prefixes, on_step)
             if record is None:
                 # Nothing of the interrupted step may stay: neither in the model nor in memory.
                 del base
@@ -114,7 +117,7 @@ class TrialWorker:
                 base = self._base_model(spec, checkpoint, len(data.task.labels))
                 torch.use_deterministic_algorithms(True, warn_only=True)
                 row = replace(row, deterministic_algorithms=False)
-                record = self._train(spec, base, texts, on_step)
+                record = self._train(spec, base, texts, prefixes, on_step)
             row = trained_row(row, spec, record, checkpoint, data)
         except Exception as error:
             status = "oom" if _is_out_of_memory(error) else "error"
@@ -135,29 +138,44 @@ class TrialWorker:
         return _result(row, record, data)
 
     def _train_strictly(
-        self, spec: TrialSpec, base: BaseModel, data: EncodedTask, on_step: Callable[[Step], None] | None
+        self,
+        spec: TrialSpec,
+        base: BaseModel,
+        data: EncodedTask,
+        prefixes: PrefixStore,
+        on_step: Callable[[Step], None] | None,
     ) -> TrainingRecord | None:
         """Train with deterministic algorithms only; None if an operation has none."""
         try:
-            return self._train(spec, base, data, on_step)
+            return self._train(spec, base, data, prefixes, on_step)
         except RuntimeError as error:
             if _REFUSED not in str(error):
                 raise
             return None
 
     def _train(
-        self, spec: TrialSpec, base: BaseModel, data: EncodedTask, on_step: Callable[[Step], None] | None
+        self,
+        spec: TrialSpec,
+        base: BaseModel,
+        data: EncodedTask,
+        prefixes: PrefixStore,
+        on_step: Callable[[Step], None] | None,
     ) -> TrainingRecord:
         strategy, seed = Strategy.parse(spec.factors.strategy), spec.factors.seed
         model = base.reset(seed)
         try:
-            return train(model, data, spec.recipe, strategy, seed, self.device, on_step=on_step)
+            return train(
+                model, data, spec.recipe, strategy, seed, self.device, prefixes=prefixes, on_step=on_step
+            )
         finally:
             base.release(strategy.implementation)
 
     def _base_model(self, spec: TrialSpec, checkpoint: Checkpoint, n_labels: int) -> BaseModel:
         base = self._base
-        key = (checkpoint, n_labels, spec.recipe.precision)
+        key = (checkpoint, spec.recipe.precision)
+        if base is not None and self._base_key == key and base.n_labels != n_labels:
+            # Tasks differ in their number of labels, which concerns the head alone.
+            base = base if base.set_labels(n_labels) else None
         if base is None or self._base_key != key:
             if self._base_key:
                 # No reference to the model may be left, or the device would hold two.
@@ -178,6 +196,13 @@ class TrialWorker:
             while len(self._encoded) > _KEPT_ENCODINGS:
                 self._encoded.popitem(last=False)
         return self._encoded[key]
+
+    def _prefix_store(self, spec: TrialSpec) -> PrefixStore:
+        """What earlier trials on the same weights and texts have left of frozen prefixes."""
+        identity = f"{spec.inputs.identity()} {spec.recipe.max_length}"
+        if identity != self._prefixes_of:
+            self._prefixes, self._prefixes_of = PrefixStore(identity), identity
+        return self._prefixes
 
     def _prepare_process(self, spec: TrialSpec, placement: Placement) -> None:
         torch.use_deterministic_algorithms(True)

@@ -72,6 +72,8 @@ def trained_row(
         selection_seconds=record.selection_seconds,
         train_seconds=record.train_seconds,
         eval_seconds=record.eval_seconds,
+        prefix_seconds=record.prefix_seconds,
+        prefix_layers=record.prefix_layers,
         tokens=sum(s.tokens for s in record.steps),
         memory_method=record.memory_method,
         static_bytes=record.static_bytes,

@@ -67,6 +67,10 @@ class TrialRow:
     setup_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
     train_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
     eval_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
+    # the part of training and evaluation that computed the output of frozen layers to reuse it
+    prefix_seconds: Annotated[float | None, Column("Speed", unit="s", since=5, older=0.0)] = None
+    # frozen layers whose output training reused
+    prefix_layers: Annotated[int | None, Column("Speed", since=5, older=0)] = None
     total_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
     gap_seconds: Annotated[
         float | None, Column("Speed", unit="s", reason="the first trial of its worker")

@@ -18,7 +18,9 @@ _HASH_DIGITS = 12
 # What the paper does not specify: recipe field -> the question that its value answers.
 _OPEN = {
     "freeze_embeddings": "Are the embeddings frozen with the bottom layers? “auto”: only for the kinds that specify it, such as BOT and LoRA",
-    "padding": "Are batches padded to their longest example, to the maximum length, or in micro-batches of similar length (“bucketed”)?",
+    "padding": "Are batches padded to their longest example, to the maximum length, in micro-batches of similar length (“bucketed”), or not at all (“packed”)?",
+    "prefix_cache": "Is the output of the frozen layers below the first that trains computed once per example: in the evaluation, in training too (“all”), or in every pass (“off”)?",
+    "micro_batch_size": "For how many examples are gradients computed at once? 0: the whole batch",
     "pair_separator": "What stands between the two texts if the tokenizer puts nothing there, as Phi-2's? “auto”: a line break",
     "precision": "In which precision are matrix products computed and weights stored?",
     "frozen_dtype": "In which type are frozen weights stored: “same” as the trained ones, or the “compute” type?",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lfreeze.data.encoding import EncodedSplit, collate, evaluation_batches, training_order
+from lfreeze.data.encoding import EncodedSplit, collate, training_order
 
 
 def test_every_epoch_sees_every_example_once() -> None:
@@ -27,12 +27,3 @@ def test_batches_are_padded_on_the_right() -> None:
     assert batch.labels.tolist() == [0, 1]
     assert batch.tokens == 6
     assert collate(split, [0], 9, length=5).input_ids.tolist() == [[5, 6, 7, 9, 9]]
-
-
-def test_evaluation_covers_the_split_once() -> None:
-    split = EncodedSplit(tuple((1,) * (i % 4 + 1) for i in range(11)), tuple(range(11)))
-    seen = []
-    for indices, batch in evaluation_batches(split, 4, pad_token_id=0):
-        assert batch.labels.tolist() == indices
-        seen += indices
-    assert sorted(seen) == list(range(11))

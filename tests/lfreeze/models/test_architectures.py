@@ -18,7 +18,8 @@ from lfreeze.models.loading import BaseModel, load_tokenizer
 from lfreeze.models.preflight import inspect_model
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
-from lfreeze.training.loop import classification_logits, train
+from lfreeze.training.forward import classification_logits
+from lfreeze.training.loop import train
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -238,3 +239,25 @@ def test_models_that_transformers_loads_are_accepted(tmp_path: Path, recipe: Rec
     record = train(base.reset(1), task, recipe, Strategy.parse("BOT50"), 1, CPU)
     assert record.proof.holds
     assert record.proof.backward_depth == record.plan.backward_depth == 2
+
+
+@pytest.mark.parametrize("kind", ["bert", "gemma", "packaged"])
+def test_another_number_of_labels_changes_the_head_alone(tmp_path: Path, recipe: Recipe, kind: str) -> None:
+    """As if it had been loaded with that number; bert has a bias and a pooler, and this one a head of its own."""
+    if kind == "bert":
+        made = hf.BertForSequenceClassification(hf.BertConfig(**SIZES, num_labels=2))
+    else:
+        made = hf.GemmaForCausalLM(hf.GemmaConfig(**SIZES, head_dim=16, num_key_value_heads=1))
+    checkpoint = find_checkpoint(get_model("tiny-phi")) if kind == "packaged" else saved(tmp_path / "m", made)
+    changed = BaseModel(checkpoint, 3, recipe, torch.device("cpu"))
+    before = {name: p for name, p in changed.model.named_parameters() if p.shape[0] != 3}
+    changed.reset(5)
+    assert changed.set_labels(2)
+    fresh = BaseModel(checkpoint, 2, recipe, torch.device("cpu"))
+    state, expected = changed.reset(7).state_dict(), fresh.reset(7).state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
+    now = dict(changed.model.named_parameters())
+    assert all(now[name] is parameter for name, parameter in before.items())
+    with torch.no_grad():
+        assert changed.model(input_ids=torch.tensor([[5, 6]])).logits.shape == (1, 2)

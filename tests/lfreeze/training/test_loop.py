@@ -24,7 +24,8 @@ from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Strategy, paper_strategies
 from lfreeze.training import batches, loop
-from lfreeze.training.loop import TrainingError, evaluate, make_optimizer, train
+from lfreeze.training.evaluation import evaluate
+from lfreeze.training.loop import TrainingError, make_optimizer, train
 from tests.conftest import with_values
 
 CPU = torch.device("cpu")

@@ -1,0 +1,115 @@
+"""The frozen prefix of one trial: its recipe's ``prefix_cache``, and what a process keeps for the next trials."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import nn
+
+from lfreeze.data.encoding import Batch, EncodedSplit, EncodedTask, collate
+from lfreeze.recipe import Recipe
+from lfreeze.training.forward import computed_in, model_inputs
+from lfreeze.training.prefix_cache import PrefixCache
+from lfreeze.training.prefix_store import PrefixStore
+
+# Examples whose states are computed at once. Always the same ones, so that a trial's numbers do not depend on
+# which trials have run before it.
+_CHUNK = 32
+
+
+def trial_prefix(
+    model: nn.Module, data: EncodedTask, recipe: Recipe, device: torch.device, store: PrefixStore | None
+) -> Prefix | None:
+    """The prefix that a trial may reuse now; None if its recipe asks for none, or the first layer trains.
+
+    Classifiers of the last position are padded in front, where a text's own states depend on the padding.
+    """
+    if recipe.prefix_cache == "off" or data.train.pad_left:
+        return None
+    prefix = Prefix(model, data, recipe, device, store)
+    return prefix if prefix.depth else None
+
+
+class Prefix:
+    """Reuses the output of the layers below the first that trains, in a trial's training and evaluation.
+
+    Args:
+        store: what earlier trials on the same weights and texts have left; None if the frozen layers have
+            values of this trial's own.
+
+    Attributes:
+        seconds: the time in which states were computed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: EncodedTask,
+        recipe: Recipe,
+        device: torch.device,
+        store: PrefixStore | None,
+    ):
+        self._model, self._recipe, self._device = model, recipe, device
+        self._splits = {"train": data.train, "validation": data.validation}
+        self._pad_token_id, self._store = data.pad_token_id, store or PrefixStore()
+        self.seconds = 0.0
+        depth = PrefixCache(model).depth
+        dtype = torch.bfloat16 if recipe.precision.startswith("bf16") else None
+        settings = f"{depth} {recipe.precision} {recipe.frozen_dtype} {torch.__version__} {device}"
+        self._cache = PrefixCache(model, dtype=dtype, states=self._store.states(settings))
+
+    @property
+    def depth(self) -> int:
+        """How many layers are skipped in the model's present mode."""
+        return self._cache.depth if self._cache.applies else 0
+
+    def fill(self, name: str, indices: Collection[int] | None = None) -> None:
+        """Compute the states of a split that are not kept yet.
+
+        Args:
+            name: ``"train"`` or ``"validation"``.
+            indices: the examples that are needed; None for all.
+
+        Raises:
+            InputError: the output of the model changes when its frozen layers are skipped, or the folder of
+                the states cannot be used.
+        """
+        started = time.perf_counter()
+        split = self._splits[name]
+        needed = range(len(split)) if indices is None else set(indices)
+        self._store.load(name)
+        by_length = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
+        for start in range(0, len(split), _CHUNK):
+            chunk = by_length[start : start + _CHUNK]
+            if self._cache.applies and any(index in needed for index in chunk):
+                self._fill_chunk(name, split, chunk)
+        self._store.save(name, len(split))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds += time.perf_counter() - started
+
+    def _fill_chunk(self, name: str, split: EncodedSplit, chunk: list[int]) -> None:
+        batch = collate(split, chunk, self._pad_token_id)
+        with computed_in(self._recipe, self._device):
+            self._cache.fill([(name, index) for index in chunk], model_inputs(self._model, batch))
+
+    @contextlib.contextmanager
+    def reused(self, name: str, batch: Batch) -> Iterator[None]:
+        """Skip the frozen layers in the forward pass on a batch whose states ``fill`` has computed.
+
+        Args:
+            batch: in main memory.
+        """
+        keys = [(name, index) for index in batch.indices]
+        if not self._cache.applies:
+            yield
+        elif batch.lengths is not None:
+            states = torch.cat(self._cache.kept(keys))[None]
+            with self._cache.skip(states.to(self._device, non_blocking=True)):
+                yield
+        else:
+            with self._cache.reuse(keys, model_inputs(self._model, batch)):
+                yield
