@@ -39,8 +39,8 @@ def features(split: EncodedSplit, places: list[int]) -> list[dict[str, Any]]:
     return [{"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label} for ids, label in chosen]
 
 
-def train_with_trainer(bench: Workbench, strategy: str, recipe: Recipe) -> list[float]:
-    """Train the reference model with Trainer on the loop's batches; the moment at which each step ends.
+def trainer_moments(bench: Workbench, strategy: str, recipe: Recipe) -> list[float]:
+    """Train the reference model with a Trainer on the loop's batches; the moment at which each step ends.
 
     Padded as the recipe says: to the full length, or each batch to its longest.
     """

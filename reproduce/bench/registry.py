@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lfreeze.errors import InputError
-from reproduce.bench import loop, memory, overhead, reports, strategies, sweep
+from reproduce.bench import loop, memory, overhead, prefix, reports, strategies, sweep
 from reproduce.bench.spec import Benchmark
 
 BENCHMARKS = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (strategies, loop, sweep, memory, overhead, reports)
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (strategies, loop, prefix, sweep, memory, overhead, prefix, reports)
 }
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from reproduce.bench.workbench import Workbench
 
-Measured = TypeVar("Measured")
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Benchmark:
 
 
 def alternating(
-    pairs: int, first: Callable[[], Measured], second: Callable[[], Measured]
-) -> list[tuple[Measured, Measured]]:
+    pairs: int, first: Callable[[], First], second: Callable[[], Second]
+) -> list[tuple[First, Second]]:
     """Measure two things in turn, ``pairs`` times each; every other pair begins with the second."""
     measured = []
     for number in range(pairs):

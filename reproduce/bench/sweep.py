@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,10 +23,12 @@ from reproduce.store.artifacts import read_folder
 
 MODEL, TASK, SPACE = "tiny-gemma", "tiny-rte", "embedded"
 _MOST_AT_ONCE = 8
+# Trainer pads dynamically, as the space does.
+_RECIPES = {"same padding": (), "bucketed, prefix cached": ("padding=bucketed", "prefix_cache=all")}
 
 
 def run(bench: Workbench) -> list[Row]:
-    """One row: the same trials on both sides, the same number at once."""
+    """One row for each recipe of the sweep: the same trials on both sides, the same number at once."""
     quick = bench.settings.quick
     strategies = ("ALL", "BOT50") if quick else ("ALL", "LoRA", "INT25", "BOT50", "TOP50", "ADT-L50")
     seeds = range(42, 44 if quick else 46)
@@ -33,24 +36,40 @@ def run(bench: Workbench) -> list[Row]:
     recipe = replace(recipe, steps=10) if quick else recipe
     at_once = max(1, min(_MOST_AT_ONCE, (os.cpu_count() or 1) // recipe.cpu_threads))
     numbers = itertools.count()
-    pairs = alternating(
+    measured = alternating(
         1 if quick else bench.settings.pairs,
         lambda: trainers_seconds(bench, recipe, strategies, seeds, at_once),
-        lambda: sweep_seconds(bench, recipe, strategies, seeds, at_once, f"sweep-{next(numbers)}"),
+        lambda: [
+            sweep_seconds(bench, recipe, strategies, seeds, at_once, f"sweep-{next(numbers)}", more)
+            for more in _RECIPES.values()
+        ],
     )
     n = len(strategies) * len(seeds)
     name = f"{n} trials of {recipe.steps} steps, {at_once} at once"
     return [
         ratio_row(
-            name, pairs, ("trainer_processes_seconds", "sweep_seconds"), trials=n, model=MODEL, task=TASK
+            f"{name}, {setting}",
+            [(theirs, ours[place]) for theirs, ours in measured],
+            ("trainer_processes_seconds", "sweep_seconds"),
+            trials=n, model=MODEL, task=TASK,
         )
-    ]
+        for place, setting in enumerate(_RECIPES)
+    ]  # fmt: skip
 
 
 def sweep_seconds(
-    bench: Workbench, recipe: Recipe, strategies: tuple[str, ...], seeds: range, at_once: int, name: str
+    bench: Workbench,
+    recipe: Recipe,
+    strategies: tuple[str, ...],
+    seeds: range,
+    at_once: int,
+    name: str,
+    more: Sequence[str] = (),
 ) -> float:
     """Seconds of ``reproduce run``, the report included.
+
+    Args:
+        more: further recipe values, as ``--set`` takes them.
 
     Raises:
         RuntimeError: a trial has no result.
@@ -58,7 +77,8 @@ def sweep_seconds(
     folder = bench.scratch / name
     options = ["--models", MODEL, "--tasks", TASK, "--strategies", ",".join(strategies)]
     options += ["--seeds", ",".join(map(str, seeds)), "--max-concurrent", str(at_once)]
-    options += ["--set", f"steps={recipe.steps}", "--set", f"cpu_threads={recipe.cpu_threads}"]
+    values = (f"steps={recipe.steps}", f"cpu_threads={recipe.cpu_threads}", *more)
+    options += [word for value in values for word in ("--set", value)]
     seconds = run_module(
         "reproduce", ["run", SPACE, *options, "--artifacts", str(folder)], environment=offline(bench)
     )

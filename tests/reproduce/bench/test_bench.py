@@ -14,7 +14,7 @@ import torch
 
 from lfreeze.training.batches import training_batches
 from reproduce.bench.made_up_trials import write_published, write_swept
-from reproduce.bench.peer import train_with_trainer
+from reproduce.bench.peer import trainer_moments
 from reproduce.bench.processes import resident_bytes, run_module
 from reproduce.bench.settings import Settings
 from reproduce.bench.spec import alternating
@@ -31,13 +31,17 @@ def bench(tmp_path: Path) -> Workbench:
 def test_a_quick_run_writes_files_a_table_and_a_picture(reproduce: Program, tmp_path: Path) -> None:
     out = tmp_path / "bench"
     reproduce("bench", "--quick", "--pairs", "1", "--out", out, "strategies")
-    printed = json.loads(reproduce("bench", "loop", "--quick", "--out", out, "--json").split("loop: ")[0])
-    assert json.loads((out / "loop.json").read_text("utf-8")) == printed[0]
+    printed = json.loads(reproduce("bench", "prefix", "--quick", "--out", out, "--json").split("prefix: ")[0])
+    assert json.loads((out / "prefix.json").read_text("utf-8")) == printed[0]
     strategies = json.loads((out / "strategies.json").read_text("utf-8"))
     ideal = {row["name"]: row["ideal"] for row in strategies["rows"]}
     # Three products of equal size in each layer; a frozen bottom layer has one.
     for name, ratio in (("BOT25", 0.25), ("BOT50", 0.5), ("BOT75", 0.75)):
         assert ideal[name] == pytest.approx((3 - 2 * ratio) / 3, rel=0.01)
+    # Four layers: forward through all of them or the trained ones, two products more for each trained one.
+    cached = {row["name"]: row["ideal"] for row in printed[0]["rows"]}
+    expected = {"BOT75, evaluation": 4, "BOT50, training step": 8 / 6, "BOT75, training step": 6 / 3}
+    assert cached == pytest.approx(expected, rel=0.01)
     for row in (*strategies["rows"], *printed[0]["rows"]):
         assert 0 < row["low"] <= row["median"] <= row["high"]
     assert [len(row["ratios"]) for row in printed[0]["rows"]] == [2] * len(printed[0]["rows"])
@@ -79,7 +83,7 @@ def test_trainer_ends_with_the_weights_of_this_projects_loop(bench: Workbench) -
     before = trained()
     bench.train("BOT50", recipe)
     ours = trained()
-    moments = train_with_trainer(bench, "BOT50", recipe)
+    moments = trainer_moments(bench, "BOT50", recipe)
     assert len(moments) == recipe.steps
     theirs = trained()
     for name, values in ours.items():
