@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from reproduce.store.artifacts import read_folder
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.references import reference_path
-from reproduce.store.schema import PREDICTION_SCHEMA, STEP_SCHEMA
+from reproduce.store.schema import PREDICTION_SCHEMA, STEP_SCHEMA, TRIAL_COLUMNS
 from reproduce.store.trial_row import TrialRow
 
 _STEPS, _EXAMPLES = 100, 100
@@ -57,7 +58,7 @@ def write_published(root: Path, n: int) -> None:
 def _published() -> pl.DataFrame:
     folder = reference_path("embedded-full")
     assert folder is not None
-    return pl.read_parquet(folder / "trials.parquet")
+    return read_folder(folder).table.frame.select(*TRIAL_COLUMNS)
 
 
 def copies(number: int) -> pl.DataFrame:
