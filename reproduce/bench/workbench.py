@@ -14,6 +14,7 @@ import torch
 
 from lfreeze.data.encoding import EncodedSplit, EncodedTask, encode_task
 from lfreeze.data.loading import load_task
+from lfreeze.data.tasks import TaskData
 from lfreeze.model_shape import ModelShape
 from lfreeze.models.catalog import MODELS, Checkpoint
 from lfreeze.models.files import tokenizer_hash
@@ -94,7 +95,7 @@ class Workbench:
         )
 
     @functools.cached_property
-    def _data(self) -> Any:
+    def _data(self) -> TaskData:
         recipe, folder = self.recipe, self.settings.data_dir
         # Enough texts for a vocabulary like a real one's.
         return load_task("rte" if folder else "tiny-rte", 2_490, 0, folder, recipe.max_validation_examples)
