@@ -26,6 +26,7 @@ _LARGE = {
     "num_attention_heads": 16, "num_key_value_heads": 1, "head_dim": 64, "vocab_size": 8_000,
     "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 512, "pad_token_id": 0,
 }  # fmt: skip
+_LARGE_STEPS = 20
 _PARTS = {
     "training": pl.col("train_seconds"),
     "evaluation": pl.col("eval_seconds"),
@@ -43,7 +44,7 @@ def run(bench: Workbench) -> list[Row]:
         memory[sum(1 for _ in folder.glob("trials/*/*/*/*.parquet"))] = resident_bytes(pid)
 
     grid = _QUICK_GRID if bench.settings.quick else ()
-    options = ["embedded-full", *grid, *_settings(*_TINY, f"cpu_threads={bench.settings.cpu_threads}")]
+    options = ["embedded-full", *grid, *_settings(*_TINY, _threads(bench))]
     run_module(
         "reproduce",
         ["run", *options, "--artifacts", str(folder)],
@@ -53,6 +54,10 @@ def run(bench: Workbench) -> list[Row]:
     )
     rows = _time_rows(folder, "tiny trial", _PARTS) + _memory_rows(memory)
     return rows if bench.settings.quick else rows + _large(bench)
+
+
+def _threads(bench: Workbench) -> str:
+    return f"cpu_threads={bench.settings.cpu_threads}"
 
 
 def _settings(*values: str) -> list[str]:
@@ -122,12 +127,14 @@ def _large(bench: Workbench) -> list[Row]:
         "--gpus-per-trial",
         "0",
     ]
-    options += _settings("steps=20", "batch_size=8", "max_validation_examples=64")
+    options += _settings(
+        f"steps={_LARGE_STEPS}", "batch_size=8", "max_validation_examples=64", _threads(bench)
+    )
     run_module(
         "reproduce", ["run", "embedded", *options, "--artifacts", str(folder)], environment=offline(bench)
     )
     name = "outside training and evaluation"
-    return _time_rows(folder, "1 GB of weights, 20 steps", {name: _PARTS[name]})
+    return _time_rows(folder, f"1 GB of weights, {_LARGE_STEPS} steps", {name: _PARTS[name]})
 
 
 BENCHMARK = Benchmark(

@@ -66,6 +66,9 @@ def refused(*arguments: str) -> str:
         (["--set", "steps=0"], ["steps", "below 1"]),
         (["--set", "steps=5", "--strategies", "ADT-L50"], ["ADT-L50", "probe_steps = 5"]),
         (["--set", "precision=fp8"], ["'fp8'", "bf16-mixed"]),
+        (["--set", "padding=none"], ["'none'", "longest, max_length, bucketed, packed"]),
+        (["--set", "prefix_cache=on"], ["'on'", "off, evaluation, all"]),
+        (["--set", "micro_batch_size=33"], ["micro_batch_size = 33", "batch_size = 32"]),
         (["--set", "steps"], ["'steps'", "NAME=VALUE"]),
         (["--models", "phi-2", "--tasks", "tiny-rte"], ["phi-2", "--model-path"]),
         (["--model-path", "tiny-gemma=/nonexistent"], ["tiny-gemma", "does not exist"]),
@@ -115,6 +118,31 @@ def test_inputs_that_would_fail_in_every_trial_are_refused_before_the_first(
     )
     assert "nested too deeply" in refusal("tiny-gemma", "cb", "--data-dir", str(tmp_path / "nested"))
     assert not (tmp_path / "out" / "trials").exists()
+
+
+def test_a_model_that_cannot_be_packed_is_refused_by_name(tmp_path: Path) -> None:
+    write_short(tmp_path / "encoder", positions=512)
+    message = refused(
+        "run", "embedded", "--models", str(tmp_path / "encoder"), "--strategies", "ALL", "--set", "padding=packed",
+        "--artifacts", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert "model encoder: padding = 'packed' does not fit BertForSequenceClassification" in message
+    assert "choose longest, max_length or bucketed" in message
+
+
+def test_a_folder_for_frozen_prefixes_that_cannot_hold_them_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ("--model", "tiny-gemma", "--task", "tiny-cb", "--strategy", "BOT50")
+    arguments = ("trial", *one, "--set", "prefix_cache=all")
+    monkeypatch.setenv("LFREEZE_PREFIX_FOLDER", str(tmp_path / "none"))
+    assert "none' is not a folder that can be written" in refused(*arguments)
+    monkeypatch.setenv("LFREEZE_PREFIX_FOLDER", str(tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        "lfreeze.training.prefix_store.shutil.disk_usage", lambda path: usage._replace(free=9)
+    )
+    assert "has 0.0 GB free, but the states of gemma on one task need" in refused(*arguments)
 
 
 def test_a_plan_refuses_what_its_configurations_show(tmp_path: Path) -> None:
