@@ -34,10 +34,14 @@ def run_module(
         with subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=dict(environment)
         ) as process:
-            while watch is not None and process.poll() is None:
-                watch(process.pid)
-                time.sleep(every)
-            status = process.wait()
+            try:
+                while watch is not None and process.poll() is None:
+                    watch(process.pid)
+                    time.sleep(every)
+                status = process.wait()
+            except BaseException:
+                process.terminate()
+                raise
         seconds = time.perf_counter() - started
         if status:
             output.seek(0)

@@ -19,6 +19,7 @@ from reproduce.bench.registry import chosen
 from reproduce.bench.results import COLUMNS, Result, as_json, conditions, read, table, write, write_tables
 from reproduce.bench.settings import Settings
 from reproduce.bench.workbench import Workbench
+from reproduce.process import end_on_signals
 
 
 def run_benchmarks(
@@ -37,6 +38,7 @@ def run_benchmarks(
     Raises:
         InputError: a name is unknown, the data folder lacks the task's files, or the results cannot be written.
     """
+    end_on_signals()
     benchmarks = chosen(names)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     settings = Settings.chosen(quick=quick, device=device, data_dir=data_dir, pairs=pairs)
