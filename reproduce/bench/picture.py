@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from reproduce.bench.results import Result
 from reproduce.report.figures.style import BLUE, GREEN, INK, MUTED, RED, canvas, plain, save, style
 
 _COLOURS = (BLUE, RED, GREEN, INK)
 _MARKERS = ("o", "s", "D", "^")
-_WIDTH, _ROW, _PANEL = 8.0, 0.22, 0.95  # inches
+_WIDTH, _ROW, _PANEL = 8.0, 0.24, 0.95  # inches
+_CHARACTERS = 34  # of a row's name in one line
 
 
 def draw(results: Sequence[Result], stem: Path) -> tuple[Path, Path]:
@@ -32,9 +35,11 @@ def draw(results: Sequence[Result], stem: Path) -> tuple[Path, Path]:
 def _panel(axes: Axes, result: Result) -> None:
     names = list(dict.fromkeys(row.name for row in result.rows))
     series = list(dict.fromkeys(row.series for row in result.rows))
+    plain(axes, grid="x")
     if result.benchmark.logarithmic:
         axes.set_xscale("log")
-    plain(axes, grid="x")
+        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            ticks(LogFormatter(minor_thresholds=(1, 0.4)))
     axes.axvline(1.0, color=MUTED, linewidth=0.8, zorder=1)
     for row in result.rows:
         at = series.index(row.series)
@@ -45,7 +50,7 @@ def _panel(axes: Axes, result: Result) -> None:
         axes.plot([row.median], [y], marker, color=colour, markersize=4.5, zorder=3)
         if row.ideal is not None:
             axes.plot([row.ideal], [y], "|", color=INK, markersize=9, zorder=4)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, _CHARACTERS) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(result.benchmark.ratio)
     axes.set_title(result.benchmark.name, loc="left", fontsize=9, fontweight="bold")
