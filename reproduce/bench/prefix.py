@@ -38,7 +38,7 @@ def evaluation(bench: Workbench, recipe: Recipe) -> Row:
     model = bench.base.reset(SEED)
     plan = freeze(model, _EVALUATED)
     model.eval()
-    prefix = trial_prefix(model, bench.texts, recipe, bench.device, PrefixStore())
+    prefix = trial_prefix(model, plan, bench.texts, recipe, bench.device, PrefixStore())
     assert prefix is not None
     measure = partial(_evaluation_seconds, bench, recipe)
     filling = measure(prefix)
