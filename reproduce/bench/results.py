@@ -19,7 +19,19 @@ from reproduce.bench.settings import Settings
 from reproduce.bench.spec import Benchmark, Row
 from reproduce.store.provenance import hardware, software
 
-COLUMNS = ("benchmark", "of", "series", "ratio", "median", "lowest", "highest", "ideal", "pairs", "quick")
+COLUMNS = (
+    "benchmark",
+    "of",
+    "series",
+    "ratio",
+    "median",
+    "lowest",
+    "highest",
+    "ideal",
+    "pairs",
+    "quick",
+    "values",
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def table(results: Iterable[Result]) -> list[dict[str, Any]]:
         dict(zip(COLUMNS, (
             result.benchmark.name, row.name, row.series, result.benchmark.ratio, _short(row.median), _short(row.low),
             _short(row.high), "" if row.ideal is None else _short(row.ideal), len(row.ratios),
-            "quick" if result.conditions["settings"]["quick"] else "",
+            "quick" if result.conditions["settings"]["quick"] else "", _values(row),
         ), strict=True))
         for result in results
         for row in result.rows
@@ -110,6 +122,14 @@ def table(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 def _short(value: float) -> str:
     return f"{value:.3f}" if value < 100 else f"{value:.0f}"
+
+
+def _values(row: Row) -> str:
+    """The medians of both parts, and what else was measured, in words."""
+    shown = {
+        name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.values.items()
+    }
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def write_tables(folder: Path, results: Iterable[Result]) -> None:

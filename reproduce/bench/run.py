@@ -72,7 +72,7 @@ def _print_table(results: Sequence[Result]) -> None:
         shown = Table(
             title=f"{result.benchmark.name}: {result.benchmark.ratio}", box=None, title_justify="left"
         )
-        columns = [column for column in COLUMNS if column not in ("benchmark", "ratio", "quick")]
+        columns = [column for column in COLUMNS if column not in ("benchmark", "ratio", "quick", "values")]
         for column in columns:
             shown.add_column(column, justify="left" if column in ("of", "series") else "right")
         for line in table([result]):
