@@ -16,15 +16,15 @@ PAD_ID, BOS_ID, EOS_ID, SEP_ID = range(len(SPECIALS))
 VOCABULARY_SIZE = 640
 
 
-def train_tokenizer(texts: Iterable[str], max_length: int) -> Any:
-    """A fast tokenizer of transformers, with at most ``VOCABULARY_SIZE`` tokens, trained on ``texts``."""
+def train_tokenizer(texts: Iterable[str], max_length: int, *, vocabulary_size: int = VOCABULARY_SIZE) -> Any:
+    """A fast tokenizer of transformers, with at most ``vocabulary_size`` tokens, trained on ``texts``."""
     from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY_SIZE,
+        vocab_size=vocabulary_size,
         special_tokens=list(SPECIALS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -1,0 +1,1 @@
+"""The benchmarks of ``reproduce bench``: each a ratio of two things measured in one run, in alternating pairs."""
