@@ -9,8 +9,8 @@ positions are computed as before, so that no architecture is a special case.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 from lfreeze.blocks import backward_depth, model_parts
 from lfreeze.dry_run import tensors_in, undisturbed
 from lfreeze.errors import StrategyError
+from lfreeze.training.prefix_layout import Layout
 
 # The largest relative change of a model's output that is rounding: computed in float32, and in shorter types.
 _ROUNDING, _SHORT_ROUNDING = 1e-3, 5e-2
@@ -38,8 +39,10 @@ class PrefixCache:
         loss.backward()
     ```
 
-    Create a new one when what trains changes. The states are kept in main memory; those of one batch at a time
-    are copied to the device.
+    Create a new one when what trains changes, and for passes in another precision. States are computed again when
+    frozen weights have changed, unless through ``.data``, which leaves no trace. They are kept in main memory; those
+    of one batch at a time are copied to the device. What a model returns at padding and as ``hidden_states`` of the
+    skipped layers is not what it returns otherwise.
 
     Args:
         stack: the path of the layers, as in ``FreezeOptions``.
@@ -50,7 +53,8 @@ class PrefixCache:
         depth: how many layers are skipped; 0 if the embeddings or the first layer train.
 
     Raises:
-        StrategyError: the model has no stack of layers, or several of which none is chosen.
+        StrategyError: the model has no stack of layers, or several of which none is chosen, or the chosen one is
+            the decoder's of an encoder-decoder, which has tokens of its own.
     """
 
     def __init__(
@@ -66,7 +70,13 @@ class PrefixCache:
         self._model, self._dtype = model, dtype
         self._layers = layers[: self.depth]
         self._states: States = {} if states is None else states
-        self._frozen = [p for p in model.parameters() if not p.requires_grad]
+        if self.depth and _decodes(model, layers[0]):
+            raise StrategyError(
+                f"the layers at {stack} of {type(model).__name__} are a decoder's, whose tokens are not those of "
+                "attention_mask: PrefixCache skips an encoder's or a decoder-only model's"
+            )
+        self._last_layer = layers[-1]
+        self._trained = {name for name, p in model.named_parameters() if p.requires_grad}
         self._versions = self._current_versions()
         # Known once the layers have run: whether they are random while the model trains, and how many values
         # the last of them returns (0 for a tensor alone).
@@ -93,11 +103,12 @@ class PrefixCache:
         Raises:
             StrategyError: as ``fill``.
         """
-        self.fill(keys, inputs)
+        if self._arity is None or self.applies:
+            self.fill(keys, inputs)
         if not self.applies:
             yield
             return
-        with self.skip(self._padded(_Layout.of(keys, inputs))):
+        with self.skip(self._padded(Layout.of(keys, inputs))):
             yield
 
     def fill(self, keys: Sequence[Hashable], inputs: Mapping[str, Any]) -> None:
@@ -105,18 +116,19 @@ class PrefixCache:
 
         Raises:
             StrategyError: the model's output without the skipped layers differs by more than rounding, so that
-                something else reads their output; or a frozen parameter trains now.
+                something else reads their output; a parameter trains that did not; a key was that of an example
+                of another length; or the inputs or keys are not as in ``reuse``.
         """
         if not self.depth:
             return
-        if any(p.requires_grad for p in self._frozen):
+        if any(p.requires_grad and name not in self._trained for name, p in self._model.named_parameters()):
             raise StrategyError(
-                "a parameter that was frozen when PrefixCache was created trains now: create a new one"
+                "a parameter that was frozen or not there when PrefixCache was created trains now: create a new one"
             )
         if self._versions != (versions := self._current_versions()):
             self._states.clear()
             self._versions = versions
-        layout = _Layout.of(keys, inputs)
+        layout = Layout.of(keys, inputs)
         rows = [row for row, name in enumerate(layout.names) if name not in self._states]
         if rows:
             part = {name: _rows(value, rows, len(layout.names)) for name, value in inputs.items()}
@@ -124,6 +136,12 @@ class PrefixCache:
             for row, state in zip(rows, states, strict=True):
                 # A copy, since a view would keep the padding.
                 self._states[layout.names[row]] = state[layout.places(row)].clone()
+        for name, length in zip(layout.names, layout.lengths, strict=True):
+            if len(self._states[name]) != length:
+                raise StrategyError(
+                    f"the key {name[0]!r} is that of an example with {len(self._states[name])} tokens, and now of one "
+                    f"with {length}: give each example its own key, and attention_mask where there is padding"
+                )
         if self._arity is None:
             output, trained = self._last_output(inputs), self._last_output(inputs, training=True)
             self._arity = len(output) if isinstance(output, tuple) else 0
@@ -157,7 +175,7 @@ class PrefixCache:
                 stack.enter_context(_replaced_forward(layer, passing(states if last else None)))
             yield
 
-    def _padded(self, layout: _Layout) -> torch.Tensor:
+    def _padded(self, layout: Layout) -> torch.Tensor:
         """The examples' states of shape (examples, length, width), zero where there is padding."""
         states = [self._states[name] for name in layout.names]
         on_cuda = next(self._model.parameters()).is_cuda
@@ -192,19 +210,17 @@ class PrefixCache:
             handle.remove()
         raise StrategyError(f"the frozen layers of {type(self._model).__name__} did not run on this input")
 
-    def _check(self, layout: _Layout, inputs: Mapping[str, Any]) -> None:
+    def _check(self, layout: Layout, inputs: Mapping[str, Any]) -> None:
         """Compare the output with skipped layers to the plain one, apart from padding."""
-        plain = _main_tensor(self._output(inputs))
+        plain = self._compared(layout, inputs)
         with self.skip(self._padded(layout)):
-            skipped = _main_tensor(self._output(inputs))
-        if plain.dim() > 2 and plain.shape[1] == layout.width:
-            plain, skipped = (
-                torch.cat([rows[layout.places(row)] for row, rows in enumerate(output)])
-                for output in (plain, skipped)
-            )
-        difference = float((skipped.float() - plain.float()).norm() / plain.float().norm())
+            skipped = self._compared(layout, inputs)
+        differences = [
+            float((b - a).norm() / a.norm()) for a, b in zip(plain, skipped, strict=True) if a.any()
+        ]
+        difference = max(differences, key=lambda value: (math.isnan(value), value), default=0.0)
         device = next(self._model.parameters()).device.type
-        types = {plain.dtype, *(state.dtype for state in self._states.values())}
+        types = {next(self._model.parameters()).dtype, *(state.dtype for state in self._states.values())}
         short = torch.is_autocast_enabled(device) or types != {torch.float32}
         if not difference <= (_SHORT_ROUNDING if short else _ROUNDING):
             raise StrategyError(
@@ -213,8 +229,26 @@ class PrefixCache:
                 "are of other weights"
             )
 
-    def _current_versions(self) -> list[tuple[int, int]]:
-        return [(p.data_ptr(), p._version) for p in self._frozen]
+    def _compared(self, layout: Layout, inputs: Mapping[str, Any]) -> list[torch.Tensor]:
+        """The model's output and, since a head may start with zeros, its last layer's, both without padding."""
+        found: list[torch.Tensor] = []
+        handle = self._last_layer.register_forward_hook(
+            lambda _, __, out: found.append(next(tensors_in(out)))
+        )
+        try:
+            found.append(_main_tensor(self._output(inputs)))
+        finally:
+            handle.remove()
+        return [
+            torch.cat([rows[layout.places(row)] for row, rows in enumerate(output)]).float()
+            if output.dim() > 2 and output.shape[1] == layout.width
+            else output.float()
+            for output in found
+        ]
+
+    def _current_versions(self) -> dict[str, tuple[int, int]]:
+        parameters = self._model.named_parameters()
+        return {name: (p.data_ptr(), p._version) for name, p in parameters if not p.requires_grad}
 
 
 class _Reached(Exception):
@@ -225,39 +259,12 @@ class _Reached(Exception):
         self.output = output
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the examples of a batch stand in their rows.
-
-    Attributes:
-        names: by row, the example's key and the padding in front of it, on which its positions may depend.
-        lengths: by row, its number of tokens.
-        width: the length of the rows.
-    """
-
-    names: tuple[tuple[Hashable, int], ...]
-    lengths: tuple[int, ...]
-    width: int
-
-    @classmethod
-    def of(cls, keys: Sequence[Hashable], inputs: Mapping[str, Any]) -> _Layout:
-        mask = inputs.get("attention_mask")
-        if mask is None:
-            width = next(t.shape[1] for t in tensors_in(inputs) if t.dim() > 1)
-            fronts, lengths = [0] * len(keys), [width] * len(keys)
-        else:
-            width = mask.shape[1]
-            used = mask.bool().int()
-            fronts = used.argmax(1).tolist()
-            ends = (width - used.flip(1).argmax(1)).tolist()
-            lengths = [end - front for end, front in zip(ends, fronts, strict=True)]
-        if len(keys) != len(lengths):
-            raise StrategyError(f"{len(keys)} keys are given for a batch of {len(lengths)} examples")
-        return cls(tuple(zip(keys, fronts, strict=True)), tuple(lengths), width)
-
-    def places(self, row: int) -> slice:
-        front = self.names[row][1]
-        return slice(front, front + self.lengths[row])
+def _decodes(model: nn.Module, layer: nn.Module) -> bool:
+    """Whether a layer is outside the encoder of an encoder-decoder model."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return False
+    encoder: Any = model.get_encoder()  # type: ignore[operator]
+    return layer not in set(encoder.modules())
 
 
 def _main_tensor(output: Any) -> torch.Tensor:
