@@ -48,6 +48,9 @@ class Prefix:
 
     Attributes:
         seconds: the time in which states were computed.
+
+    Raises:
+        InputError: a file of states is damaged, or holds those of other weights or texts.
     """
 
     def __init__(
@@ -66,6 +69,9 @@ class Prefix:
         dtype = torch.bfloat16 if recipe.precision.startswith("bf16") else None
         settings = f"{depth} {recipe.precision} {recipe.frozen_dtype} {torch.__version__} {device}"
         self._cache = PrefixCache(model, dtype=dtype, states=self._store.states(settings))
+        # Here, so that a file that cannot be used is refused before training.
+        for name in ("train", "validation") if recipe.prefix_cache == "all" else ("validation",):
+            self._store.load(name)
 
     @property
     def depth(self) -> int:
@@ -80,13 +86,11 @@ class Prefix:
             indices: the examples that are needed; None for all.
 
         Raises:
-            InputError: the output of the model changes when its frozen layers are skipped, or the folder of
-                the states cannot be used.
+            StrategyError: the output of the model changes when its frozen layers are skipped.
         """
         started = time.perf_counter()
         split = self._splits[name]
         needed = range(len(split)) if indices is None else set(indices)
-        self._store.load(name)
         by_length = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
         for start in range(0, len(split), _CHUNK):
             chunk = by_length[start : start + _CHUNK]

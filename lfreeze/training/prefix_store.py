@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Hashable, MutableMapping
 from itertools import accumulate
 from pathlib import Path
@@ -70,8 +72,7 @@ class PrefixStore:
     def save(self, split: str, examples: int) -> None:
         """Write the file of a split once the states of all its examples are known.
 
-        Raises:
-            InputError: the folder is full or cannot be written.
+        A folder that is full or cannot be written costs a warning, not the trial, which has the states in memory.
         """
         path = self._path(split)
         keys = [((split, index), 0) for index in range(examples)]
@@ -84,10 +85,13 @@ class PrefixStore:
             save_file(tensors, beside, {"identity": self._full_identity(split)})
             beside.replace(path)
         except (OSError, SafetensorError) as error:
-            beside.unlink(missing_ok=True)
-            raise InputError(
-                f"{FOLDER_VARIABLE}: the states of {examples} examples cannot be written: {first_line(error)}"
-            ) from None
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            warnings.warn(
+                f"{FOLDER_VARIABLE}: the states of {examples} examples are kept in memory only, since they cannot be "
+                f"written: {first_line(error)}",
+                stacklevel=2,
+            )
         self._filed.add(split)
 
     def _full_identity(self, split: str) -> str:

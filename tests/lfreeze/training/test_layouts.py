@@ -158,6 +158,42 @@ def test_a_folder_with_other_states_or_without_room_is_refused(
         run(base, "BOT50", data, PrefixStore("a"), prefix_cache="all")
 
 
+def test_a_damaged_file_of_validation_states_is_refused_before_training(
+    models: dict[str, BaseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, base = make_data(), models["tiny-gemma"]
+    steps: list[Any] = []
+    monkeypatch.setenv("LFREEZE_PREFIX_FOLDER", str(tmp_path))
+    run(base, "BOT50", data, PrefixStore("a"), prefix_cache="evaluation")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"torn")
+    recipe = Recipe.from_mapping(_PLAIN | {"prefix_cache": "evaluation"})
+    model: Any = base.reset(0)
+    with pytest.raises(InputError, match="cannot be read"):
+        train(
+            model,
+            data,
+            recipe,
+            Strategy.parse("BOT50"),
+            0,
+            CPU,
+            prefixes=PrefixStore("a"),
+            on_step=steps.append,
+        )
+    assert not steps
+
+
+def test_a_folder_that_fails_later_costs_no_trial(
+    models: dict[str, BaseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, base = make_data(), models["tiny-gemma"]
+    alone = run(base, "BOT50", data, prefix_cache="all")
+    monkeypatch.setenv("LFREEZE_PREFIX_FOLDER", str(tmp_path / "gone"))
+    with pytest.warns(UserWarning, match="are kept in memory only, since they cannot be written"):
+        record = run(base, "BOT50", data, PrefixStore("a"), prefix_cache="all")
+    assert record.predictions == alone.predictions
+
+
 def test_a_packed_row_attends_within_each_example() -> None:
     """Attention windows shorter than a text, and attention dropout, which must be 0 in evaluation."""
     chance = random.Random(0)
