@@ -14,6 +14,7 @@ import pytest
 from lfreeze.models.catalog import get_model
 from reproduce.plan.cost import GIB, TrialCost, assumptions, plan_space, totals
 from reproduce.plan.devices import Device, get_device
+from reproduce.plan.gpu_classes import gpu_classes
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.report import build
 from reproduce.report.analysis.decidable import undecidable
@@ -251,6 +252,12 @@ def test_downloads_are_the_weights_in_two_bytes(name: str, digits: int) -> None:
     gigabytes = f"{2 * sum(parameters.values()) / 1e9:.{digits}f} GB of download"
     assert gigabytes in space_file(name)
     assert gigabytes in page("search-spaces.md")
+
+
+def test_an_80_gb_gpu_runs_one_to_four_trials_of_the_paper_at_once() -> None:
+    classes = gpu_classes(planned("reproduce run paper", "h100"), exclusive=False)
+    assert [each.per_gpu for each in classes] == [1, 2, 3, 4]
+    assert "an 80 GB GPU runs one to four trials at once" in space_file("paper")
 
 
 def test_full_fine_tuning_needs_more_than_40_gb() -> None:

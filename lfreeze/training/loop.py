@@ -67,7 +67,7 @@ def train(
     batches = training_batches(data, recipe, seed)
     prefix = None
     if not strategy.implementation.adaptive:
-        prefix = trial_prefix(model, data, recipe, device, prefixes or PrefixStore())
+        prefix = trial_prefix(model, plan, data, recipe, device, prefixes or PrefixStore())
     in_training = _filled(prefix, batches, recipe)
     optimizer = make_optimizer(model, recipe)
     scheduler = make_schedule(optimizer, recipe)
@@ -126,7 +126,7 @@ def train(
                 plan, switch_step, phase_start = new_plan, number, number
                 probe_memory = meter.memory() if number >= min(profiled) else None
                 # The frozen layers have weights of this trial's own, so that nothing is kept for other trials.
-                prefix = trial_prefix(model, data, recipe, device, None)
+                prefix = trial_prefix(model, plan, data, recipe, device, PrefixStore())
                 in_training = _filled(prefix, batches[number:], recipe)
                 proof.begin()
                 meter.begin_phase()

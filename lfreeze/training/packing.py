@@ -99,9 +99,9 @@ def _attention(
 
         longest = max(packed_lengths)
         output: Any = varlen_attn(
-            query[0].transpose(0, 1),
-            key[0].transpose(0, 1),
-            value[0].transpose(0, 1),
+            query.squeeze(0).transpose(0, 1),
+            key.squeeze(0).transpose(0, 1),
+            value.squeeze(0).transpose(0, 1),
             packed_starts,
             packed_starts,
             longest,
@@ -110,7 +110,7 @@ def _attention(
             window_size=((sliding_window or 0) - 1, 0),
             enable_gqa=grouped,
         )
-        return output[None], None
+        return output.unsqueeze(0), None
     outputs = []
     parts = [part.split(list(packed_lengths), dim=2) for part in (query, key, value)]
     for length, of_query, of_key, of_value in zip(packed_lengths, *parts, strict=True):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lfreeze.data.encoding import Batch, EncodedSplit, EncodedTask, collate
+from lfreeze.plan import FreezePlan
 from lfreeze.recipe import Recipe
 from lfreeze.training.forward import computed_in, model_inputs
 from lfreeze.training.prefix_cache import PrefixCache
@@ -21,24 +22,29 @@ _CHUNK = 32
 
 
 def trial_prefix(
-    model: nn.Module, data: EncodedTask, recipe: Recipe, device: torch.device, store: PrefixStore | None
+    model: nn.Module,
+    plan: FreezePlan,
+    data: EncodedTask,
+    recipe: Recipe,
+    device: torch.device,
+    store: PrefixStore,
 ) -> Prefix | None:
     """The prefix that a trial may reuse now; None if its recipe asks for none, or the first layer trains.
 
     Classifiers of the last position are padded in front, where a text's own states depend on the padding.
     """
-    if recipe.prefix_cache == "off" or data.train.pad_left:
+    depth = plan.n_layers - plan.backward_depth
+    if recipe.prefix_cache == "off" or data.train.pad_left or not depth:
         return None
-    prefix = Prefix(model, data, recipe, device, store)
-    return prefix if prefix.depth else None
+    return Prefix(model, depth, data, recipe, device, store)
 
 
 class Prefix:
     """Reuses the output of the layers below the first that trains, in a trial's training and evaluation.
 
     Args:
-        store: what earlier trials on the same weights and texts have left; None if the frozen layers have
-            values of this trial's own.
+        depth: how many layers are below the first that trains.
+        store: what earlier trials on the same weights and texts have left.
 
     Attributes:
         seconds: the time in which states were computed.
@@ -47,16 +53,16 @@ class Prefix:
     def __init__(
         self,
         model: nn.Module,
+        depth: int,
         data: EncodedTask,
         recipe: Recipe,
         device: torch.device,
-        store: PrefixStore | None,
+        store: PrefixStore,
     ):
         self._model, self._recipe, self._device = model, recipe, device
         self._splits = {"train": data.train, "validation": data.validation}
-        self._pad_token_id, self._store = data.pad_token_id, store or PrefixStore()
+        self._pad_token_id, self._store = data.pad_token_id, store
         self.seconds = 0.0
-        depth = PrefixCache(model).depth
         dtype = torch.bfloat16 if recipe.precision.startswith("bf16") else None
         settings = f"{depth} {recipe.precision} {recipe.frozen_dtype} {torch.__version__} {device}"
         self._cache = PrefixCache(model, dtype=dtype, states=self._store.states(settings))

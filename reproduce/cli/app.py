@@ -52,8 +52,9 @@ def main() -> None:
     "--gpus-per-trial",
     default="auto",
     show_default=True,
-    help="Share of a GPU for each trial, or auto for one that fits.",
+    help="Share of a GPU for every trial, or auto for the one that each is predicted to need.",
 )
+@click.option("--what-fits", is_flag=True, help="Skip trials that do not fit the GPUs, and run the others.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
 @click.option("--keep-going/--fail-fast", default=True, help="Continue or stop after a failed trial.")
 def run(

@@ -34,7 +34,7 @@ from reproduce.verify import Check, verify
 from reproduce.verify.differences import CELL, RECIPE
 
 if TYPE_CHECKING:
-    from reproduce.run.sweep import SweepOutcome
+    from reproduce.run.outcome import SweepOutcome
 
 
 def run_space(options: RunOptions) -> int:
@@ -77,6 +77,9 @@ def _report_outcome(pending: PendingRun, outcome: SweepOutcome) -> int:
     for problem in outcome.problems:
         print(f"problem: {problem}")
     print_failures(after.failed.filter(pl.col("run_id").is_in(list(run_ids))))
+    skipped = after.skipped.filter(pl.col("run_id").is_in(list(run_ids))).height
+    if skipped:
+        print(f"{skipped:,} trials were skipped, since they do not fit; they run where they fit.")
     if missing:
         print(f"{missing} trials have no result; run the same command again to run them.")
     return FAILED if outcome.failed or outcome.problems or missing else OK

@@ -18,7 +18,7 @@ from reproduce.process import FAILED, OK
 from reproduce.store.artifacts import FolderState, read_folder
 from reproduce.verify import Check
 
-_LISTED = 20  # missing trials that are named one by one
+_LISTED = 20  # missing or skipped trials that are named one by one
 
 
 def print_checks(checks: Sequence[Check]) -> None:
@@ -44,7 +44,9 @@ def print_plan(
     Args:
         measure: take the rate from a few steps on this machine's device.
     """
+    from reproduce.cli.plan_classes import classes_as_json, print_classes, shown_share
     from reproduce.plan.cost import GIB, assumptions, plan_space, totals
+    from reproduce.plan.gpu_classes import fits
     from reproduce.plan.lengths import known_lengths
     from reproduce.report.analysis.decidable import summary, undecidable
     from reproduce.run.progress import clock
@@ -61,11 +63,19 @@ def print_plan(
         )
     lengths = known_lengths(space, data_dir)
     trials = plan_space(space, assumed, lengths)
+    too_large = {trial.factors for trial in trials if not fits(trial)}
     if as_json:
         listed = [dataclasses.asdict(trial) for trial in trials]
-        rows = [{**row.pop("factors"), **row} for row in listed]
-        claims = {"claim_obstacles": undecidable(space)}
-        values = {**dataclasses.asdict(assumed), **claims, "totals": totals(trials), "trials": rows}
+        rows = [{**row.pop("factors"), **row, "fits": fits(t)} for row, t in zip(listed, trials, strict=True)]
+        claims = {"claim_obstacles": undecidable(space, too_large)}
+        classes = {"gpu_classes": classes_as_json(space, trials)}
+        values = {
+            **dataclasses.asdict(assumed),
+            **claims,
+            **classes,
+            "totals": totals(trials),
+            "trials": rows,
+        }
         print(json.dumps(values, indent=1))
         return
     table = Table(box=None, header_style="bold")
@@ -93,7 +103,7 @@ def print_plan(
             f"{t.training_bytes / GIB:.3f}",
             f"{t.after_switch_bytes / GIB:.3f}" if t.after_switch_bytes else "",
             f"{t.host_bytes / GIB:.1f}",
-            f"{t.gpu_share:.4f}",
+            shown_share(t),
             clock(t.seconds),
         )
     Console(width=max(Console().width, 120)).print(table)
@@ -104,13 +114,8 @@ def print_plan(
         f"{total['peak_bytes'] / GIB:.2f} GiB, largest host memory of a worker {total['host_bytes'] / GIB:.1f} GiB; "
         f"shares are of a GPU with {assumed.gpu_memory_bytes / GIB:g} GiB (--gpu, --gpu-memory). No trial was started."
     )
-    too_large = {(t.factors.model, t.factors.strategy) for t in trials if t.gpu_share > 1}
-    if too_large:
-        listed_models = ", ".join(sorted({model for model, _ in too_large}))
-        print(
-            f"Shares above 1 do not fit such a GPU: {len(too_large)} model-strategy pairs, of {listed_models}."
-        )
-    print("\n".join(summary(space)))
+    print_classes(space, trials, assumed.gpu_memory_bytes / GIB)
+    print("\n".join(summary(space, too_large)))
 
 
 def print_status(root: Path, timing: bool) -> int:
@@ -118,14 +123,19 @@ def print_status(root: Path, timing: bool) -> int:
     progress = read_folder(root)
     running = set(progress.running)
     missing = [w for w in progress.missing if str(w.factors) not in running]
+    skipped = progress.skipped
     print(
         f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
-        f"{len(missing)} missing, of {len(progress.listed)}"
+        + (f"{skipped.height} skipped, " if skipped.height else "")
+        + f"{len(missing)} missing, of {len(progress.listed)}"
         + ("" if progress.live else "; no sweep is writing to it")
     )
     for name in sorted(running):
         print(f"  running  {name}")
     print_failures(progress.failed)
+    print_failures(skipped.head(_LISTED))
+    if skipped.height > _LISTED:
+        print(f"  skipped  ... and {skipped.height - _LISTED} more")
     for damaged in progress.table.damaged:
         print(f"  damaged  {damaged.path}: {damaged.reason}")
     for wanted in missing[:_LISTED]:
@@ -138,7 +148,7 @@ def print_status(root: Path, timing: bool) -> int:
 
 
 def print_failures(failed: pl.DataFrame) -> None:
-    """Print one line for each failed trial: its status, factors and error."""
+    """Print one line for each trial without a result: its status, factors and error."""
     for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
         name = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
         print(f"  {row['status']:7}  {name}: {row['error_type']}: {row['error_message']}")

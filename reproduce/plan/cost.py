@@ -11,7 +11,8 @@ from lfreeze.cost import Cost
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
 from lfreeze.model_shape import BYTES, Shape
-from lfreeze.models.shapes import model_shape
+from lfreeze.models import shapes
+from lfreeze.models.catalog import ModelCard
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 from reproduce.plan.devices import CPU_CORE, DEFAULT, get_device
@@ -97,12 +98,12 @@ def plan_space(
     Args:
         lengths: tokens of the training examples where they are known; typical ones are assumed elsewhere.
     """
-    shapes = {name: model_shape(card.config, DEVICE) for name, card in space.cards.items()}
+    sizes = {name: model_shape(card) for name, card in space.cards.items()}
     known, recipe = lengths or {}, space.recipe
     return [
         _plan(
             factors,
-            shapes[factors.model],
+            sizes[factors.model],
             recipe,
             batch_work(get_task(factors.task), recipe, known.get((factors.model, factors.task))),
             assumed,
@@ -123,6 +124,15 @@ def largest_share(space: SearchSpace, gpu_memory_bytes: int) -> float:
     """The share that fits the space's most demanding trial; all trials have this share, so that workers can be reused."""
     assumed = Assumptions(gpu_memory_bytes, 1.0)
     return max(trial.gpu_share for trial in plan_space(space, assumed))
+
+
+def model_shape(card: ModelCard) -> Shape:
+    """A model's sizes, from its configuration, for training on CUDA.
+
+    Raises:
+        ShapeError: its memory cannot be predicted.
+    """
+    return shapes.model_shape(card.config, DEVICE)
 
 
 def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assumed: Assumptions) -> TrialCost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,14 +44,15 @@ class SearchSpace:
         return tuple(self.cards)
 
     def factors(self) -> list[Factors]:
-        """Every point of the grid; a model and task stay together, so that a worker seldom changes its model."""
-        return [
-            Factors(model, task, strategy, seed)
-            for model in self.models
-            for task in self.tasks
-            for seed in self.seeds
-            for strategy in self.strategies
-        ]
+        """Every point of the grid; a model and task stay together, so that a worker seldom changes its model.
+
+        With a prefix cache, the seeds of a strategy do too: a worker keeps the states of one depth.
+        """
+        by_seed = itertools.product(self.models, self.tasks, self.seeds, self.strategies)
+        by_strategy = itertools.product(self.models, self.tasks, self.strategies, self.seeds)
+        if self.recipe.prefix_cache == "off":
+            return [Factors(model, task, strategy, seed) for model, task, seed, strategy in by_seed]
+        return [Factors(*point) for point in by_strategy]
 
 
 def load_space(

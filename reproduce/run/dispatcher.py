@@ -77,6 +77,12 @@ class Dispatcher(Searcher):
         self._to_restart: set[str] = set()
         self._resting = [float("-inf")] * len(self._groups)
 
+    @property
+    def max_concurrent(self) -> int | None:
+        """How many trials may run at once; None for as many as fit."""
+        # A node that joins must not share the device of a trial that counts as alone.
+        return 1 if self._alone else self._resources.max_concurrent
+
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
     ) -> bool:
@@ -149,12 +155,16 @@ class StopWhenNoNodes(SweepStopper):
     Args:
         without_nodes: whether no living node could run any of the remaining trials.
         notify: shows a sentence to the user.
+
+    Attributes:
+        ended: whether it has ended the sweep.
     """
 
     def __init__(self, without_nodes: Callable[[], bool], notify: Callable[[str], None]):
         self._without_nodes, self._notify = without_nodes, notify
         self._since: float | None = None
         self._notified = False
+        self.ended = False
 
     def stop_all(self) -> bool:
         now = time.monotonic()
@@ -167,4 +177,5 @@ class StopWhenNoNodes(SweepStopper):
             self._notified = True
             minutes = (_PATIENCE_SECONDS - waited) / 60
             self._notify(f"no node can run the next trial: waiting {minutes:.0f} minutes for one to join")
-        return waited >= _PATIENCE_SECONDS
+        self.ended = waited >= _PATIENCE_SECONDS
+        return self.ended

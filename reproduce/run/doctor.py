@@ -117,6 +117,7 @@ def _memory(space: SearchSpace) -> Iterator[Finding]:
     text = f"{what}, {where} has {size / GIB:.1f} GiB"
     if need * 1.15 > size:
         advice = "choose fewer models or strategies, --set precision=bf16, or a smaller batch_size"
+        advice += "; `reproduce run --what-fits` skips trials that do not fit the GPU" if sizes else ""
         yield Finding("memory", "problem", f"{text}: {advice}")
     else:
         yield Finding("memory", "ok", text)

@@ -35,48 +35,26 @@ def local_gpu_bytes() -> list[int]:
     return [size for _, size, _ in usable_gpus()]
 
 
-def choose_share(
-    space: SearchSpace, requested: float | None, gpu_bytes: Sequence[int], where: str, which: str = "smallest"
-) -> float:
-    """The requested share, or the part of the smallest GPU that fits the space's largest trial.
-
-    All trials have the same share, so that a worker can be reused on any GPU.
+def require_gpus(space: SearchSpace, requested: float | None, per_node: Sequence[int], where: str) -> None:
+    """Check that there are the GPUs that a space or the option ``--gpus-per-trial`` needs.
 
     Args:
-        gpu_bytes: the memory in bytes of every GPU that trials may use; if empty, the share is 0.
-        where, which: for messages, what has these GPUs and what the smallest of them is there.
+        per_node: how many GPUs each node has that has any.
+        where: for messages, what has these GPUs.
 
     Raises:
-        InputError: there is no GPU where one is needed, or none is large enough.
+        InputError: there is no GPU where one is needed, or no node has as many as requested.
     """
-    from reproduce.plan.cost import largest_share
-
-    if not gpu_bytes:
-        if requested:
-            raise InputError(
-                f"--gpus-per-trial {requested:g} needs a GPU, but {where} has none: use 0 or auto"
-            )
-        if space.gpu and requested is None:
-            raise InputError(
-                f"the space {space.name} needs a GPU, but {where} has none: use --gpus-per-trial 0 to run it on the CPU"
-            )
-        return 0.0
-    if requested is not None:
-        return requested
-    memory = min(gpu_bytes)
-    try:
-        share = largest_share(space, memory)
-    except ShapeError as error:
-        if space.exclusive:
-            return 1.0
-        raise share_required(error) from None
-    if share > 1:
+    if not per_node and requested:
+        raise InputError(f"--gpus-per-trial {requested:g} needs a GPU, but {where} has none: use 0 or auto")
+    if not per_node and space.gpu and requested is None:
         raise InputError(
-            f"the largest trial of {space.name} needs {share:.1f} times the {memory / 2**30:.0f} GiB of the "
-            f"{which} GPU of {where}: choose fewer models or strategies, --set precision=bf16, a smaller "
-            "batch_size, or other GPUs with CUDA_VISIBLE_DEVICES"
+            f"the space {space.name} needs a GPU, but {where} has none: use --gpus-per-trial 0 to run it on the CPU"
         )
-    return 1.0 if space.exclusive else share
+    if requested and max(per_node) < requested:
+        raise InputError(
+            f"--gpus-per-trial {requested:g} is more GPUs than any node has: the maximum is {max(per_node)}"
+        )
 
 
 def share_required(error: ShapeError) -> InputError:

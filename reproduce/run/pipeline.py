@@ -10,20 +10,17 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reproduce.plan.inputs import SpaceInputs, check_inputs, find_inputs, trial_specs
 from reproduce.plan.search_space import SearchSpace, recipe_values
 from reproduce.plan.spec import TrialSpec
-from reproduce.run.gpu_share import choose_share, local_gpu_bytes
-from reproduce.run.placement import NodeGroup, Resources, choose_node_groups, describe_node_groups
+from reproduce.run.classes import Division, RunClass, divide, this_machine
+from reproduce.run.outcome import SweepOutcome, write_skipped
+from reproduce.run.placement import Resources
 from reproduce.run.preflight import require_disk, require_shared_memory
 from reproduce.run.ray_session import check_address, ray_session
 from reproduce.store.artifacts import FolderState, check_folder, exclusive_writer, prepare_folder, read_folder
 from reproduce.store.inputs_lock import check_lock, write_lock
-
-if TYPE_CHECKING:
-    from reproduce.run.sweep import SweepOutcome
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,8 @@ class RunOptions:
         data_dir: the folder with the benchmarks' own files, if given.
         address: the Ray cluster to join; None for a Ray session of this machine's own.
         dashboard: host and port of that session's dashboard; None for no dashboard.
-        gpu_share: the share of a GPU for each trial; None to choose one that fits.
+        gpu_share: the share of a GPU for every trial; None for the one that each is predicted to need.
+        what_fits: whether trials that do not fit the GPUs are skipped, instead of refused.
         max_concurrent: the number of trials at once; None for as many as fit.
         fail_fast: whether the first failed trial ends the sweep.
         accept_inputs: whether models and data may differ from the input lock.
@@ -47,6 +45,7 @@ class RunOptions:
     address: str | None = None
     dashboard: tuple[str, int] | None = None
     gpu_share: float | None = None
+    what_fits: bool = False
     max_concurrent: int | None = None
     fail_fast: bool = False
     accept_inputs: bool = False
@@ -69,14 +68,15 @@ class PendingRun:
         specs: the trials without a successful row, in the order of running.
         attempts: by run id, the number of the next attempt, from 1.
         before: the state of the artifact folder; None for a new folder.
-        gpu_share: the share of a GPU for each trial; None to choose one from the cluster's GPUs.
+        division: which of them run side by side on this machine, and which do not fit; None on a cluster, whose
+            GPUs are not known yet.
     """
 
     run: ResolvedRun
     specs: tuple[TrialSpec, ...]
     attempts: Mapping[str, int]
     before: FolderState | None
-    gpu_share: float | None
+    division: Division | None
 
     @property
     def finished(self) -> int:
@@ -124,10 +124,18 @@ def preflight(run: ResolvedRun) -> PendingRun:
     before = read_folder(root) if (root / "trials").is_dir() else None
     specs = tuple(spec for spec in run.specs if before is None or not before.has_result(spec))
     attempts = {spec.run_id: 1 + (before.attempts(spec) if before else 0) for spec in specs}
-    share = options.gpu_share
+    division = None
     if specs:
         if options.address is None:
-            share = choose_share(options.space, share, local_gpu_bytes(), "this machine")
+            wanted = {spec.factors for spec in specs}
+            division = divide(
+                options.space,
+                this_machine(),
+                options.gpu_share,
+                wanted,
+                "this machine",
+                what_fits=options.what_fits,
+            )
             require_shared_memory()
         require_disk(root, len(specs))
         check_inputs(options.space, run.inputs)
@@ -136,45 +144,67 @@ def preflight(run: ResolvedRun) -> PendingRun:
     recipe = recipe_values(options.space.recipe)
     prepare_folder(root, run.specs, recipe, accept_inputs=options.accept_inputs)
     write_lock(root, run.inputs)
-    return PendingRun(run, specs, attempts, before, share)
+    return PendingRun(run, specs, attempts, before, division)
 
 
 def execute(pending: PendingRun) -> SweepOutcome:
-    """Run the missing trials on Ray and write each one's files as it ends.
+    """Run the missing trials on Ray, class by class, and write each one's files as it ends.
 
     Raises:
         InputError: the cluster cannot be joined, or its nodes cannot run the trials.
     """
-    run, options = pending.run, pending.run.options
+    options, division = pending.run.options, pending.division
+    if division is not None and not division.classes:
+        _skip(pending, division)
+        return SweepOutcome()
     with ray_session(options.address, options.dashboard):
-        from reproduce.run.sweep import run_sweep
+        from reproduce.run.sweep import SweepClass, run_sweep
 
-        groups = _node_groups(pending)
-        # Trials that measure speed run one at a time where no GPU keeps them apart.
-        one_at_a_time = options.space.exclusive and not any(group.share for group in groups)
+        division = division or _divided_cluster(pending)
+        _skip(pending, division)
+        specs = {spec.factors: spec for spec in pending.specs}
         return run_sweep(
-            pending.specs,
-            run.inputs,
+            [
+                SweepClass(
+                    [spec for spec in specs.values() if spec.factors in each.trials],
+                    _resources(options, each),
+                )
+                for each in division.classes
+            ],
+            pending.run.inputs,
             options.root,
-            resources=Resources(
-                options.space.recipe.cpu_threads, groups, 1 if one_at_a_time else options.max_concurrent
-            ),
             attempts=pending.attempts,
             finished_before=pending.finished,
+            skipped=len(division.too_large),
             fail_fast=options.fail_fast,
         )
 
 
-def _node_groups(pending: PendingRun) -> tuple[NodeGroup, ...]:
-    """Where the trials run: on this machine, or on a cluster's nodes once they have been examined."""
-    options = pending.run.options
-    if options.address is None:
-        return (NodeGroup(pending.gpu_share or 0.0),)
+def _divided_cluster(pending: PendingRun) -> Division:
+    """The classes of the trials on a cluster, once its nodes have been examined."""
     from reproduce.run.node_probe import examine_nodes
 
-    share, cpus = pending.gpu_share, options.space.recipe.cpu_threads
+    options, wanted = pending.run.options, {spec.factors for spec in pending.specs}
+    cpus, share = options.space.recipe.cpu_threads, options.gpu_share
     nodes = examine_nodes(pending.run.inputs, cpus, with_gpus=share != 0)
-    groups = choose_node_groups(options.space, share, nodes)
-    for line in describe_node_groups(options.space, nodes, groups):
+    return divide(options.space, nodes, share, wanted, "this cluster", what_fits=options.what_fits)
+
+
+def _skip(pending: PendingRun, division: Division) -> None:
+    """Say which trials run side by side, and write the rows of those that do not fit."""
+    for line in division.lines:
         print(line)
-    return groups
+    known = pending.before.skipped if pending.before else None
+    told = dict(known.select("run_id", "error_message").iter_rows()) if known is not None else {}
+    for spec in pending.specs:
+        reason = division.too_large.get(spec.factors)
+        if reason is not None and told.get(spec.run_id) != reason:
+            write_skipped(pending.run.options.root, spec, reason, attempts=pending.attempts[spec.run_id] - 1)
+
+
+def _resources(options: RunOptions, each: RunClass) -> Resources:
+    # Trials that measure speed run one at a time where no GPU keeps them apart.
+    one_at_a_time = options.space.exclusive and not any(group.share for group in each.groups)
+    return Resources(
+        options.space.recipe.cpu_threads, each.groups, 1 if one_at_a_time else options.max_concurrent
+    )

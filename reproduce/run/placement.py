@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lfreeze.errors import InputError
 from lfreeze.model_shape import ShapeError
 from reproduce.plan.cost import GIB, Assumptions, plan_space
+from reproduce.plan.gpu_classes import fits, per_gpu, share_of
 from reproduce.plan.search_space import SearchSpace
 from reproduce.plan.spec import Factors
-from reproduce.run.gpu_share import choose_share, share_required
+from reproduce.run.gpu_share import share_required
 
 # A GPU's model and its memory in bytes.
 Gpu = tuple[str, int]
@@ -102,69 +103,69 @@ class Resources:
         return min(fits, self.max_concurrent or fits)
 
 
-def choose_node_groups(
-    space: SearchSpace, requested: float | None, nodes: Sequence[Node]
-) -> tuple[NodeGroup, ...]:
-    """The node groups of a cluster, each with a share of a GPU that its trials fit into.
+def alike(nodes: Sequence[Node]) -> bool:
+    """Whether all nodes have the same GPUs."""
+    return len({node.kind for node in nodes}) < 2
 
-    Where all GPUs give the same share, that is one group: any node. Otherwise each node with GPUs is a group of
-    its own, with the share that its GPUs give, and accepts the trials that fit into it. A space that measures
-    speed uses the nodes of one kind only, since times on different GPUs are not comparable.
+
+def choose_node_groups(
+    space: SearchSpace,
+    nodes: Sequence[Node],
+    trials: Collection[Factors],
+    share: float,
+    shares: Callable[[int], Mapping[Factors, float]],
+    *,
+    requested: bool = False,
+) -> tuple[NodeGroup, ...]:
+    """The node groups for trials that run at the same time, each with a share of a GPU that its trials fit into.
+
+    Where all GPUs are alike, that is one group: any node. Otherwise each node is a group of its own, with one
+    share for all of its trials, and accepts the trials that fit into it. A space that measures speed uses the
+    nodes of one kind only, since times on different GPUs are not comparable.
 
     Args:
-        requested: a share for all trials, whatever the GPUs.
-
-    Raises:
-        InputError: there is no GPU where one is needed, or a trial fits on none.
+        nodes: those with GPUs, one for each address.
+        trials: each fits some node.
+        share: the part of a GPU for each trial where the nodes are alike.
+        shares: by a GPU's memory in bytes, the trials of the space that fit it, each with its part of it.
+        requested: whether that share is for all trials, whatever the GPUs.
     """
-    equipped = _by_address(node for node in nodes if node.gpus)
-    sizes = [size for node in equipped for _, size in node.gpus]
-    alike = len({node.kind for node in equipped}) < 2
-    if requested and equipped and all(len(node.gpus) < requested for node in equipped):
-        most = max(len(node.gpus) for node in equipped)
-        raise InputError(
-            f"--gpus-per-trial {requested:g} is more GPUs than any node has: the maximum is {most}"
-        )
-    if alike or (requested is not None and not (requested and space.exclusive)):
-        return (NodeGroup(choose_share(space, requested, sizes, "this cluster")),)
-    every = frozenset(space.factors())
-    shares = {node: _shares(space, node.gpu_bytes) for node in equipped}
-    fits_all = [node for node in equipped if len(shares[node]) == len(every)]
-    if not fits_all and requested is None:
-        # Memory decides what fits, so the largest GPU fits the most trials: refused as if it were the only one.
-        choose_share(space, None, [max(node.gpu_bytes for node in equipped)], "this cluster", "largest")
-    used = _one_kind(fits_all or equipped) if space.exclusive else equipped
+    if alike(nodes) or (requested and not space.exclusive):
+        return (NodeGroup(share),)
+    own = {node: _of(trials, shares(node.gpu_bytes)) for node in nodes}
+    fits_all = [node for node in nodes if len(own[node]) == len(trials)]
+    used = _one_kind(fits_all or nodes) if space.exclusive else nodes
     groups = []
     for node in used:
-        if requested or shares[node]:
-            share = requested or max(shares[node].values())
-            at_once = math.floor(1 / share) * len(node.gpus) if share <= 1 else len(node.gpus) // int(share)
+        if requested or own[node]:
+            part = share if requested else max(own[node].values())
+            at_once = math.floor(1 / part) * len(node.gpus) if part <= 1 else len(node.gpus) // int(part)
             slots = min(int(node.cpus // space.recipe.cpu_threads), at_once)
-            trials = None if requested or node in fits_all else frozenset(shares[node])
-            groups.append(NodeGroup(share, node.address, slots, trials))
-    if len(groups) == len(equipped) and len({(group.share, group.trials) for group in groups}) == 1:
+            accepted = None if requested or node in fits_all else frozenset(own[node])
+            groups.append(NodeGroup(part, node.address, slots, accepted))
+    if len(groups) == len(nodes) and len({(group.share, group.trials) for group in groups}) == 1:
         return (NodeGroup(groups[0].share),)
     return tuple(group for group in groups if group.slots)
 
 
-def describe_node_groups(space: SearchSpace, nodes: Iterable[Node], groups: Sequence[NodeGroup]) -> list[str]:
-    """How each node with GPUs is used, one line each; empty where all are used alike."""
+def describe_node_groups(nodes: Sequence[Node], groups: Sequence[NodeGroup], trials: int) -> list[str]:
+    """How each node is used for this many trials, one line each; empty where all are used alike."""
     by_address = {group.address: group for group in groups}
     lines = []
-    for node in (node for node in _by_address(n for n in nodes if n.gpus) if None not in by_address):
+    for node in (node for node in nodes if None not in by_address):
         gpus = [f"{n} × {name}, {size / GIB:.0f} GiB" for (name, size), n in Counter(node.gpus).items()]
         group, use = by_address.get(node.address), "not used"
         if group is not None:
-            fit = "all" if group.trials is None else f"{len(group.trials):,} of {len(space.factors()):,}"
+            fit = "all" if group.trials is None else f"{len(group.trials):,} of {trials:,}"
             use = f"{group.slots} trials at once, each with {group.share:g} of a GPU; {fit} trials fit"
         lines.append(f"node {node.name} ({'; '.join(gpus)}): {use}")
     return lines
 
 
-def _by_address(nodes: Iterable[Node]) -> list[Node]:
-    """Nodes at one address as one, since what Ray binds to an address may run on any of them."""
+def with_gpus(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes that have GPUs; those at one address as one, since what Ray binds to it may run on any of them."""
     merged: dict[str, Node] = {}
-    for node in nodes:
+    for node in (node for node in nodes if node.gpus):
         other = merged.get(node.address, Node(node.address, node.address, 0))
         merged[node.address] = Node(
             node.address, node.address, other.cpus + node.cpus, (*other.gpus, *node.gpus)
@@ -172,16 +173,27 @@ def _by_address(nodes: Iterable[Node]) -> list[Node]:
     return list(merged.values())
 
 
-def _shares(space: SearchSpace, gpu_bytes: int) -> Mapping[Factors, float]:
-    """The trials that fit into a GPU's memory, with the part of the GPU that each has."""
+def shares_on(space: SearchSpace, gpu_bytes: int) -> Mapping[Factors, float]:
+    """The trials that fit into a GPU's memory, with the part of the GPU that each has.
+
+    Raises:
+        InputError: a model's memory has no closed form, and the trials do not have whole GPUs.
+    """
     try:
         planned = plan_space(space, Assumptions(gpu_bytes, 1.0))
     except ShapeError as error:
         if space.exclusive:
             return dict.fromkeys(space.factors(), 1.0)
         raise share_required(error) from None
-    shares = {trial.factors: trial.gpu_share for trial in planned if trial.gpu_share <= 1}
-    return dict.fromkeys(shares, 1.0) if space.exclusive else shares
+    return {
+        trial.factors: 1.0 if space.exclusive else share_of(per_gpu(trial.gpu_share))
+        for trial in planned
+        if fits(trial)
+    }
+
+
+def _of(trials: Collection[Factors], shares: Mapping[Factors, float]) -> dict[Factors, float]:
+    return {factors: shares[factors] for factors in trials if factors in shares}
 
 
 def _one_kind(nodes: Sequence[Node]) -> list[Node]:

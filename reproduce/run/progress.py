@@ -22,11 +22,12 @@ class SweepProgress:
     Args:
         total: the number of trials to run.
         before: the number of trials that were finished already.
+        skipped: the number of trials that do not fit the GPUs at hand.
     """
 
-    def __init__(self, total: int, before: int, console: Console | None = None):
+    def __init__(self, total: int, before: int, skipped: int = 0, console: Console | None = None):
         self._console = console or Console(stderr=True)
-        self._total, self._before = total, before
+        self._total, self._before, self._skipped = total, before, skipped
         self._done = self._failed = 0
         self._running: tuple[str, ...] = ()
         self._last = ""
@@ -57,9 +58,10 @@ class SweepProgress:
     def counts(self) -> dict[str, int]:
         """The number of trials of the whole space, by state."""
         return {
-            "total": self._before + self._total,
+            "total": self._before + self._total + self._skipped,
             "done": self._before + self._done,
             "failed": self._failed,
+            "skipped": self._skipped,
             "running": len(self._running),
         }
 
@@ -82,8 +84,9 @@ class SweepProgress:
         elapsed = time.monotonic() - self._started
         left = elapsed / finished * (self._total - finished) if finished else None
         parts = [
-            f"{self._before + self._done} of {self._before + self._total} trials done",
+            f"{self._before + self._done} of {self._before + self._total + self._skipped} trials done",
             f"{self._failed} failed",
+            *([f"{self._skipped} skipped"] if self._skipped else []),
             f"{len(self._running)} running",
             f"{clock(elapsed)} elapsed",
             f"about {clock(left)} left" if left is not None else "time left not known yet",

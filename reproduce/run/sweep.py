@@ -1,6 +1,7 @@
 """The grid as Ray Tune trials: reused workers, rows written by the driver as they arrive.
 
-Tune does not resume sweeps here: each launch runs the trials that have no finished files.
+Trials with different shares of a GPU are classes of their own, which run one after another, each with its own
+workers. Tune does not resume sweeps here: each launch runs the trials that have no finished files.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ray.tune.stopper import CombinedStopper
 from reproduce.plan.inputs import SpaceInputs
 from reproduce.plan.spec import TrialSpec
 from reproduce.run.dispatcher import Dispatcher, StopWhenNoNodes
+from reproduce.run.outcome import SweepOutcome
 from reproduce.run.placement import Resources
 from reproduce.run.progress import SweepProgress
 from reproduce.run.telemetry import SweepGauge
@@ -42,13 +44,12 @@ from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.row_values import failed_row, started_row
 
 
-@dataclass
-class SweepOutcome:
-    """What a sweep did; ``problems`` are faults of the sweep itself, not of its trials."""
+@dataclass(frozen=True)
+class SweepClass:
+    """Trials that run at the same time, in the order of running, and what each runs with and where."""
 
-    done: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    specs: Sequence[TrialSpec]
+    resources: Resources
 
 
 class Recorder(SweepCallback):
@@ -64,13 +65,13 @@ class Recorder(SweepCallback):
         inputs: SweepInputs,
         outcome: SweepOutcome,
         progress: SweepProgress,
+        gauge: SweepGauge,
         restarts: Callable[[str], bool],
     ):
         super().__init__()
         self._root, self._inputs, self._restarts = root, inputs, restarts
-        self._outcome, self._progress = outcome, progress
+        self._outcome, self._progress, self._gauge = outcome, progress, gauge
         self._noted: tuple[str, ...] = ()
-        self._gauge = SweepGauge()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -135,59 +136,79 @@ class StopAtFirstFailure(SweepStopper):
 
 
 def run_sweep(
-    specs: Sequence[TrialSpec],
+    classes: Sequence[SweepClass],
     inputs: SpaceInputs,
     root: Path,
     *,
-    resources: Resources,
     attempts: Mapping[str, int],
     finished_before: int = 0,
+    skipped: int = 0,
     fail_fast: bool = False,
 ) -> SweepOutcome:
-    """Run the given trials in the open Ray session, and write each one's files as it ends.
+    """Run trials in the open Ray session, one class after another, and write each trial's files as it ends.
 
     Args:
         attempts: by run id, the number of this attempt, from 1.
         finished_before: trials of the space that are finished already, for the display.
+        skipped: trials of the space that do not fit the GPUs, for the display.
 
     Raises:
         InputError: the cluster has too few CPUs or GPUs for a single trial.
     """
     outcome = SweepOutcome()
+    specs = {spec.run_id: spec for each in classes for spec in each.specs}
+    # Before anything is trained, for all classes.
+    alone = [
+        each.resources.concurrency(ray.cluster_resources()) == 1 or len(each.specs) == 1 for each in classes
+    ]
     with contextlib.ExitStack() as stack:
         scratch = Path(tempfile.mkdtemp(prefix="lfreeze-"))
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        alone = resources.concurrency(ray.cluster_resources()) == 1 or len(specs) == 1
-        sweep_inputs = SweepInputs({spec.run_id: spec for spec in specs}, attempts, inputs.cards, inputs.data)
-        progress = stack.enter_context(SweepProgress(len(specs), finished_before))
-        dispatcher = Dispatcher(specs, resources, alone=alone)
-        stoppers: list[tune.Stopper] = [StopWhenNoNodes(dispatcher.without_nodes, progress.note)]
-        if fail_fast:
-            stoppers.append(StopAtFirstFailure(outcome))
-        names = {spec.run_id: str(spec.factors) for spec in specs}
-        tuner = tune.Tuner(
-            with_assigned_resources(WarmTrial, inputs=sweep_inputs),
-            tune_config=tune.TuneConfig(
-                reuse_actors=True,
-                # A node that joins must not share the device of a trial that counts as alone.
-                max_concurrent_trials=1 if alone else resources.max_concurrent,
-                trial_name_creator=lambda trial: names[from_config(trial.config).run_id],
-                trial_dirname_creator=lambda trial: trial.trial_id,
-                search_alg=dispatcher,
-                scheduler=RestartScheduler(dispatcher.stranded),
-                # As many as the dispatcher has.
-                num_samples=-1,
-            ),
-            run_config=tune.RunConfig(
-                name=f"lfreeze-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-                storage_path=str(scratch),
-                callbacks=[Recorder(root, sweep_inputs, outcome, progress, dispatcher.restarts)],
-                verbose=0,
-                stop=CombinedStopper(*stoppers),
-                # A class without save_checkpoint otherwise fails at its end, which also ends reuse.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
-        with errors_fail_only_their_trial():
-            tuner.fit()
+        sweep_inputs = SweepInputs(specs, attempts, inputs.cards, inputs.data)
+        progress = stack.enter_context(SweepProgress(len(specs), finished_before, skipped))
+        gauge = SweepGauge()
+        for index, each in enumerate(classes):
+            dispatcher = Dispatcher(each.specs, each.resources, alone=alone[index])
+            no_nodes = StopWhenNoNodes(dispatcher.without_nodes, progress.note)
+            stoppers: list[SweepStopper] = [no_nodes]
+            if fail_fast:
+                stoppers.append(StopAtFirstFailure(outcome))
+            recorder = Recorder(root, sweep_inputs, outcome, progress, gauge, dispatcher.restarts)
+            tuner = _tuner(dispatcher, recorder, stoppers, sweep_inputs, scratch / f"class-{index}")
+            with errors_fail_only_their_trial():
+                tuner.fit()
+            if no_nodes.ended or (fail_fast and outcome.failed):
+                break
     return outcome
+
+
+def _tuner(
+    dispatcher: Dispatcher,
+    recorder: Recorder,
+    stoppers: Sequence[tune.Stopper],
+    inputs: SweepInputs,
+    scratch: Path,
+) -> tune.Tuner:
+    """One class as a Tune experiment: its workers are its own, and end with it."""
+    return tune.Tuner(
+        with_assigned_resources(WarmTrial, inputs=inputs),
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=dispatcher.max_concurrent,
+            trial_name_creator=lambda trial: str(inputs.specs[from_config(trial.config).run_id].factors),
+            trial_dirname_creator=lambda trial: trial.trial_id,
+            search_alg=dispatcher,
+            scheduler=RestartScheduler(dispatcher.stranded),
+            # As many as the dispatcher has.
+            num_samples=-1,
+        ),
+        run_config=tune.RunConfig(
+            name=f"lfreeze-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            storage_path=str(scratch),
+            callbacks=[recorder],
+            verbose=0,
+            stop=CombinedStopper(*stoppers),
+            # A class without save_checkpoint otherwise fails at its end, which also ends reuse.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )

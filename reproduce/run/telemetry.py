@@ -25,7 +25,7 @@ TRIAL_GAUGES = {
     "lfreeze_trial_validation_accuracy": "accuracy on the validation split, from 0 to 1, once the trial has ended",
 }
 SWEEP_GAUGE = "lfreeze_sweep_trials"
-STATES = ("total", "done", "failed", "running")
+STATES = ("total", "done", "failed", "skipped", "running")
 _SECONDS = 1.0
 _SWEEP_SECONDS = 4.0
 

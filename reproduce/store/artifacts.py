@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -18,12 +17,12 @@ from typing import Any
 
 import polars as pl
 
-from lfreeze.atomic import write_atomically
 from lfreeze.errors import InputError
 from reproduce.plan.spec import Factors, TrialSpec, introduced_values
-from reproduce.store.manifest import Manifest, ManifestTrial, Running, inputs_key, load_json
+from reproduce.store.manifest import Manifest, ManifestTrial, Running, inputs_key, load_json, write_json
 from reproduce.store.parquet import PUBLISHED, Damaged, TrialTable, read_trials, relative_path, row_status
 from reproduce.store.schema import TABLES
+from reproduce.store.trial_row import SKIPPED
 
 _MANIFEST = "sweep.json"
 _RUNNING = "running.json"
@@ -69,7 +68,13 @@ class FolderState:
 
     @property
     def failed(self) -> pl.DataFrame:
-        return self.rows.filter(pl.col("status") != "ok")
+        """The rows of the listed trials that ran without success."""
+        return self.rows.filter(~pl.col("status").is_in(["ok", SKIPPED]))
+
+    @property
+    def skipped(self) -> pl.DataFrame:
+        """The rows of the listed trials that did not run, since they do not fit the GPUs."""
+        return self.rows.filter(pl.col("status") == SKIPPED)
 
     @property
     def missing(self) -> list[ListedTrial]:
@@ -150,7 +155,7 @@ def prepare_folder(
     manifest.inputs |= inputs
     _list_trials(root, manifest, specs)
     (root / "trials").mkdir(exist_ok=True)
-    _write_json(root / _MANIFEST, manifest.model_dump())
+    write_json(root / _MANIFEST, manifest.model_dump())
 
 
 @contextlib.contextmanager
@@ -175,7 +180,7 @@ def exclusive_writer(root: Path) -> Iterator[None]:
 
 def note_running(root: Path, trials: Iterable[str]) -> None:
     """Record for readers which trials are training now."""
-    _write_json(root / _RUNNING, {"running": list(trials)})
+    write_json(root / _RUNNING, {"running": list(trials)})
 
 
 def read_folder(root: Path) -> FolderState:
@@ -253,7 +258,7 @@ def _set_changed_aside(root: Path, manifest: Manifest, inputs: Mapping[str, Any]
             kept.append(entry)
     manifest.trials = kept
     manifest.inputs = {pair: values for pair, values in manifest.inputs.items() if pair not in changed}
-    _write_json(root / _MANIFEST, manifest.model_dump())
+    write_json(root / _MANIFEST, manifest.model_dump())
 
 
 def _move_aside(root: Path, entry: ManifestTrial) -> None:
@@ -282,10 +287,6 @@ def _require_writable(root: Path) -> None:
 
 def _load_manifest(root: Path) -> Manifest:
     return load_json(root / _MANIFEST, Manifest, ArtifactError)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
 
 
 def _is_locked(root: Path) -> bool:

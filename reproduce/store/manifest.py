@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lfreeze.atomic import write_atomically
 from lfreeze.errors import InputError
 from lfreeze.json_text import JsonError, parse_json
 from reproduce.plan.spec import Factors
@@ -58,6 +60,11 @@ class Running(BaseModel):
     model_config = ConfigDict(strict=True)
 
     running: list[str]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file atomically."""
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
 
 
 def load_json(path: Path, model: type[_Model], error_type: type[InputError]) -> _Model:

@@ -26,7 +26,7 @@ def publish(
         ArtifactError: a listed trial has no result, and ``incomplete`` is not set; a sweep is writing to the
             folder; ``out`` is not empty or cannot be written; the folder does not hold one of ``tables``.
     """
-    absent = len(state.missing) + state.failed.height
+    absent = len(state.missing) + state.failed.height + state.skipped.height
     if state.live:
         raise ArtifactError(f"a sweep is writing to {folder}: publish it after the sweep has ended")
     if (absent or state.table.damaged) and not incomplete:

@@ -26,6 +26,8 @@ _NO_ALLOCATOR = "the CPU has no caching allocator"
 _LOCAL = "not read from the hub; identified by its hash"
 _NO_CLOSED_FORM = "no closed form of this architecture's memory"
 _NO_COMMIT = "neither a git checkout nor a wheel built from one"
+# The status of a trial that does not fit the GPUs at hand; it runs where it fits.
+SKIPPED = "skipped"
 _REASONS = pl.List(pl.Struct({"column": pl.String(), "reason": pl.String()}))
 
 
@@ -47,7 +49,7 @@ class TrialRow:
     model: Annotated[str, Column("Factors")]
     task: Annotated[str, Column("Factors")]
     seed: Annotated[int, Column("Factors")]
-    # outcome: status is ok, oom, error or timeout
+    # outcome: status is ok, oom, error, timeout or SKIPPED
     status: Annotated[str | None, Column("Outcome")] = None
     error_type: Annotated[str | None, Column("Outcome", reason=_SUCCEEDED)] = None
     error_message: Annotated[str | None, Column("Outcome", reason=_SUCCEEDED)] = None
@@ -240,6 +242,8 @@ class TrialRow:
 
     def _reason(self, name: str) -> str | None:
         failed = None if self.status in (None, "ok") else f"the trial ended with status {self.status}"
+        if self.status == SKIPPED:
+            failed = "the trial was skipped"
         return self.null_reasons.get(name) or TRIAL_COLUMNS[name].reason or failed
 
 

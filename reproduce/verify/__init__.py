@@ -54,20 +54,25 @@ def _side(folder: FolderState) -> Side:
 
 
 def _complete(folder: FolderState, here: Side, there: Side | None, partial: bool) -> Check:
-    """Every trial that the folder lists or the reference holds has a result."""
+    """Every trial that the folder lists, and did not skip, or that the reference holds has a result."""
     done = set(here.ok.select(CELL).iter_rows())
+    skipped = set(folder.skipped.select(CELL).iter_rows()) - done
     expected = {(t.factors.model, t.factors.task, t.factors.strategy, t.factors.seed) for t in folder.listed}
+    expected -= skipped
     where = "that the folder lists"
     if there and not partial:
         where += " or the reference holds"
         expected |= set(there.ok.select(CELL).iter_rows())
     absent = sorted(expected - done)
-    rows = folder.failed.select(*CELL, "status", "error_message").iter_rows()
+    without = pl.concat([folder.failed, folder.skipped])
+    rows = without.select(*CELL, "status", "error_message").iter_rows()
     failed = {
         tuple(cell): f" ({status}: {(message or '').split(chr(10))[0]})" for *cell, status, message in rows
     }
     details = names(absent, "no result: ", [failed.get(cell, "") for cell in absent])
     sentence = f"{len(expected & done):,} of the {len(expected):,} trials {where} have a result"
+    if skipped:
+        sentence += f"; skipped, since they do not fit the GPUs: {len(skipped):,}"
     if here.problems:
         sentence += f"; files that could not be read: {len(here.problems):,}"
     good = bool(done) and not absent and not here.problems

@@ -5,6 +5,7 @@ The GPUs are Ray's word and a stand-in for what torch says of them; the trials c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from tests.cluster.network import Network, missing
 from tests.cluster.test_cluster import check, start, worker_logs
 from tests.reproduce.run.test_sweep import SMALL
+from tests.support.gpus import stand_in
+from tests.support.program import CODE
 
 pytestmark = [
     pytest.mark.cluster,
@@ -25,34 +28,14 @@ SMALL_GPU, LARGE_GPU = ("Small GPU", 519, 1), ("Large GPU", 2048, 3)
 GRID = ("--tasks", "tiny-cb", "--strategies", "ALL,BOT50,BOT75,TOP50", "--set", "steps=60", *SMALL[2:])
 
 
-# In place of `reproduce.run.gpus`, for all Python processes of a node.
-FINDER = """
-import importlib.util, pathlib, sys
-class Finder:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name == "reproduce.run.gpus":
-            return importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name("stand_in.py"))
-sys.meta_path.insert(0, Finder)
-"""
-STAND_IN = """
-import json
-def usable_gpus():
-    return {gpus}
-if __name__ == "__main__":
-    print(json.dumps(usable_gpus()))
-"""
-
-
 def start_worker(network: Network, index: int, gpu: tuple[str, int, int], folder: Path) -> None:
     """A node with one GPU, called by its name there."""
     name, size, cpus = gpu
     own = folder / name.replace(" ", "")
-    own.mkdir(exist_ok=True)
-    (own / "sitecustomize.py").write_text(FINDER)
-    (own / "stand_in.py").write_text(STAND_IN.format(gpus=[(name, size * 2**20, f"GPU of {name}")]))
+    stand_in(own, [(name, size * 2**20, f"GPU of {name}")])
     options = ("--num-cpus", str(cpus), "--num-gpus", "1")
-    network.start_worker(network.workers[index], {"PYTHONPATH": str(own)}, options)
+    path = os.pathsep.join(map(str, (own, CODE)))
+    network.start_worker(network.workers[index], {"PYTHONPATH": path}, options)
 
 
 @pytest.fixture(scope="module")

@@ -152,3 +152,25 @@ def test_the_doctor_sees_the_gpu(reproduce: Program) -> None:
     output = reproduce("doctor", "embedded")
     assert torch.cuda.get_device_name(0) in output
     assert "this machine can run it" in output
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])
+@pytest.mark.parametrize("model", ["tiny-gemma", "tiny-minicpm"])
+def test_layouts_and_the_prefix_cache_give_the_plain_losses(model: str, precision: str) -> None:
+    """Packed rows use variable-length attention in bf16 only."""
+    losses = []
+    for changes in (
+        {},
+        {"padding": "packed"},
+        {"padding": "bucketed", "prefix_cache": "all", "micro_batch_size": "8"},
+    ):
+        narrow = {"models": [model], "tasks": ["tiny-cb"], "strategies": ["BOT50"], "seeds": ["42"]}
+        space = load_space("embedded", narrow, {"steps": "10", "precision": precision, **changes})
+        inputs = find_inputs(space)
+        result = run(TrialWorker(), trial_specs(space, inputs)[0], inputs)
+        assert result.row.status == "ok", result.row.error_message
+        assert result.row.deterministic_algorithms
+        losses.append(torch.tensor(result.steps["loss"]))
+    tolerance = 1e-4 if precision == "fp32" else 0.02
+    for other in losses[1:]:
+        torch.testing.assert_close(other, losses[0], rtol=tolerance, atol=tolerance)

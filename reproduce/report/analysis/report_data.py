@@ -14,6 +14,7 @@ import polars as pl
 from reproduce.report.analysis.aggregates import CELL, distinct_trials, one_per_cell
 from reproduce.report.analysis.examples import Correctness, read_correctness
 from reproduce.store.parquet import Damaged, StoreError, TrialTable, read_trials, scan_table
+from reproduce.store.trial_row import SKIPPED
 
 _FACTOR = re.compile(r"(model|task|strategy)=(.+)")
 _SEED = re.compile(r"seed=(-?\d+)-")
@@ -63,8 +64,13 @@ class ReportData:
         return self.trials.filter(pl.col("status") == "ok").height
 
     @property
+    def skipped(self) -> int:
+        """The number of trials that did not run, since they do not fit the GPUs."""
+        return self.trials.filter(pl.col("status") == SKIPPED).height
+
+    @property
     def failed(self) -> int:
-        return self.trials.height - self.ok
+        return self.trials.height - self.ok - self.skipped
 
     @property
     def total(self) -> int:

@@ -94,9 +94,10 @@ def notices(report_data: ReportData) -> list[str]:
             f"{plural(random.height, 'trial')} with random weights ({listed(sorted(set(random['model'])))}): speed "
             "and memory do not depend on the weights, but accuracies mean nothing and are not ranked."
         )
-    if report_data.failed or report_data.damaged or report_data.missing:
+    if report_data.total > report_data.ok:
         counts = {
             "failed": report_data.failed,
+            "skipped since they do not fit the GPUs": report_data.skipped,
             "damaged": len(report_data.damaged),
             "missing": len(report_data.missing),
         }
@@ -104,7 +105,7 @@ def notices(report_data: ReportData) -> list[str]:
         texts.append(
             f"{report_data.total - report_data.ok:,} of {plural(report_data.total, 'trial')} have no result "
             f"({', '.join(parts)}); "
-            "each is listed with its reason under “Failed and missing trials”."
+            "each is listed with its reason under “Trials without a result”."
         )
     if report_data.unreadable:
         texts.append(

@@ -277,7 +277,7 @@ def problems_layout(frame: pl.DataFrame) -> Table:
         _word("reason"),
     )
     note = "Planned trials without a result. They are excluded from all means."
-    return Table("problems", "Failed and missing trials", note, frame, columns)
+    return Table("problems", "Trials without a result", note, frame, columns)
 
 
 def _word(name: str, header: str | None = None) -> Column:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import varlen
 from transformers import (
+    AttentionInterface,
     GPT2Config,
     GPT2ForSequenceClassification,
     MistralConfig,
@@ -25,7 +28,7 @@ from lfreeze.recipe import Recipe, RecipeError
 from lfreeze.strategy import Strategy
 from lfreeze.training.batches import training_batches
 from lfreeze.training.loop import train
-from lfreeze.training.packing import packed_logits, require_packable
+from lfreeze.training.packing import ATTENTION, packed_logits, require_packable
 from lfreeze.training.prefix_store import PrefixStore
 from lfreeze.training.record import TrainingRecord
 from tests.conftest import with_values
@@ -206,3 +209,31 @@ def test_packing_fits_or_is_refused_by_name(name: str) -> None:
 def test_a_micro_batch_is_at_most_the_batch(recipe: Recipe) -> None:
     with pytest.raises(RecipeError, match="micro_batch_size = 33 is above batch_size = 32"):
         replace(with_values(recipe, batch_size=32), micro_batch_size=33)
+
+
+def test_cuda_attends_with_variable_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would be asked to compute, on fake tensors: one call, with grouped heads and the window."""
+    calls: list[dict[str, Any]] = []
+    compute = varlen.varlen_attn
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        calls.append(options | {"shapes": [tuple(a.shape) for a in arguments[:5]], "longest": arguments[5]})
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(varlen, "varlen_attn", spy)
+    attention = AttentionInterface()[ATTENTION]
+    with FakeTensorMode():
+        query, key, value = (
+            torch.empty(1, heads, 10, 64, device="cuda", dtype=torch.bfloat16) for heads in (4, 1, 1)
+        )
+        starts = torch.empty(4, device="cuda", dtype=torch.int32)
+        for window in (None, 3):
+            output, _ = attention(
+                torch.nn.Module(), query, key, value, None,
+                packed_lengths=(2, 5, 3), packed_starts=starts, scaling=0.5, sliding_window=window,
+            )  # fmt: skip
+            assert output.shape == (1, 10, 4, 64)
+    assert [call["window_size"] for call in calls] == [(-1, 0), (2, 0)]
+    for call in calls:
+        assert call["shapes"] == [(10, 4, 64), (10, 1, 64), (10, 1, 64), (4,), (4,)]
+        assert (call["longest"], call["scale"], call["enable_gqa"]) == (5, 0.5, True)

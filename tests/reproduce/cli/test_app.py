@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from lfreeze.strategy import paper_strategies
 from reproduce.cli.app import main
 from reproduce.plan.search_space import load_space
 from tests.support.checkpoints import write_short
@@ -240,6 +241,16 @@ def test_embedded_spaces_have_their_sizes() -> None:
     assert len(load_space("embedded").factors()) == 102
     assert len(set(load_space("embedded-full").factors())) == 1_275
     assert load_space("embedded").recipe == load_space("embedded-full").recipe
+    order = [(f.strategy, f.seed) for f in load_space("embedded").factors()[:18]]
+    assert [name for name, _ in order] == [*paper_strategies(), "ALL"]
+    with_cache = load_space("embedded", overrides={"prefix_cache": "all"}).factors()
+    assert [(f.strategy, f.seed) for f in with_cache[:4]] == [
+        ("ALL", 42),
+        ("ALL", 43),
+        ("ALL", 44),
+        ("LoRA", 42),
+    ]
+    assert set(with_cache) == set(load_space("embedded").factors())
     paper = load_space("paper").recipe
     assert (paper.batch_size, paper.max_length, paper.steps, paper.learning_rate) == (32, 128, 100, 5e-5)
 

@@ -65,7 +65,7 @@ def test_times_read_like_a_clock() -> None:
 
 def test_without_a_terminal_a_sweep_prints_its_counts_in_lines() -> None:
     console = Console(file=io.StringIO(), width=200)
-    with SweepProgress(total=4, before=2, console=console) as progress:
+    with SweepProgress(total=4, before=2, skipped=3, console=console) as progress:
         factors = Factors("tiny-gemma", "tiny-cb", "ALL", 1)
         spec = TrialSpec(factors, load_space("embedded").recipe, Inputs("m", "w", "t", "d", "f"), "test")
         row = started_row(spec, 1)
@@ -74,10 +74,10 @@ def test_without_a_terminal_a_sweep_prints_its_counts_in_lines() -> None:
         )
         progress.finished("m/t/BOT50/seed1", replace(row, status="oom"))
         progress.refresh(["m/t/TOP50/seed1"])
-        assert progress.counts() == {"total": 6, "done": 3, "failed": 1, "running": 1}
+        assert progress.counts() == {"total": 9, "done": 3, "failed": 1, "skipped": 3, "running": 1}
     output = console.file.getvalue()  # type: ignore[attr-defined]
     assert "failed: m/t/BOT50/seed1: oom" in output
-    assert "3 of 6 trials done, 1 failed, 1 running" in output
+    assert "3 of 9 trials done, 1 failed, 3 skipped, 1 running" in output
     assert "left" in output
 
 

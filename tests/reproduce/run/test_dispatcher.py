@@ -151,6 +151,8 @@ def test_a_sweep_without_nodes_waits_and_then_ends(monkeypatch: pytest.MonkeyPat
     assert not stopper.stop_all()
     cluster.now += 599
     assert not stopper.stop_all()
+    assert not stopper.ended
     cluster.now += 2
     assert stopper.stop_all()
+    assert stopper.ended
     assert len(sentences) == 2

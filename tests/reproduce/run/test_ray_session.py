@@ -14,9 +14,8 @@ import psutil
 import pytest
 
 from lfreeze.errors import InputError
-from reproduce.plan.cost import GIB, largest_share
 from reproduce.plan.search_space import load_space
-from reproduce.run.gpu_share import choose_share
+from reproduce.run.gpu_share import require_gpus
 from reproduce.run.preflight import SHM_BYTES, TRIAL_BYTES, require_disk, require_shared_memory
 from reproduce.run.ray_session import require_answer, require_free, require_guarded
 from tests.reproduce.run.test_sweep import ONE_WORKER, SMALL, command
@@ -24,24 +23,15 @@ from tests.reproduce.run.test_sweep import ONE_WORKER, SMALL, command
 PHI = {"models": ["phi-2"], "tasks": ["rte"], "seeds": ["42"]}
 
 
-def test_the_smallest_gpu_decides_the_share() -> None:
-    space = load_space("paper", PHI)
-    assert choose_share(space, None, [80 * GIB, 141 * GIB], "here") == largest_share(space, 80 * GIB)
-    assert choose_share(space, 0.5, [80 * GIB], "here") == 0.5
-    assert choose_share(load_space("efficiency", {"models": ["phi-2"]}), None, [80 * GIB], "here") == 1.0
-    with pytest.raises(InputError, match="times the 24 GiB of the smallest GPU of this cluster"):
-        choose_share(space, None, [80 * GIB, 24 * GIB], "this cluster")
-
-
 def test_a_space_for_gpus_runs_on_a_cpu_only_on_request() -> None:
     space = load_space("paper", PHI)
     with pytest.raises(InputError, match="the space paper needs a GPU, but this machine has none"):
-        choose_share(space, None, [], "this machine")
-    assert choose_share(space, 0.0, [], "this machine") == 0.0
+        require_gpus(space, None, [], "this machine")
+    require_gpus(space, 0.0, [], "this machine")
     with pytest.raises(InputError, match=r"--gpus-per-trial 0\.5 needs a GPU"):
-        choose_share(space, 0.5, [], "this machine")
-    assert choose_share(load_space("embedded"), None, [], "this machine") == 0.0
-    assert choose_share(load_space("embedded-full"), None, [], "this machine") == 0.0
+        require_gpus(space, 0.5, [], "this machine")
+    for name in ("embedded", "embedded-full"):
+        require_gpus(load_space(name), None, [], "this machine")
     assert not load_space("small").gpu
     assert load_space("efficiency").gpu
 

@@ -107,6 +107,20 @@ def test_failed_trials_are_named_with_their_reason(tmp_path: Path) -> None:
     assert detail == "no result: tiny-gemma/tiny-rte/LoRA/42 (oom: it broke)"
 
 
+def test_skipped_trials_are_expected_only_if_the_reference_has_them(tmp_path: Path) -> None:
+    here = folder(tmp_path / "here", [*rows(), trial_row("LoRA", status="skipped")])
+    checks = check(here)
+    assert checks["complete"].passed
+    assert "18 of the 18 trials" in checks["complete"].sentence
+    assert checks["complete"].sentence.endswith("; skipped, since they do not fit the GPUs: 1")
+    reference = folder(tmp_path / "reference", [*rows(), trial_row("LoRA")])
+    (detail,) = check(here, reference)["complete"].details
+    assert detail == "no result: tiny-gemma/tiny-rte/LoRA/42 (skipped: it broke)"
+    assert failed(check(here, reference, partial=True)) == []
+    only = folder(tmp_path / "only", [trial_row("LoRA", status="skipped")])
+    assert failed(check(only)) == ["complete"]
+
+
 def test_nothing_in_common_is_no_agreement(reference: Path, tmp_path: Path) -> None:
     here = folder(tmp_path / "here", rows(models=("tiny-phi",)))
     assert failed(check(here, reference, partial=True)) == ["reference"]

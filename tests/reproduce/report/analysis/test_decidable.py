@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
-from reproduce.plan.search_space import load_space
+from reproduce.plan.search_space import SearchSpace, load_space
+from reproduce.plan.spec import Factors
 from reproduce.report.analysis.claims import evidence_estimators, verdicts
 from reproduce.report.analysis.decidable import summary, undecidable
 from tests.reproduce.report.analysis.test_aggregates import frame
@@ -27,6 +29,33 @@ def test_the_forecast_is_what_the_verdicts_need(
     name: str, narrow: dict[str, Any], weights: str | None, n_decided: int
 ) -> None:
     space = load_space(name, narrow, weights=weights)
+    assert decided_as_forecast(space, ()) == n_decided
+
+
+@pytest.mark.parametrize(
+    ("name", "models", "strategies", "n_decided"),
+    [
+        ("paper", ("phi-2",), ("ALL",), 4),
+        ("paper", ("gemma-2b", "phi-2"), ("BOT75",), 10),
+        ("paper", ("gemma-2b", "phi-2", "minicpm-2b-128k"), ("ALL", "BOT75"), 2),
+        ("efficiency", ("phi-2",), ("INT33",), 17),
+        ("efficiency", ("gemma-2b",), ("ALL",), 0),
+    ],
+)
+def test_trials_that_do_not_fit_the_gpu_decide_nothing(
+    name: str, models: tuple[str, ...], strategies: tuple[str, ...], n_decided: int
+) -> None:
+    space = load_space(name)
+    too_large = {f for f in space.factors() if f.model in models and f.strategy in strategies}
+    assert decided_as_forecast(space, too_large) == n_decided
+    lines = summary(space, too_large)
+    assert lines[0].endswith("if every trial that fits succeeds.")
+    assert any(f"the GPU is too small for trials of {models[0]}" in line for line in lines)
+
+
+def decided_as_forecast(space: SearchSpace, left_out: Collection[Factors]) -> int:
+    """How many claims can be decided, by forecast and equally by the verdicts on the other trials."""
+    weights = {card.random for card in space.cards.values()}
     recipe = {
         f"recipe_{key}": getattr(space.recipe, key) for key in ("learning_rate", "precision", "padding")
     }
@@ -34,15 +63,16 @@ def test_the_forecast_is_what_the_verdicts_need(
     rows = [
         trial_row(
             f.strategy, f.model, f.task, f.seed, device="cuda", exclusive=space.exclusive,
-            weights="random" if weights else "pretrained", **recipe,
+            weights="random" if weights == {True} else "pretrained", **recipe,
         )
         for f in space.factors()
+        if f not in left_out
     ]  # fmt: skip
-    obstacles = undecidable(space)
+    obstacles = undecidable(space, left_out)
     assert {v.claim.id: bool(v.reasons) for v in verdicts(evidence_estimators(frame(*rows)))} == {
         claim: bool(reasons) for claim, reasons in obstacles.items()
     }
-    assert sum(not reasons for reasons in obstacles.values()) == n_decided
+    return sum(not reasons for reasons in obstacles.values())
 
 
 def test_each_obstacle_is_named_with_its_claims() -> None:
