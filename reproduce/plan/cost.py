@@ -105,7 +105,12 @@ def plan_space(
             factors,
             sizes[factors.model],
             recipe,
-            batch_work(get_task(factors.task), recipe, known.get((factors.model, factors.task))),
+            batch_work(
+                get_task(factors.task),
+                recipe,
+                known.get((factors.model, factors.task)),
+                exact=space.cards[factors.model].tiny and get_task(factors.task).tiny,
+            ),
             assumed,
         )
         for factors in space.factors()
