@@ -11,7 +11,8 @@ from lfreeze.cost import Cost
 from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
 from lfreeze.model_shape import BYTES, Shape
-from lfreeze.models.shapes import model_shape
+from lfreeze.models import shapes
+from lfreeze.models.catalog import ModelCard
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 from reproduce.plan.devices import CPU_CORE, DEFAULT, get_device
@@ -97,14 +98,19 @@ def plan_space(
     Args:
         lengths: tokens of the training examples where they are known; typical ones are assumed elsewhere.
     """
-    shapes = {name: model_shape(card.config, DEVICE) for name, card in space.cards.items()}
+    sizes = {name: model_shape(card) for name, card in space.cards.items()}
     known, recipe = lengths or {}, space.recipe
     return [
         _plan(
             factors,
-            shapes[factors.model],
+            sizes[factors.model],
             recipe,
-            batch_work(get_task(factors.task), recipe, known.get((factors.model, factors.task))),
+            batch_work(
+                get_task(factors.task),
+                recipe,
+                known.get((factors.model, factors.task)),
+                exact=space.cards[factors.model].tiny and get_task(factors.task).tiny,
+            ),
             assumed,
         )
         for factors in space.factors()
@@ -117,6 +123,15 @@ def gpu_share(peak_bytes: int, gpu_memory_bytes: int) -> float:
     if needed > 1:
         return needed
     return int(1e4 / int(1 / needed)) / 1e4
+
+
+def model_shape(card: ModelCard) -> Shape:
+    """A model's sizes, from its configuration, for training on CUDA.
+
+    Raises:
+        ShapeError: its memory cannot be predicted.
+    """
+    return shapes.model_shape(card.config, DEVICE)
 
 
 def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assumed: Assumptions) -> TrialCost:

@@ -59,14 +59,17 @@ class BatchWork:
     evaluated: int
 
 
-def batch_work(task: Task, recipe: Recipe, known: tuple[int, ...] | None = None) -> BatchWork:
+def batch_work(
+    task: Task, recipe: Recipe, known: tuple[int, ...] | None = None, *, exact: bool = False
+) -> BatchWork:
     """What the batches of a task compute under a recipe.
 
     Args:
         known: tokens of each training example; without them, typical lengths of the task are used, and
             batches that are padded to their longest are assumed to reach ``max_length``.
+        exact: whether the typical lengths are the model's own, as those of tiny tasks are for tiny models.
     """
-    return _work(known or _typical(task, recipe.max_length), recipe, known is None)
+    return _work(known or _typical(task, recipe.max_length), recipe, known is None and not exact)
 
 
 @cache

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lfreeze.errors import InputError
 from lfreeze.model_shape import ModelShape, ShapeError
+from lfreeze.models.catalog import ModelCard
 from reproduce.plan.cost import GIB, assumptions, plan_space
 from reproduce.plan.search_space import SearchSpace, load_space
 from reproduce.plan.spec import Factors
@@ -165,20 +164,21 @@ def test_nodes_at_one_address_count_as_one() -> None:
 
 
 def test_a_trial_that_fits_nowhere_is_refused_with_the_number_that_fits() -> None:
-    nodes = [node("a", ("medium", 32 * GIB)), node("b", ("small", 8 * GIB))]
-    n_fit = sum(need <= 32 * GIB for need in needs(space()).values())
-    largest = max(needs(space()).values()) / (32 * GIB)
+    sweep = space(models="gemma-2b")
+    nodes = [node("a", A10), node("b", ("small", 8 * GIB))]
+    n_fit = sum(need <= 24 * GIB for need in needs(sweep).values())
+    largest = max(needs(sweep).values()) / (24 * GIB)
     assert 0 < n_fit < 34
     with pytest.raises(InputError) as error:
-        division(space(), nodes)
+        division(sweep, nodes)
     assert str(error.value).startswith(
-        f"the largest trial of paper needs {largest:.1f} times the 32 GiB of the largest GPU of this cluster: "
+        f"the largest trial of paper needs {largest:.1f} times the 24 GiB of the largest GPU of this cluster: "
         f"--what-fits runs the {n_fit} of 34 trials that fit; all need fewer models or strategies, "
     )
     with pytest.raises(InputError, match="of the smallest GPU of this cluster: "):
-        division(space(), [node("a", H100, A10)])
+        division(sweep, [node("a", H100, A10)])
     with pytest.raises(InputError, match="none of 34 trials fits, choose fewer models"):
-        division(space(), nodes[1:])
+        division(sweep, nodes[1:])
     with pytest.raises(
         InputError, match="--gpus-per-trial 2 is more GPUs than any node has: the maximum is 1"
     ):
@@ -238,7 +238,7 @@ def test_a_model_without_a_closed_form_needs_a_share(tmp_path: Path) -> None:
             division(load_space("paper", narrow, model_paths=folder, weights="random"), nodes)
 
 
-def _no_shape(config: Mapping[str, Any], device: str) -> ModelShape:
+def _no_shape(card: ModelCard) -> ModelShape:
     raise ShapeError("no closed form")
 
 
