@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from lfreeze.cost import Cost
-from lfreeze.data.tasks import get_task
+from lfreeze.data.tasks import Task, get_task
 from lfreeze.errors import InputError
-from lfreeze.model_shape import BYTES, Shape
+from lfreeze.model_shape import BYTES, COMPUTE_BYTES, Shape
 from lfreeze.models import shapes
 from lfreeze.models.catalog import ModelCard
 from lfreeze.recipe import Recipe
@@ -40,7 +40,8 @@ class TrialCost:
         gpu_share: its part of the assumed GPU.
         seconds: its time of training and evaluation, and the fixed time between two trials.
         host_bytes: memory of the host that its worker needs beside the device's: the weights while they are
-            loaded, and an adaptive strategy's snapshot of the layers.
+            loaded, an adaptive strategy's snapshot of the layers, and the output of frozen layers that the prefix
+            cache keeps.
     """
 
     factors: Factors
@@ -148,13 +149,33 @@ def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assum
         after_switch_bytes=after.training_bytes if adaptive else None,
         gpu_share=gpu_share(peak.weights_bytes + peak.training_bytes, assumed.gpu_memory_bytes),
         seconds=flops / assumed.flops_per_second + _FIXED_SECONDS,
-        host_bytes=train.weights_bytes + (_snapshot_bytes(shape, recipe) if adaptive else 0),
+        host_bytes=train.weights_bytes
+        + (_snapshot_bytes(shape, recipe) if adaptive else 0)
+        + (_prefix_bytes(shape, factors, recipe, work) if after.backward_depth < shape.n_layers else 0),
     )
 
 
 def _snapshot_bytes(shape: Shape, recipe: Recipe) -> int:
     """The layers' parameters in the type in which they train."""
     return BYTES[recipe.precision] * sum(layer.parameters for layer in shape.layers)
+
+
+def _prefix_bytes(shape: Shape, factors: Factors, recipe: Recipe, work: BatchWork) -> int:
+    """The output of the frozen layers below the first that trains, of all texts that are trained and evaluated on."""
+    if recipe.prefix_cache == "off":
+        return 0
+    task = get_task(factors.task)
+    examples = _n_validation(task, recipe)
+    if recipe.prefix_cache == "all":
+        available = min(task.n_train, recipe.max_train_examples or task.n_train)
+        examples += min(available, recipe.steps * recipe.batch_size)
+    # The first linear map of a layer reads the hidden states.
+    hidden_size = shape.linears[0][1]
+    return COMPUTE_BYTES[recipe.precision] * examples * work.evaluated * hidden_size
+
+
+def _n_validation(task: Task, recipe: Recipe) -> int:
+    return min(task.n_validation, recipe.max_validation_examples or task.n_validation)
 
 
 @cache
@@ -170,9 +191,8 @@ def _cost(
     several = examples < recipe.batch_size
     after = replace(parsed.cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
     peak = replace(parsed.peak_cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
-    n_validation = min(task.n_validation, recipe.max_validation_examples or task.n_validation)
     evaluated = parsed.cost(shape, recipe, n_labels=n_labels, length=work.evaluated)
-    return step, after, peak, evaluated.forward_flops / recipe.batch_size * n_validation
+    return step, after, peak, evaluated.forward_flops / recipe.batch_size * _n_validation(task, recipe)
 
 
 def totals(trials: Iterable[TrialCost]) -> dict[str, float]:

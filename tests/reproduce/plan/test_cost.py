@@ -108,6 +108,16 @@ def test_host_memory_is_the_model_and_the_snapshot_of_its_layers() -> None:
     assert totals(trials)["host_bytes"] == adaptive.host_bytes
 
 
+@pytest.mark.parametrize(("kept", "examples"), [("off", 0), ("evaluation", 277), ("all", 2_490 + 277)])
+def test_host_memory_counts_the_output_of_frozen_layers(kept: str, examples: int) -> None:
+    """128 tokens of 2,048 values in bf16 for each of RTE's texts; nothing where the embeddings train."""
+    chosen = {"models": ["gemma-2b"], "tasks": ["rte"], "seeds": ["42"], "strategies": ["ALL", "BOT50"]}
+    recipe = {"padding": "max_length", "max_length": "128", "prefix_cache": kept}
+    space = load_space("paper", chosen, recipe)
+    whole, bottom = plan_space(space, assumptions(space, 80, None))
+    assert bottom.host_bytes == whole.host_bytes + 2 * examples * 128 * 2_048
+
+
 def test_an_architecture_without_a_formula_is_planned(tmp_path: Path) -> None:
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = {"model_type": "bert", "vocab_size": 500, "pad_token_id": 0, **sizes}
