@@ -51,7 +51,7 @@ def packed_logits(model: Any, batch: Batch) -> torch.Tensor:
     assert batch.lengths is not None
     AttentionInterface.register(ATTENTION, _attention)
     device = batch.input_ids.device
-    ends = list(accumulate(batch.lengths))
+    starts = torch.tensor([0, *accumulate(batch.lengths)], dtype=torch.int32).to(device, non_blocking=True)
     positions = torch.cat([torch.arange(length) for length in batch.lengths])
     before = model.config._attn_implementation
     model.set_attn_implementation(ATTENTION)
@@ -61,11 +61,13 @@ def packed_logits(model: Any, batch: Batch) -> torch.Tensor:
             position_ids=positions[None].to(device, non_blocking=True),
             use_cache=False,
             packed_lengths=batch.lengths,
-            packed_starts=torch.tensor([0, *ends], dtype=torch.int32).to(device, non_blocking=True),
+            packed_starts=starts,
         )
     finally:
         model.set_attn_implementation(before)
-    last = torch.tensor(ends).to(device, non_blocking=True) - 1
+    # As in transformers, the last token that is not the pad token, which may be the end-of-text token too.
+    content = torch.arange(len(positions), device=device) * (batch.input_ids[0] != model.config.pad_token_id)
+    last = content.cummax(0).values[starts[1:] - 1].maximum(starts[:-1])
     logits: torch.Tensor = model.score(output.last_hidden_state[0, last])
     return logits
 

@@ -222,6 +222,20 @@ def test_a_packed_row_attends_within_each_example() -> None:
         assert changed == isinstance(model, GPT2ForSequenceClassification)
 
 
+def test_packing_pools_where_transformers_does() -> None:
+    """A pad token inside a text, at its end, and as all of it."""
+    rows = ((5, 0, 7), (5, 6, 0), (8, 9, 0, 0), (0,), (0, 4))
+    split = EncodedSplit(rows, (0, 1, 1, 0, 1))
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 99, "pad_token_id": 0, "hidden_size": 32, "intermediate_size": 48}
+    config = MistralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2)
+    model = MistralForSequenceClassification(config).eval()
+    batch = collate(split, range(5), 0)
+    with torch.no_grad():
+        plain = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        torch.testing.assert_close(packed_logits(model, pack(split, range(5))), plain, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_packing_fits_or_is_refused_by_name(name: str) -> None:
     chance = random.Random(0)
