@@ -83,7 +83,7 @@ def assumptions(
         if value is not None and not math.isfinite(value):
             raise InputError(f"{option} {value} is not a finite number")
     precision = space.recipe.precision
-    device = get_device(gpu) if gpu else CPU_CORE if precision == "fp32" else DEFAULT
+    device = get_device(gpu) if gpu is not None else CPU_CORE if precision == "fp32" else DEFAULT
     return Assumptions(
         int((gpu_memory_gib or device.memory_gib) * GIB),
         tflops * 1e12 if tflops else device.rate(precision),

@@ -94,6 +94,8 @@ def test_a_named_gpu_sets_memory_and_rate_and_each_can_be_set_alone() -> None:
     assert assumptions(fp32, gpu="h100").flops_per_second < a100.flops_per_second
     with pytest.raises(InputError, match="--gpu 'gtx' is not one of h100, h200, a100-80, a100-40, l40s, l4"):
         assumptions(space, gpu="gtx")
+    with pytest.raises(InputError, match="--gpu '' is not one of"):
+        assumptions(space, gpu="")
 
 
 def test_host_memory_is_the_model_and_the_snapshot_of_its_layers() -> None:
