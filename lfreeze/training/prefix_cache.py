@@ -76,8 +76,7 @@ class PrefixCache:
                 "attention_mask: PrefixCache skips an encoder's or a decoder-only model's"
             )
         self._last_layer = layers[-1]
-        self._trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        self._versions = self._current_versions()
+        self._trained, self._versions = self._flags_and_versions()
         # Known once the layers have run: whether they are random while the model trains, and how many values
         # the last of them returns (0 for a tensor alone).
         self._is_random = False
@@ -121,11 +120,12 @@ class PrefixCache:
         """
         if not self.depth:
             return
-        if any(p.requires_grad and name not in self._trained for name, p in self._model.named_parameters()):
+        trained, versions = self._flags_and_versions()
+        if not trained <= self._trained:
             raise StrategyError(
                 "a parameter that was frozen or not there when PrefixCache was created trains now: create a new one"
             )
-        if self._versions != (versions := self._current_versions()):
+        if self._versions != versions:
             self._states.clear()
             self._versions = versions
         layout = Layout.of(keys, inputs)
@@ -246,9 +246,11 @@ class PrefixCache:
             for output in found
         ]
 
-    def _current_versions(self) -> dict[str, tuple[int, int]]:
-        parameters = self._model.named_parameters()
-        return {name: (p.data_ptr(), p._version) for name, p in parameters if not p.requires_grad}
+    def _flags_and_versions(self) -> tuple[set[str], dict[str, tuple[int, int]]]:
+        """The names of the parameters that train, and what changes when one of the others is written or replaced."""
+        parameters = list(self._model.named_parameters())
+        frozen = {name: (p.data_ptr(), p._version) for name, p in parameters if not p.requires_grad}
+        return {name for name, _ in parameters} - frozen.keys(), frozen
 
 
 class _Reached(Exception):
