@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import uuid
 import warnings
 from collections.abc import Hashable, MutableMapping
 from itertools import accumulate
@@ -80,7 +81,8 @@ class PrefixStore:
             return
         states = [self._states[key] for key in keys]
         tensors = {"states": torch.cat(states), "lengths": torch.tensor([len(s) for s in states])}
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
+        # Nodes may share the folder.
+        beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         try:
             save_file(tensors, beside, {"identity": self._full_identity(split)})
             beside.replace(path)
