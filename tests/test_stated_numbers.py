@@ -265,3 +265,21 @@ def test_full_fine_tuning_needs_more_than_40_gb() -> None:
     assert min(shares) > 1
     assert "(ALL) of none of the three models fits a GPU with 40 GB" in page("requirements.md")
     assert max(t.gpu_share for t in planned("reproduce run paper", "h100")) <= 1
+
+
+@pytest.mark.parametrize(
+    ("gpu", "micro_batch_size", "models"),
+    [("a100-40", "4", ["gemma-2b", "minicpm-2b-128k", "phi-2"]), ("rtx-4090", "1", ["gemma-2b", "phi-2"])],
+)
+def test_micro_batches_in_bf16_make_full_fine_tuning_fit(
+    gpu: str, micro_batch_size: str, models: list[str]
+) -> None:
+    axes = {"strategies": ["ALL"], "seeds": ["42"]}
+    space = load_space("paper", axes, {"precision": "bf16", "micro_batch_size": micro_batch_size})
+    trials = plan_space(space, assumptions(space, None, None, gpu))
+    assert sorted({t.factors.model for t in trials}) == ["gemma-2b", "minicpm-2b-128k", "phi-2"]
+    too_large = {t.factors.model for t in trials if t.gpu_share > 1}
+    assert sorted({t.factors.model for t in trials} - too_large) == models
+    text = page("requirements.md").replace("\n", " ")
+    assert "ALL of all three models fits 40 GB" in text
+    assert "that of Gemma-2b and Phi-2 fits 24 GB" in text
