@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ class TrialWorker:
             row = replace(row, attention_implementation=base.attention)
             texts = self._encode(spec, checkpoint, data)
             prefixes = self._prefix_store(spec)
-            record = self._train_strictly(spec, base, texts, prefixes, on_step)
+            record = _strictly(partial(self._train, spec, base, texts, prefixes, on_step))
             if record is None:
                 # Nothing of the interrupted step may stay: neither in the model nor in memory.
                 del base
@@ -136,22 +137,6 @@ class TrialWorker:
         self._count += 1
         self._last_end = time.perf_counter()
         return _result(row, record, data)
-
-    def _train_strictly(
-        self,
-        spec: TrialSpec,
-        base: BaseModel,
-        data: EncodedTask,
-        prefixes: PrefixStore,
-        on_step: Callable[[Step], None] | None,
-    ) -> TrainingRecord | None:
-        """Train with deterministic algorithms only; None if an operation has none."""
-        try:
-            return self._train(spec, base, data, prefixes, on_step)
-        except RuntimeError as error:
-            if _REFUSED not in str(error):
-                raise
-            return None
 
     def _train(
         self,
@@ -221,6 +206,16 @@ class TrialWorker:
             torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+
+
+def _strictly(train: Callable[[], TrainingRecord]) -> TrainingRecord | None:
+    """Train with deterministic algorithms only; None if an operation has none."""
+    try:
+        return train()
+    except RuntimeError as error:
+        if _REFUSED not in str(error):
+            raise
+        return None
 
 
 def _require_inputs(spec: TrialSpec, checkpoint: Checkpoint, data: TaskData) -> None:
