@@ -58,11 +58,13 @@ def main() -> None:
 @click.option("--what-fits", is_flag=True, help="Skip trials that do not fit the GPUs, and run the others.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
 @click.option("--keep-going/--fail-fast", default=True, help="Continue or stop after a failed trial.")
+@click.option("--report/--no-report", "reports", default=True, help="Write the report after the last trial.")
 def run(
     space: SearchSpace,
     artifacts: Path | None,
     gpus_per_trial: str,
     keep_going: bool,
+    reports: bool,
     dashboard: bool,
     dashboard_host: str,
     dashboard_port: int,
@@ -91,7 +93,7 @@ def run(
         fail_fast=not keep_going,
         **options,
     )
-    sys.exit(run_space(run_options))
+    sys.exit(run_space(run_options, reports=reports))
 
 
 @main.command(short_help="List the trials of a space and their predicted cost.")

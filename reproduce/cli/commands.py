@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from reproduce.run.outcome import SweepOutcome
 
 
-def run_space(options: RunOptions) -> int:
-    """Run the missing trials of a space, then report; the exit status."""
+def run_space(options: RunOptions, *, reports: bool = True) -> int:
+    """Run the missing trials of a space, then report unless told not to; the exit status."""
     end_on_signals()
     run = resolve(options)
     with opened_folder(options.root):
@@ -46,13 +46,13 @@ def run_space(options: RunOptions) -> int:
             pending = preflight(run)
         if not pending.specs:
             print(f"All {len(run.specs)} trials are finished already; nothing to run.")
-            return _report_finished(pending)
+            return _report_finished(pending) if reports else OK
         print(
             f"{options.space.name}: {len(run.specs)} trials, {pending.finished} finished already, "
             f"{len(pending.specs)} to run; results in {options.root}"
         )
         outcome = execute(pending)
-        return _report_outcome(pending, outcome)
+        return _close(pending, outcome, reports)
 
 
 def _report_finished(pending: PendingRun) -> int:
@@ -66,11 +66,11 @@ def _report_finished(pending: PendingRun) -> int:
     return OK
 
 
-def _report_outcome(pending: PendingRun, outcome: SweepOutcome) -> int:
+def _close(pending: PendingRun, outcome: SweepOutcome, reports: bool) -> int:
     """Write the report of a sweep that ran, and name its problems, failures and missing trials."""
     root = pending.run.options.root
     after = read_folder(root)
-    if after.table.frame.height:
+    if reports and after.table.frame.height:
         _report({root: after}, root / "report")
     run_ids = {run_id for spec in pending.run.specs for run_id in spec.all_run_ids}
     missing = sum(trial.run_id in run_ids for trial in after.missing)

@@ -109,7 +109,7 @@ def test_fetch_then_run_offline_then_refuse_changed_inputs(
     }
     hub.requests.clear()
     # One worker: its imports cost more than the trials.
-    one = ("--max-concurrent", "1")
+    one = ("--max-concurrent", "1", "--no-report")
     reproduce("run", *tasks, *one, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:9")
     assert hub.requests == []
     rows = read_trials([tmp_path / "out"]).frame

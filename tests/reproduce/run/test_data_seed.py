@@ -113,6 +113,7 @@ def test_a_sweep_is_run_continued_verified_and_reported(tmp_path: Path, reproduc
     folder = str(tmp_path / "a")
     grid_of = (
         "run",
+        "--no-report",
         "--tasks",
         "tiny-cb",
         "--strategies",

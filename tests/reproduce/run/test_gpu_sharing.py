@@ -28,7 +28,18 @@ from tests.support.program import CODE, Program
 pytestmark = pytest.mark.sweep
 
 # ALL needs more memory than BOT75.
-GRID = ("run", "--tasks", "tiny-cb", "--strategies", "BOT75,ALL", "--seeds", "42,43", *SMALL, *FEW_EXAMPLES)
+GRID = (
+    "run",
+    "--no-report",
+    "--tasks",
+    "tiny-cb",
+    "--strategies",
+    "BOT75,ALL",
+    "--seeds",
+    "42,43",
+    *SMALL,
+    *FEW_EXAMPLES,
+)
 NEEDED = {
     trial.factors.strategy: trial.gpu_share
     for space in [

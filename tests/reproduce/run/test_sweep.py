@@ -109,7 +109,8 @@ def test_a_wider_grid_runs_only_what_is_new_and_what_is_damaged(
     before = stamps(swept)
     output = reproduce("run", "--model-path", "tiny-gemma=copy", "--tasks", "tiny-cb", "--strategies",
                        "ALL,BOT50,LoRA,ADT-L50", "--seeds", "42,43", *SMALL, *ONE_WORKER, "--artifacts", swept,
-                       cwd=tmp_path)  # fmt: skip
+                       "--no-report", cwd=tmp_path)  # fmt: skip
+    assert "Report:" not in output
     assert "8 trials, 5 finished already, 3 to run" in output
     after = stamps(swept)
     assert len(after) == len(before) + 2
@@ -144,7 +145,7 @@ def test_real_texts_run_from_the_benchmarks_own_files(
     reproduce: Program, real_data: Path, tmp_path: Path
 ) -> None:
     reproduce("run", "--data-dir", str(real_data), "--models", "tiny-gemma", "--tasks", "rte,cb", "--strategies",
-              "BOT50", "--seeds", "42", *SMALL, *ONE_WORKER,
+              "BOT50", "--seeds", "42", *SMALL, *ONE_WORKER, "--no-report",
               "--artifacts", str(tmp_path / "a"))  # fmt: skip
     frame = rows(tmp_path / "a")
     assert frame["status"].to_list() == ["ok"] * 2

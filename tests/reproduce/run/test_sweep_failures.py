@@ -27,14 +27,14 @@ def test_failed_trials_are_rows_and_the_sweep_continues(reproduce: Program, tmp_
     assert frame["status"].to_list() == ["error", "error"]
     assert frame["attempt"].to_list() == [1, 1]
     assert "0 done, 0 running, 2 failed" in reproduce("status", str(tmp_path / "a"), expect=1)
-    reproduce(*arguments, "--fail-fast", expect=1)
+    reproduce(*arguments, "--fail-fast", "--no-report", expect=1)
     assert sorted(rows(tmp_path / "a")["attempt"].to_list())[1] == 2
 
 
 def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_path: Path) -> None:
     """It kills workers during training, with an error that would end Tune; here, every few seconds."""
     arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42", *SMALL,
-                        "--set", "steps=5000", "--artifacts", str(tmp_path / "a"))  # fmt: skip
+                        "--set", "steps=5000", "--no-report", "--artifacts", str(tmp_path / "a"))  # fmt: skip
     monitor = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "8000"}
     done = subprocess.run(
         arguments, capture_output=True, text=True, timeout=280, check=False, env=os.environ | monitor
