@@ -71,7 +71,7 @@ def test_gauges_are_tagged_by_the_five_factors_and_end_with_the_trial(watched: N
     # A worker trains one at a time; those that ended are dropped soon.
     assert 1 <= max(at_once) <= 8
     states = {labels["state"] for labels in series(scrape(watched.head), "lfreeze_sweep_trials")}
-    assert states == {"total", "done", "failed", "running"}
+    assert states == {"total", "done", "failed", "running", "skipped"}
 
 
 def test_prometheus_finds_every_node_and_grafanas_queries_answer(watched: Network, tmp_path: Path) -> None:

@@ -252,6 +252,7 @@ def test_what_does_not_fit_is_a_skipped_row_until_it_fits(
     status = simulated("status", folder)
     assert "2 done, 0 running, 0 failed, 2 skipped, 0 missing, of 4" in status
     assert f"skipped  tiny-gemma/tiny-cb/ALL/seed42: DoesNotFit: {message}" in status
+    simulated("report", folder)
     report = (folder / "report" / "report.md").read_text()
     assert "2 of 4 trials have no result (2 skipped since they do not fit the GPUs)" in report
     assert f"DoesNotFit: {message}" in report
