@@ -24,8 +24,6 @@ from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Kind
 
-_META = torch.device("meta")
-
 
 class BaseModel:
     """A checkpoint as a classifier that can be reset; no second copy is kept in memory.
@@ -84,24 +82,15 @@ class BaseModel:
 
     def set_labels(self, n_labels: int) -> bool:
         """Change the width of the head, whose values ``reset`` draws; whether only the head depends on it."""
-        sizes = [
-            {
-                name: p.shape
-                for name, p in empty_classifier(self.checkpoint, n, self.dtype, _META).named_parameters()
-            }
-            for n in (self.n_labels, n_labels)
-        ]
-        changed = {
-            name: new
-            for (name, old), new in zip(sizes[0].items(), sizes[1].values(), strict=True)
-            if old != new
-        }
+        now = dict(self.model.named_parameters())
+        wanted = empty_classifier(self.checkpoint, n_labels, self.dtype, torch.device("meta"))
+        changed = {name: p.shape for name, p in wanted.named_parameters() if p.shape != now[name].shape}
         if not changed.keys() <= self._fresh:
             return False
         for name, shape in changed.items():
             path, _, attribute = name.rpartition(".")
             module = self.model.get_submodule(path)
-            setattr(module, attribute, nn.Parameter(getattr(module, attribute).new_empty(shape)))
+            setattr(module, attribute, nn.Parameter(now[name].new_empty(shape)))
             if isinstance(module, nn.Linear):
                 module.out_features = n_labels
         self.model.config.num_labels = self.model.num_labels = self.n_labels = n_labels

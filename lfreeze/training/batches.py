@@ -29,9 +29,13 @@ def training_batches(data: EncodedTask, recipe: Recipe, seed: int) -> list[list[
 
 def evaluation_batches(split: EncodedSplit, pad_token_id: int, recipe: Recipe) -> Iterator[Batch]:
     """All examples in batches of similar length."""
-    by_length = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
-    for indices in _chunks(by_length, recipe.eval_batch_size):
+    for indices in of_similar_length(split, recipe.eval_batch_size):
         yield _laid_out(split, indices, pad_token_id, recipe)
+
+
+def of_similar_length(split: EncodedSplit, size: int) -> list[list[int]]:
+    """The places of all examples, the shortest first, ``size`` at a time."""
+    return _chunks(sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i)), size)
 
 
 def _chunks(indices: list[int], size: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ from torch import nn
 from lfreeze.data.encoding import Batch, EncodedSplit, EncodedTask, collate
 from lfreeze.plan import FreezePlan
 from lfreeze.recipe import Recipe
+from lfreeze.training.batches import of_similar_length
 from lfreeze.training.forward import computed_in, model_inputs
 from lfreeze.training.prefix_cache import PrefixCache
 from lfreeze.training.prefix_store import PrefixStore
@@ -91,9 +92,7 @@ class Prefix:
         started = time.perf_counter()
         split = self._splits[name]
         needed = range(len(split)) if indices is None else set(indices)
-        by_length = sorted(range(len(split)), key=lambda i: (len(split.input_ids[i]), i))
-        for start in range(0, len(split), _CHUNK):
-            chunk = by_length[start : start + _CHUNK]
+        for chunk in of_similar_length(split, _CHUNK):
             if self._cache.applies and any(index in needed for index in chunk):
                 self._fill_chunk(name, split, chunk)
         self._store.save(name, len(split))
