@@ -20,7 +20,7 @@ RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv
 RUN python3 -m venv /opt/venv && python3 -m venv /opt/build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
-COPY requirements /requirements
+COPY requirements/*.txt /requirements/
 # cuda, or cpu: torch's CPU build, from the index that the secret `pip` (a pip.conf) or PIP_EXTRA_INDEX_URL names.
 ARG VARIANT=cuda
 ARG PIP_EXTRA_INDEX_URL
@@ -43,7 +43,16 @@ COPY artifacts/reference/paper_claims.toml /source/artifacts/reference/paper_cla
 RUN LFREEZE_COMMIT="${COMMIT}" /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheel /source \
  && /opt/venv/bin/pip install --no-deps --no-index --prefix=/app --ignore-installed /wheel/*.whl
 
+# The bill of materials: what is installed, with licences and dependencies, valid against CycloneDX's schema.
+FROM packages AS materials
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python3 -m venv /opt/tools \
+ && /opt/tools/bin/pip install --no-deps --require-hashes -r /requirements/tools.txt
+COPY --from=wheel /app /opt/venv
+RUN /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /lfreeze.cdx.json /opt/venv/bin/python
+
 FROM python AS runtime
+COPY --from=materials /lfreeze.cdx.json /usr/share/doc/lfreeze/
 COPY --from=packages /opt/venv /opt/venv
 # Apart, so that a change of the project moves megabytes and not gigabytes.
 COPY --from=wheel /app /opt/venv

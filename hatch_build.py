@@ -11,6 +11,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+# In them, git names the repository of a hook to what the hook starts.
+_HOOK_VARIABLES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
+
 
 class CommitHook(BuildHookInterface):  # type: ignore[misc]
     PLUGIN_NAME = "custom"
@@ -32,9 +35,18 @@ class CommitHook(BuildHookInterface):  # type: ignore[misc]
         build_data["force_include"][str(folder / "commit.json")] = "reproduce/commit.json"
 
     def _git(self, *arguments: str) -> str | None:
+        # An unpacked archive may lie in another repository.
+        if not (Path(self.root) / ".git").exists():
+            return None
+        environment = {name: value for name, value in os.environ.items() if name not in _HOOK_VARIABLES}
         try:
             done = subprocess.run(
-                ["git", "-C", self.root, *arguments], capture_output=True, text=True, timeout=10, check=True
+                ["git", "-C", self.root, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+                env=environment,
             )
         except (OSError, subprocess.SubprocessError):
             return None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lfreeze.adaptive import AdaptiveFreezing
     from lfreeze.callback import FreezeCallback
     from lfreeze.errors import StrategyError
+    from lfreeze.estimates import estimate
     from lfreeze.freezing import freeze
     from lfreeze.kinds.lora import merge_lora
     from lfreeze.plan import FreezePlan
@@ -32,6 +33,7 @@ __all__ = [
     "Recipe",
     "Strategy",
     "StrategyError",
+    "estimate",
     "freeze",
     "merge_lora",
 ]
@@ -41,6 +43,7 @@ _HOMES = {
     "BucketedTraining": "training.bucketed",
     "FreezeCallback": "callback",
     "FreezePlan": "plan",
+    "estimate": "estimates",
     "freeze": "freezing",
     "merge_lora": "kinds.lora",
     "PrefixCache": "training.prefix_cache",

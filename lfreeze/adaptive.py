@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,18 +11,10 @@ from torch import nn
 from lfreeze.blocks import model_parts
 from lfreeze.errors import StrategyError
 from lfreeze.freezing import as_strategy, prepare, set_trainable
-from lfreeze.optimizers import (
-    ChangeDetector,
-    drop_frozen,
-    evaluation_weights,
-    require_held,
-    require_separable,
-)
+from lfreeze.optimizers import ChangeDetector, drop_frozen, evaluation_weights, require_held
 from lfreeze.plan import FreezeOptions, FreezePlan, parse_options
 from lfreeze.strategy import Strategy
-
-# More than micro-batches are accumulated for one update, or steps skipped by a loss scaler.
-_CALLS_WITHOUT_UPDATE = 200
+from lfreeze.updates import Updates
 
 
 class AdaptiveSwitch:
@@ -37,9 +28,6 @@ class AdaptiveSwitch:
         strategy: ADT-L or ADT-H with its ratio.
         largest: freeze the layers with the largest change instead of the smallest.
 
-    Attributes:
-        updates: steps so far that changed a weight.
-
     Raises:
         StrategyError: the ratio freezes no layer of this model, or every layer.
     """
@@ -51,9 +39,12 @@ class AdaptiveSwitch:
         self._before = [[_copied_to_cpu(p) for p in layer.parameters()] for layer in self._layers]
         if any(p.is_cuda for p in model.parameters()):
             torch.cuda.synchronize()
-        self._trained = ChangeDetector(model)
-        self._frozen: ChangeDetector | None = None
-        self._calls = self.updates = 0
+        self._updates = Updates(model, strategy)
+
+    @property
+    def updates(self) -> int:
+        """Steps so far that changed a weight."""
+        return self._updates.count
 
     def step(self, *optimizers: torch.optim.Optimizer) -> FreezePlan | None:
         """Count the step if it changed a weight; after the last one of the probe, select and freeze layers.
@@ -65,16 +56,9 @@ class AdaptiveSwitch:
             StrategyError: no weight changes, an optimiser cannot drop parameters or has moved frozen
                 ones, or training runs in several processes.
         """
-        if self._frozen is not None:
-            self._require_unmoved(self._frozen, optimizers)
-        if self.updates >= self._options.probe_steps:
+        self._updates.require_unmoved(optimizers)
+        if self.updates >= self._options.probe_steps or not self._updates.take(optimizers):
             return None
-        self._require_supported(optimizers)
-        self._calls += 1
-        if not self._trained.changed():
-            self._note_empty_step()
-            return None
-        self.updates += 1
         return self._switch(optimizers) if self.updates == self._options.probe_steps else None
 
     def _switch(self, optimizers: Sequence[torch.optim.Optimizer]) -> FreezePlan:
@@ -87,37 +71,8 @@ class AdaptiveSwitch:
             plan = set_trainable(self._model, self._strategy, frozen, self._options)
             drop_frozen(optimizers)
         self._before = []
-        self._frozen = ChangeDetector(self._model, trainable=False)
+        self._updates.watch(self._model)
         return replace(plan, layer_changes=changes)
-
-    def _require_supported(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        require_separable(optimizers)
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-            raise StrategyError(
-                f"strategy {self._strategy.name} can freeze in one process only, "
-                f"not in {distributed.get_world_size()}: choose a strategy that freezes before training"
-            )
-
-    def _note_empty_step(self) -> None:
-        if self.updates == 0 and self._calls >= _CALLS_WITHOUT_UPDATE:
-            raise StrategyError(
-                f"no weight has changed in {self._calls} calls of step, so {self._strategy.name} cannot select "
-                "layers: call step(optimizer) after each optimizer.step(), with a learning rate above 0"
-            )
-        if self._calls - self.updates == 1:
-            warnings.warn(
-                f"{self._strategy.name}: a step changed no weight (gradient accumulation, a loss scaler, or a "
-                "learning rate of 0); the probe counts the steps that do",
-                stacklevel=4,
-            )
-
-    def _require_unmoved(self, frozen: ChangeDetector, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """After the first step that follows the switch, check that it moved nothing frozen."""
-        self._frozen = None
-        if frozen.changed():
-            names = ", ".join(type(optimizer).__name__ for optimizer in optimizers)
-            raise StrategyError(f"{names} has moved frozen weights: use another optimiser, such as AdamW")
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """Each layer's parameters before the first step, by ``"<layer>.<place in the layer>"``."""
@@ -132,11 +87,11 @@ class AdaptiveSwitch:
         self._before = [
             [tensors[f"{i}.{j}"] for j in range(len(layer))] for i, layer in enumerate(self._before)
         ]
-        self._calls = self.updates = updates
+        self._updates.resume(updates)
 
 
 class AdaptiveFreezing:
-    """Adaptive freezing for your own training loop.
+    """Freezing during training in a loop of your own: adaptive, or with layers that are drawn anew (LISA).
 
     ```python
     adaptive = AdaptiveFreezing(model, "ADT-L50")
@@ -165,8 +120,10 @@ class AdaptiveFreezing:
             )
         self._model = model
         self.plan = prepare(model, strategy, parsed)
-        self._controller = strategy.implementation.controller(model, strategy, parsed)
         self._start = ChangeDetector(model)
+        self._controller = strategy.implementation.controller(model, strategy, parsed)
+        # What redraws has drawn its first layers.
+        self.plan = getattr(self._controller, "plan", self.plan)
 
     def step(self, *optimizers: torch.optim.Optimizer) -> FreezePlan | None:
         """Call it after ``optimizer.step()``, with every optimiser that trains the model.

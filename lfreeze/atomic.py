@@ -30,6 +30,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             # A crash after the rename must not leave a name without its content.
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # The system does not name the file of a failed write.
+            error.filename = str(path)
         raise

@@ -19,7 +19,7 @@ from transformers.trainer_callback import ExportableState
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import fingerprint
 from lfreeze.freezing import as_strategy, describe, prepare, set_trainable
-from lfreeze.optimizers import require_held
+from lfreeze.optimizers import ParameterLists, require_held
 from lfreeze.plan import FreezePlan, ResumableController, parse_options
 from lfreeze.strategy import Strategy
 
@@ -41,8 +41,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
     Static strategies and LoRA are set when the Trainer is created, before it creates its optimiser.
     Adaptive ones train every layer for ``probe_steps`` updates that change a weight, then select and
     freeze layers (§3.2 of the paper); a checkpoint saved before that
-    contains the weights to compare with as ``freeze_probe.safetensors``. Training resumed from a
-    checkpoint continues as if it had not been interrupted. A second ``train()`` probes and selects again.
+    contains the weights to compare with as ``freeze_probe.safetensors``. LISA freezes drawn layers when
+    training begins, and others after every ``redraw_steps`` updates. Training resumed from a
+    checkpoint continues as if it had not been interrupted. A second ``train()`` selects again.
 
     Attributes:
         plan: what trains now; None until the Trainer is created.
@@ -56,8 +57,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
             Trainer for a strategy that does not fit the model, a custom optimiser that lacks what
             trains, FSDP, ZeRO-3, or an adaptive strategy under DeepSpeed or in several processes; ``train()``
             for a callback added after the Trainer was created, ``model_init``, re-entrant gradient
-            checkpointing over frozen embeddings, training no longer than the probe, or a checkpoint
-            of another callback.
+            checkpointing over frozen embeddings, training no longer than the probe or the first draw, or a
+            checkpoint of another callback.
     """
 
     def __init__(self, strategy: str | Strategy, **options: Any):
@@ -138,31 +139,29 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._controller is None:
+        redraws = self._strategy.implementation.redraws
+        # Layers that are drawn after the last step would not train.
+        if self._controller is None or (redraws and state.global_step >= state.max_steps):
             return
         optimizer = kwargs["optimizer"]
-        listed = [
-            {key: list(group[key]) for key in ("params", "param_names") if key in group}
-            for group in optimizer.param_groups
-        ]
+        lists = ParameterLists([optimizer])
         plan = self._controller.step(optimizer)
-        if plan is None:
-            assert self.probe is not None
-            self.probe["updates"] = self._controller.updates
-            return
-        assert plan.layer_changes is not None
         # Frozen parameters stay listed, without gradient and state: optimisers skip parameters without
         # a gradient, and a resumed run loads its state into an optimiser that lists all of them.
-        for group, lists in zip(optimizer.param_groups, listed, strict=True):
-            for key, values in lists.items():
-                group[key][:] = values
+        lists.restore()
+        if plan is None or redraws:
+            assert self.probe is not None
+            self.probe["updates"] = self._controller.updates
+            self.plan = plan or self.plan
+            return
+        assert plan.layer_changes is not None
         self.plan, self._controller, self.probe = plan, None, None
         self.selected = {"layers": list(plan.frozen_layers), "changes": list(plan.layer_changes)}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._controller is not None:
+        if self._controller is not None and not self._strategy.implementation.redraws:
             warnings.warn(
                 f"{self._strategy.name} has frozen nothing: {self._controller.updates} steps changed a weight, "
                 f"and its probe takes {self._options.probe_steps}",
@@ -172,11 +171,12 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._controller is not None and args.should_save:
-            save_file(self._controller.state_tensors(), _checkpoint(args.output_dir, state) / PROBE_FILE)
+        tensors = self._controller.state_tensors() if self._controller is not None else {}
+        if tensors and args.should_save:
+            save_file(tensors, _checkpoint(args.output_dir, state) / PROBE_FILE)
 
     def _begin_probe(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
-        """Take the snapshot to compare with; a resumed run reads it from the checkpoint."""
+        """Take the snapshot to compare with, which a resumed run reads from the checkpoint; or draw layers."""
         controller = self._strategy.implementation.controller(model, self._strategy, self._options)
         if controller is None:
             return
@@ -185,20 +185,23 @@ class FreezeCallback(TrainerCallback, ExportableState):
                 f"FreezeCallback cannot resume {self._strategy.name} from a checkpoint: "
                 "train with it in your own loop"
             )
-        steps = self._options.probe_steps
+        redraws = self._strategy.implementation.redraws
+        name, does = ("redraw_steps", "draws other layers") if redraws else ("probe_steps", "freezes")
+        steps = getattr(self._options, name)
         if not 0 < steps < state.max_steps:
             raise StrategyError(
-                f"strategy {self._strategy.name} freezes after probe_steps = {steps}; "
+                f"strategy {self._strategy.name} {does} after {name} = {steps}; "
                 f"it must be between 1 and {state.max_steps - 1}, one less than the steps of this training"
             )
+        snapshot = controller.state_tensors()
         if state.global_step:
-            tensors = self._read_probe(args, state)
+            tensors = self._read_probe(args, state) if snapshot else {}
             # Checkpoints of version 0.2 count every step.
             controller.resume(tensors, (self.probe or {}).get("updates", state.global_step))
         else:
-            snapshot = _fingerprint(controller.state_tensors())
-            self.probe = {"output_dir": args.output_dir, "fingerprint": snapshot}
+            self.probe = {"output_dir": args.output_dir, "fingerprint": _fingerprint(snapshot)}
         self._controller = controller
+        self.plan = getattr(controller, "plan", self.plan)
 
     def _read_probe(self, args: TrainingArguments, state: TrainerState) -> dict[str, torch.Tensor]:
         """The snapshot in the checkpoint, recognised by its fingerprint: Trainer does not name the folder."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lfreeze.model_shape import BYTES, COMPUTE_BYTES, Shape, mask_bytes
+from lfreeze.model_shape import BYTES, COMPUTE_BYTES, mask_bytes
+from lfreeze.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Cost:
         backward_depth: layers that the backward pass crosses, counted from the output.
         weights_bytes: the static memory of the model.
         activation_bytes: what autograd keeps between the forward and the backward pass.
+        beside_activations: allocated while all of them are held, for the gradients of a language model's logits.
+        beside_gradients: allocated while all gradients are held: where the output head is tied to the embeddings,
+            the second of the two gradients that are added.
+        largest_gradient: bytes of the largest tensor that trains.
         accumulated: whether the step has several micro-batches, so that gradients of the earlier ones are
             held while a later one's activations are.
     """
@@ -34,6 +39,9 @@ class Cost:
     gradient_bytes: int
     optimiser_bytes: int
     activation_bytes: int
+    beside_activations: int = 0
+    beside_gradients: int = 0
+    largest_gradient: int = 0
     accumulated: bool = False
 
     @property
@@ -43,9 +51,10 @@ class Cost:
         Activations shrink during the backward pass while gradients grow, so the peak is at one of
         its two ends, unless the gradients are there already.
         """
+        forward_end = self.activation_bytes + self.beside_activations
         if self.accumulated:
-            return self.optimiser_bytes + self.activation_bytes + self.gradient_bytes
-        return self.optimiser_bytes + max(self.activation_bytes, self.gradient_bytes)
+            return self.optimiser_bytes + forward_end + self.gradient_bytes
+        return self.optimiser_bytes + max(forward_end, self.gradient_bytes + self.beside_gradients)
 
     def step_time_ratio(self, reference: Cost) -> float:
         """Ideal step time relative to another cost: the ratio of their FLOPs."""
@@ -55,7 +64,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Adapters:
-    """Low-rank adapters on the linear maps of every layer, as LoRA trains them.
+    """Low-rank adapters on linear maps of the layers that are not frozen, as LoRA trains them.
 
     Attributes:
         targets: names of the linear maps that have an adapter each.
@@ -69,6 +78,11 @@ class Adapters:
         return self.rank * sum(a + b for name, a, b, _ in shape.linears if name in self.targets)
 
 
+def evenly_spread(count: int, n_layers: int) -> tuple[int, ...]:
+    """As many layers, counted from 0, at equal distances: they stand for layers that are not known yet."""
+    return tuple((2 * i + 1) * n_layers // (2 * count) for i in range(count))
+
+
 def cost(
     shape: Shape,
     frozen_layers: Collection[int],
@@ -80,36 +94,46 @@ def cost(
     precision: str = "bf16-mixed",
     frozen_dtype: str = "same",
     adapters: Adapters | None = None,
+    vectors: str | None = None,
 ) -> Cost:
     """The cost of training with the given layers frozen, on full batches of ``length`` tokens.
 
     Args:
         frozen_layers: counted from 0 at the input.
         length: tokens of each example.
-        adapters: freeze the whole base model and train these and the head.
+        adapters: freeze the whole base model, and train these in the layers that are not frozen, and the head.
+        vectors: freeze every layer, and train its ``"biases"`` or ``"norms"``, those around the layers, and the head.
     """
-    frozen = set(range(shape.n_layers)) if adapters else set(frozen_layers)
+    every = set(range(shape.n_layers))
+    chosen = every - set(frozen_layers)
+    frozen = every if adapters or vectors else set(frozen_layers)
+    adapted = len(chosen) if adapters else 0
     adapter_parameters = adapters.parameters(shape) if adapters else 0
     head = shape.head_parameters(n_labels)
     trained = [layer for index, layer in enumerate(shape.layers) if index not in frozen]
-    trainable = head + adapter_parameters * shape.n_layers + sum(layer.parameters for layer in trained)
-    trainable += 0 if adapters else shape.norm_parameters
-    trainable += 0 if embeddings_frozen else shape.embedding_parameters
-    total = shape.parameters(n_labels) + adapter_parameters * shape.n_layers
-    if adapters or not embeddings_frozen:
+    trainable = head + adapter_parameters * adapted + sum(layer.parameters for layer in trained)
+    if vectors:
+        trainable += shape.vector_parameters(vectors, embeddings=not embeddings_frozen)
+    else:
+        trainable += 0 if adapters else shape.norm_parameters
+        trainable += 0 if embeddings_frozen else shape.embedding_parameters
+    total = shape.parameters(n_labels) + adapter_parameters * adapted
+    if vectors or not embeddings_frozen:
         depth = shape.n_layers
     else:
-        depth = shape.n_layers - min(set(range(shape.n_layers)) - frozen, default=shape.n_layers)
+        depth = shape.n_layers - min(chosen, default=shape.n_layers)
     crossed = range(shape.n_layers - depth, shape.n_layers)
 
     tokens = batch_size * length
     products = 4 * tokens * length * shape.products_width
     adapter_flops = 2 * tokens * adapter_parameters
-    head_flops = 2 * tokens * head
+    head_flops = 2 * tokens * shape.head_weights(n_labels)
+    embeddings_train = not (embeddings_frozen or vectors)
+    head_trains = embeddings_train or not shape.head_tied
     weights = [2 * tokens * layer.weights for layer in shape.layers]
-    forward = sum(weights) + shape.n_layers * (products + adapter_flops) + head_flops
-    # Attention's two products have two gradients each; the head always has both of its own.
-    backward = depth * (2 * products + 2 * adapter_flops) + 2 * head_flops
+    forward = sum(weights) + shape.n_layers * products + adapted * adapter_flops + head_flops
+    # Attention's two products have two gradients each; the head has both of its own unless it is frozen.
+    backward = depth * 2 * products + adapted * 2 * adapter_flops + (1 + head_trains) * head_flops
     backward += sum(weights[i] for i in crossed) + sum(2 * tokens * layer.weights for layer in trained)
     if adapters:
         backward -= _first_layer_savings(shape, tokens, length, adapters)
@@ -120,16 +144,21 @@ def cost(
         saving = size - COMPUTE_BYTES[precision]
         stored -= sum(shape.layers[i].weights for i in frozen) * saving
     saved = shape.saved(batch_size, length, precision, frozen_dtype)
-    activations = saved.behind + sum(saved.frozen[i] if i in frozen else saved.trained[i] for i in crossed)
+    kept_frozen = saved.frozen
+    if vectors:
+        kept_frozen = shape.saved_for_vectors(vectors, batch_size, length, precision, frozen_dtype)
+    activations = saved.behind + sum(kept_frozen[i] if i in frozen else saved.trained[i] for i in crossed)
     activations += saved.norm if not adapters else 0
-    activations += saved.front if not embeddings_frozen else 0
+    activations += saved.front if embeddings_train else 0
     if adapters:
         # Dropout gives each adapter its own input and keeps its mask.
         kept = COMPUTE_BYTES[precision]
         mask = mask_bytes(shape.device, kept)
-        adapted = [a for name, a, _, _ in shape.linears if name in adapters.targets]
-        per_token = sum(a * (kept + mask) + adapters.rank * kept for a in adapted)
-        activations += shape.n_layers * tokens * per_token - saved.parallel
+        inputs = [a for name, a, _, _ in shape.linears if name in adapters.targets]
+        per_token = sum(a * (kept + mask) + adapters.rank * kept for a in inputs)
+        activations += adapted * tokens * per_token - saved.parallel
+    table, matrix = shape.largest_tensors
+    head_gradient = shape.head_weights(n_labels) * head_trains
     return Cost(
         trainable_parameters=trainable,
         total_parameters=total,
@@ -140,7 +169,26 @@ def cost(
         gradient_bytes=trainable * size,
         optimiser_bytes=2 * trainable * size,
         activation_bytes=activations,
+        beside_activations=_loss_bytes(saved.logits, head_gradient, precision) if saved.logits else 0,
+        beside_gradients=head_gradient * size if shape.head_tied else 0,
+        largest_gradient=max(table * embeddings_train, matrix * bool(trained), head_gradient) * size,
     )
+
+
+def _loss_bytes(logits: int, head_gradient: int, precision: str) -> int:
+    """Bytes at the start of a language model's backward pass, beside what autograd keeps.
+
+    Kept are the log-probabilities, in float32. Their gradient and that of the logits have the same size; when the
+    head's gradients are computed, only the logits' own is left of the three.
+
+    Args:
+        logits: their number of elements.
+        head_gradient: elements of the head's matrix, if it trains.
+    """
+    compute, size = COMPUTE_BYTES[precision], BYTES[precision]
+    # Autocast computes the gradient in its own type first.
+    of_head = head_gradient * (size + (compute if compute != size else 0))
+    return max(2 * 4 * logits, (compute - 4) * logits + of_head)
 
 
 def _first_layer_savings(shape: Shape, tokens: int, length: int, adapters: Adapters) -> int:

@@ -46,8 +46,9 @@ class ProofResult:
 class FreezeProof:
     """Observes one training run.
 
-    Call ``begin`` when what trains is set or changes, ``observe_depth`` before a step to observe
-    its backward depth, ``after_backward`` before each optimiser step, and ``conclude`` at the end.
+    Call ``begin`` when what trains is set or changes, or ``renew`` to keep what was observed until then,
+    ``observe_depth`` before a step to observe its backward depth, ``after_backward`` before each optimiser step,
+    and ``conclude`` at the end.
 
     Args:
         stack: the path of the layers, as in ``FreezeOptions``.
@@ -55,6 +56,7 @@ class FreezeProof:
 
     def __init__(self, model: nn.Module, stack: str | None = None):
         self._model, self._stack = model, stack
+        self._earlier: list[ProofResult] = []
         self.begin()
 
     def begin(self) -> None:
@@ -65,6 +67,11 @@ class FreezeProof:
         self._waiting = {id(p): p for p in self._model.parameters() if p.requires_grad}
         self._crossed: set[int] = set()
         self._observed = False
+
+    def renew(self, optimizer: torch.optim.Optimizer) -> None:
+        """What trains has changed, in the model and the optimiser: conclude what was until now, and begin again."""
+        self._earlier = [self.conclude(optimizer)]
+        self.begin()
 
     def observe_depth(self) -> list[torch.utils.hooks.RemovableHandle]:
         """Observe the next backward pass, unless one was observed since ``begin``; remove the hooks after it."""
@@ -80,16 +87,19 @@ class FreezeProof:
             self._waiting = {key: p for key, p in self._waiting.items() if p.grad is None}
 
     def conclude(self, optimizer: torch.optim.Optimizer) -> ProofResult:
-        """Compare the tensors and the optimiser's parameters with what was noted."""
+        """Compare the tensors and the optimiser's parameters with what was noted, since the first ``renew`` at all times."""
         held = [id(p) for group in optimizer.param_groups for p in group["params"]]
         trains = {id(p) for p in self._model.parameters() if p.requires_grad}
         has_state = {id(p) for p in optimizer.state}
+        holds_trainable = set(held) == trains and len(held) == len(trains) and has_state <= trains
+        earlier = self._earlier
         return ProofResult(
-            frozen_unchanged=all(fingerprint(p) == before for p, before in self._frozen.values()),
-            every_trainable_got_gradient=not self._waiting,
-            optimiser_holds_trainable=set(held) == trains
-            and len(held) == len(trains)
-            and has_state <= trains,
+            frozen_unchanged=all(fingerprint(p) == before for p, before in self._frozen.values())
+            and all(result.frozen_unchanged for result in earlier),
+            every_trainable_got_gradient=not self._waiting
+            and all(result.every_trainable_got_gradient for result in earlier),
+            optimiser_holds_trainable=holds_trainable
+            and all(result.optimiser_holds_trainable for result in earlier),
             backward_depth=len(self._crossed),
         )
 

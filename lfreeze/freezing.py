@@ -99,7 +99,6 @@ def set_trainable(
     """Freeze exactly the given layers (counted from 0), and the embeddings if the options say so.
 
     The final norm and the head always train, except for a head that is tied to frozen embeddings.
-    Gradients of frozen parameters are dropped.
     """
     parts = model_parts(model, options.stack)
     frozen = {id(p) for i in frozen_layers for p in parts.layer_parameters(i)}
@@ -107,6 +106,13 @@ def set_trainable(
         frozen |= {id(p) for p in parts.embeddings}
     if options.others == "freeze":
         frozen |= {id(p) for p in parts.others}
+    return freeze_parameters(model, strategy, frozen, options)
+
+
+def freeze_parameters(
+    model: nn.Module, strategy: Strategy, frozen: Collection[int], options: FreezeOptions
+) -> FreezePlan:
+    """Freeze exactly the parameters with these ids, and drop their gradients."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(id(parameter) not in frozen)
@@ -117,7 +123,7 @@ def set_trainable(
         if isinstance(getattr(module, "_requires_grad", None), bool):
             flag = any(p.requires_grad for p in module.parameters())
             setattr(module, "_requires_grad", flag)  # noqa: B010
-    store_frozen_linears(parts, options)
+    store_frozen_linears(model_parts(model, options.stack), options)
     return describe(model, strategy, options.stack)
 
 
@@ -141,7 +147,15 @@ def describe(model: nn.Module, strategy: Strategy, stack: str | None = None) -> 
         head_parameters=sum(p.numel() for p in parts.head if p.requires_grad),
         head_tied=_is_head_tied(model, embeddings),
         others_frozen=not any(p.requires_grad for p in parts.others) if parts.others else None,
+        adapted=_adapted(model),
     )
+
+
+def _adapted(model: nn.Module) -> tuple[str, ...]:
+    """The names of the modules that have an adapter."""
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    paths = [p for p, m in model.named_modules() if tuners and isinstance(m, tuners.BaseTunerLayer)]
+    return tuple(dict.fromkeys(path.rpartition(".")[2] for path in paths))
 
 
 def _is_head_tied(model: nn.Module, embeddings: Collection[int]) -> bool:

@@ -34,6 +34,30 @@ def silence_hub() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def silence_datasets() -> Iterator[None]:
+    """No messages and no progress bars of datasets, whose errors are errors here."""
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    bars, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
+    disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            # A first row that is longer than the header is cut off with this warning.
+            warnings.filterwarnings("error", "Length of header or names does not match")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            enable_progress_bars()
+
+
+@contextlib.contextmanager
 def _errors_only(logging: Any) -> Iterator[None]:
     """Set the verbosity of a library's logging module, which both libraries have."""
     verbosity = logging.get_verbosity()

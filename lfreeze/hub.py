@@ -162,6 +162,15 @@ def check_availability(
     return Availability(False, n_bytes=None if None in known else sum(size or 0 for size in known))
 
 
+def cached_bytes(repo_id: str, kind: str = "model") -> int:
+    """Bytes of a repository's files in the cache, of any revision, those of interrupted downloads included."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo_id, repo_type=kind) / "blobs"
+    return sum(path.stat().st_size for path in blobs.iterdir() if path.is_file()) if blobs.is_dir() else 0
+
+
 def _cached(repo_id: str, revision: str, kind: str) -> Snapshot | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError

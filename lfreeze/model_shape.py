@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from lfreeze.errors import InputError
+from lfreeze.errors import InputError, shown
+from lfreeze.shape import LayerSizes, Saved
 
 BYTES = {"fp32": 4, "bf16-mixed": 4, "bf16": 2}  # of weights, gradients, moments, residual stream
 COMPUTE_BYTES = {"fp32": 4, "bf16-mixed": 2, "bf16": 2}  # of the inputs and outputs of linear maps
+# Beyond every model there is, and far below what 64 bits hold when all of them are multiplied.
+_MOST_LAYERS, _MOST_SIZE = 10_000, 2**24
 
 
 def mask_bytes(device: str, element: int) -> int:
@@ -19,73 +22,6 @@ def mask_bytes(device: str, element: int) -> int:
 
 class ShapeError(InputError):
     """A configuration that cannot be read; the message names the architecture and the known ones."""
-
-
-@dataclass(frozen=True)
-class LayerSizes:
-    """One layer: its parameters, and the elements of the weight matrices that each token meets."""
-
-    parameters: int
-    weights: int
-
-
-@dataclass(frozen=True)
-class Saved:
-    """Bytes that autograd keeps between the forward and the backward pass.
-
-    Attributes:
-        trained, frozen: of each layer that the backward pass crosses, if it trains and if it is frozen.
-        front: of the embeddings, if they train.
-        behind: of the final norm and the head.
-        norm: for the final norm's own gradient.
-        parallel: what the first layer does not keep if nothing in front of it and of its MLP trains.
-    """
-
-    trained: tuple[int, ...]
-    frozen: tuple[int, ...]
-    front: int
-    behind: int
-    norm: int = 0
-    parallel: int = 0
-
-
-class Shape(Protocol):
-    """What the closed forms of ``lfreeze.cost`` need to know of a sequence classifier.
-
-    Attributes:
-        device: type of the device that it trains on.
-        linears: of one layer, each linear map's (name, inputs, outputs, bias).
-        products_width: heads times their size, the width of attention's two products.
-        parallel: whether attention and MLP read the same norm and add to the same residual.
-    """
-
-    @property
-    def device(self) -> str: ...
-    @property
-    def n_layers(self) -> int: ...
-    @property
-    def layers(self) -> tuple[LayerSizes, ...]: ...
-    @property
-    def linears(self) -> tuple[tuple[str, int, int, bool], ...]: ...
-    @property
-    def products_width(self) -> int: ...
-    @property
-    def parallel(self) -> bool: ...
-    @property
-    def embedding_parameters(self) -> int: ...
-    @property
-    def norm_parameters(self) -> int: ...
-
-    def __hash__(self) -> int: ...
-
-    def head_parameters(self, n_labels: int) -> int:
-        """Parameters of the classification head."""
-
-    def parameters(self, n_labels: int) -> int:
-        """All parameters of the classifier."""
-
-    def saved(self, batch_size: int, length: int, precision: str, frozen_dtype: str) -> Saved:
-        """What autograd keeps of one batch."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +54,8 @@ class ModelShape:
     parallel: bool
     activation_copies: int
     device: str = "cpu"
+    model_type: str = ""
+    max_positions: int | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], device: str = "cpu") -> ModelShape:
@@ -128,13 +66,20 @@ class ModelShape:
         """
         kind = config.get("model_type")
         inner_name = "ffn_dim" if kind == "opt" else "intermediate_size"
-        for name in ("hidden_size", inner_name, "num_attention_heads", "num_hidden_layers", "vocab_size"):
-            if kind in _ARCHITECTURES and type(config.get(name)) is not int:
+        if not isinstance(kind, str) or kind not in _ARCHITECTURES:
+            raise ShapeError(
+                f"no closed form for model_type {shown(kind)}; known are {', '.join(_ARCHITECTURES)}"
+            )
+        required = ("hidden_size", inner_name, "num_attention_heads", "num_hidden_layers", "vocab_size")
+        for name in (*required, "num_key_value_heads", "head_dim", "max_position_embeddings"):
+            value, optional = config.get(name), name not in required
+            if optional and value is None:
+                continue
+            most = _MOST_LAYERS if name == "num_hidden_layers" else _MOST_SIZE
+            if type(value) is not int or not 0 < value <= most:
                 raise ShapeError(
-                    f"a configuration of model_type {kind!r} needs {name}, not {config.get(name)!r}"
+                    f"a configuration of model_type {kind!r} needs {name} from 1 to {most:,}, not {shown(value)}"
                 )
-        if kind not in _ARCHITECTURES:
-            raise ShapeError(f"no closed form for model_type {kind!r}; known are {', '.join(_ARCHITECTURES)}")
         projected = config.get("word_embed_proj_dim", config["hidden_size"])
         if projected != config["hidden_size"]:
             raise ShapeError(
@@ -146,6 +91,8 @@ class ModelShape:
         heads = config["num_attention_heads"]
         kv_heads = config.get("num_key_value_heads") or heads
         dim = config.get("head_dim") or hidden // heads
+        if not dim:
+            raise ShapeError(f"a hidden_size of {hidden} has no part for each of {heads} heads")
         wide, narrow = heads * dim, kv_heads * dim
         attention = [("q_proj", hidden, wide), ("k_proj", hidden, narrow), ("v_proj", hidden, narrow)]
         attention.append(("o_proj", wide, hidden))
@@ -163,7 +110,7 @@ class ModelShape:
             head_dim=dim,
             vocab_size=config["vocab_size"],
             # OPT's table of learned positions starts with two unused rows.
-            positions=config.get("max_position_embeddings", 2048) + 2 if kind == "opt" else 0,
+            positions=(config.get("max_position_embeddings") or 2048) + 2 if kind == "opt" else 0,
             linears=tuple((name, a, b, name in biases) for name, a, b in attention + mlp),
             norm_vectors=norm_size * (1 if parallel else 2),
             final_norm_vectors=norm_size,
@@ -171,6 +118,8 @@ class ModelShape:
             parallel=parallel,
             activation_copies=copies,
             device=device,
+            model_type=str(kind),
+            max_positions=config.get("max_position_embeddings"),
         )
 
     @property
@@ -205,6 +154,18 @@ class ModelShape:
         """Parameters of the head, which has no bias."""
         return self.hidden_size * n_labels
 
+    def head_weights(self, n_labels: int) -> int:
+        """Elements of the head's matrix."""
+        return self.head_parameters(n_labels)
+
+    @property
+    def head_tied(self) -> bool:
+        return False
+
+    @property
+    def largest_tensors(self) -> tuple[int, int]:
+        return self.vocab_size * self.hidden_size, max(a * b for _, a, b, _ in self.linears)
+
     def parameters(self, n_labels: int) -> int:
         """All parameters of the classifier."""
         layers = self.n_layers * self.layer_parameters
@@ -230,6 +191,26 @@ class ModelShape:
         return Saved(
             every_layer(True), every_layer(False), front=0, behind=2 * hidden, norm=hidden, parallel=mlp
         )
+
+    def vector_parameters(self, which: str, *, embeddings: bool) -> int:
+        """The ``"biases"``, or the parameters of ``"norms"``, of the layers and behind them; embeddings have none."""
+        vectors = self.n_layers * self.norm_vectors + self.final_norm_vectors
+        if which == "norms":
+            return vectors * self.hidden_size
+        of_linears = self.n_layers * sum(b for _, _, b, biased in self.linears if biased)
+        # A norm of two vectors has a weight and a bias.
+        of_norms = vectors // 2 * self.hidden_size if self.final_norm_vectors == 2 else 0
+        return of_linears + of_norms
+
+    def saved_for_vectors(
+        self, which: str, batch_size: int, length: int, precision: str, frozen_dtype: str
+    ) -> tuple[int, ...]:
+        """What autograd keeps of a batch in each layer: norms without a mean keep their normalised vectors."""
+        kept = self.saved(batch_size, length, precision, frozen_dtype).frozen
+        if which == "norms" and self.final_norm_vectors == 1:
+            normalised = batch_size * length * self.norm_vectors * self.hidden_size * BYTES[precision]
+            return tuple(size + normalised for size in kept)
+        return kept
 
     def _saved_per_token(self, trains: bool, precision: str) -> int:
         residual, compute = BYTES[precision], COMPUTE_BYTES[precision]
@@ -268,7 +249,11 @@ class ModelShape:
 def has_formula(config: Mapping[str, Any]) -> bool:
     """Whether ``ModelShape`` knows a configuration's architecture."""
     kind, hidden = config.get("model_type"), config.get("hidden_size")
-    return kind in _ARCHITECTURES and config.get("word_embed_proj_dim", hidden) == hidden
+    return (
+        isinstance(kind, str)
+        and kind in _ARCHITECTURES
+        and config.get("word_embed_proj_dim", hidden) == hidden
+    )
 
 
 # By model_type: gated MLP, parallel block, vectors in a norm, which linear maps have a bias, and vectors

@@ -14,6 +14,8 @@ from lfreeze.errors import StrategyError
 
 # Elements of each tensor that are compared to see a change; an update moves nearly all of them.
 _SAMPLE = 64
+# Optimisers that are made from named parameters list the names too.
+_LISTS = ("params", "param_names")
 
 
 def require_held(
@@ -21,6 +23,7 @@ def require_held(
     optimizers: Sequence[torch.optim.Optimizer],
     strategy: str,
     elsewhere: ChangeDetector | None = None,
+    later: Collection[nn.Parameter] = (),
 ) -> None:
     """Check that the optimisers together hold every parameter that trains.
 
@@ -29,12 +32,14 @@ def require_held(
 
     Args:
         elsewhere: accept that another optimiser holds the rest, if any of the rest has changed.
+        later: what may be frozen now, but will train.
 
     Raises:
         StrategyError: a parameter that trains is missing; the message names the first ones.
     """
     held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    wanted = {id(p) for p in model.parameters() if p.requires_grad} | {id(p) for p in later}
+    missing = [name for name, p in model.named_parameters() if id(p) in wanted - held]
     if missing and not (elsewhere and elsewhere.changed(missing)):
         listed = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise StrategyError(
@@ -66,13 +71,30 @@ def drop_frozen(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             trains = [p.requires_grad for p in group["params"]]
-            # Optimisers that are made from named parameters list the names too.
-            for key in ("params", "param_names"):
+            for key in _LISTS:
                 if key in group:
                     group[key][:] = itertools.compress(group[key], trains)
         for parameter in [p for p in optimizer.state if not p.requires_grad]:
             parameter.grad = None
             del optimizer.state[parameter]
+
+
+class ParameterLists:
+    """What optimisers list at this moment, to list it again after ``drop_frozen``."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
+        self._lists = [
+            (group[key], list(group[key]))
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for key in _LISTS
+            if key in group
+        ]
+
+    def restore(self) -> None:
+        """Put every parameter back in its place."""
+        for listed, all_of_them in self._lists:
+            listed[:] = all_of_them
 
 
 @contextlib.contextmanager

@@ -20,8 +20,10 @@ class FreezeOptions:
         freeze_embeddings: ``"auto"`` (BOT and LoRA freeze them, the others do not), ``"yes"`` or ``"no"``.
         frozen_dtype: type in which the linear weights of frozen layers are stored; None keeps theirs.
         probe_steps: updates of the weights before an adaptive strategy selects its layers (§3.2).
+        redraw_steps: updates after which LISA draws other layers.
         seed: for strategies that select at random.
-        lora_targets: names of the modules that get an adapter.
+        lora_targets: names of the modules that get an adapter; empty for ``q_proj`` and ``v_proj``, or where
+            the layers lack one of them, those of peft's own table for the architecture.
         stack: the path of the layers in a model with several stacks, such as
             ``"model.language_model.layers"``.
         others: whether the parts with the other stacks train, such as an encoder or a vision tower:
@@ -36,11 +38,12 @@ class FreezeOptions:
     freeze_embeddings: str = "auto"
     frozen_dtype: torch.dtype | None = None
     probe_steps: int = 5
+    redraw_steps: int = 10
     seed: int = 0
     lora_rank: int = 8
     lora_alpha: int = 32
     lora_dropout: float = 0.1
-    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    lora_targets: tuple[str, ...] = ()
     stack: str | None = None
     others: str = "freeze"
     example: Mapping[str, Any] | None = None
@@ -54,12 +57,12 @@ class FreezeOptions:
             raise StrategyError(
                 f"example is a {type(self.example).__name__}, not a mapping of the forward method's arguments by name"
             )
-        for name in ("probe_steps", "lora_rank", "lora_alpha"):
+        for name in ("probe_steps", "redraw_steps", "lora_rank", "lora_alpha"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise StrategyError(f"{name} = {value!r} is not a whole number above 0")
         targets = self.lora_targets
-        if isinstance(targets, str) or not targets or not all(isinstance(t, str) for t in targets):
+        if isinstance(targets, str) or not all(isinstance(t, str) for t in targets):
             raise StrategyError(f"lora_targets = {targets!r} is not a list of names")
 
 
@@ -88,9 +91,9 @@ class Controller(Protocol):
 
 @runtime_checkable
 class ResumableController(Controller, Protocol):
-    """A controller whose probe a checkpoint can hold, which ``FreezeCallback`` requires.
+    """A controller whose state a checkpoint can hold, which ``FreezeCallback`` requires.
 
-    It changes what trains once, after ``FreezeOptions.probe_steps`` updates.
+    It changes what trains once, after ``FreezeOptions.probe_steps`` updates, or after every ``redraw_steps``.
 
     Attributes:
         updates: steps so far that changed a weight.
@@ -99,7 +102,7 @@ class ResumableController(Controller, Protocol):
     updates: int
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """What the selection compares with, on the CPU; constant until the selection."""
+        """What the selection compares with, on the CPU, if anything; constant until the selection."""
 
     def resume(self, tensors: Mapping[str, torch.Tensor], updates: int) -> None:
         """Continue after a number of updates with the ``state_tensors`` of an earlier run."""
@@ -117,6 +120,7 @@ class FreezePlan:
         head_tied: whether the output head's weight is that of the embeddings, and trains only with them.
         others_frozen: whether the parts with other stacks of layers are frozen; None where there are none.
         layer_changes: mean L2 norm of the weight change by layer, for adaptive strategies.
+        adapted: names of the modules that have an adapter.
     """
 
     strategy: str
@@ -130,6 +134,7 @@ class FreezePlan:
     head_tied: bool = False
     others_frozen: bool | None = None
     layer_changes: tuple[float, ...] | None = None
+    adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         frozen = set(self.frozen_layers)
@@ -145,9 +150,11 @@ class FreezePlan:
             f"  parameters  {self.trainable_parameters:,} of {self.total_parameters:,} train ({share:.1%})",
             f"  backward    crosses {self.backward_depth} of {self.n_layers} layers",
         ]
+        if self.adapted:
+            lines.insert(3, f"  adapters    on {', '.join(self.adapted)}")
         if self.others_frozen is not None:
             lines.insert(
-                5, f"  others      {_state(self.others_frozen)}  (the parts with other stacks of layers)"
+                -2, f"  others      {_state(self.others_frozen)}  (the parts with other stacks of layers)"
             )
         return "\n".join(lines)
 

@@ -33,3 +33,8 @@ def load_entry_points(group: str) -> Iterator[tuple[str, object]]:
                 f"{name} does not load ({first_line(error, with_type=True)}): correct or uninstall its package"
             ) from error
         yield name, target
+
+
+def class_path(cls: type) -> str:
+    """A class with its module, for messages."""
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -17,19 +17,21 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from lfreeze.cost import Cost, cost
-from lfreeze.errors import StrategyError
-from lfreeze.plugins import import_modules, load_entry_points
+from lfreeze.errors import StrategyError, shown
+from lfreeze.plugins import class_path, import_modules, load_entry_points
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.model_shape import Shape
     from lfreeze.plan import Controller, FreezeOptions, FreezePlan
     from lfreeze.recipe import Recipe
+    from lfreeze.shape import Shape
 
 ENTRY_POINTS = "lfreeze.kinds"
 # A ratio follows the label, so that a label ends with a letter.
 _LABEL = re.compile(r"[A-Za-z]([A-Za-z0-9-]*[A-Za-z])?")
+_RATIO = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?")
+_DECIMALS = 4  # a strategy's name keeps six significant digits
 
 
 class Kind:
@@ -50,7 +52,8 @@ class Kind:
         baseline: whether the report compares the other strategies with this one.
         takes_ratio: whether a ratio follows the label, as in ``BOT25``.
         freezes_embeddings: what ``freeze_embeddings = "auto"`` means for this kind.
-        adaptive: whether it selects its layers during training.
+        adaptive: whether it selects its layers during training: after a probe, unless it ``redraws``.
+        redraws: whether it selects other layers after every ``redraw_steps`` updates.
         trains_base_weights: whether it trains weights of the model itself in the layers.
     """
 
@@ -62,6 +65,7 @@ class Kind:
     takes_ratio: ClassVar[bool] = True
     freezes_embeddings: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
+    redraws: ClassVar[bool] = False
     trains_base_weights: ClassVar[bool] = True
 
     def select(self, n_layers: int, ratio: Fraction, seed: int) -> tuple[int, ...]:
@@ -83,11 +87,11 @@ class Kind:
     def undo(self, model: nn.Module) -> None:
         """Restore the structure that the model had before ``prepare``."""
 
-    def check_model(self, name: str, layers: Sequence[nn.Module], recipe: Recipe) -> None:
+    def check_model(self, name: str, model: nn.Module, layers: Sequence[nn.Module], recipe: Recipe) -> None:
         """Check what this kind needs of the model ``name`` beyond its number of layers.
 
         Args:
-            layers: the model's transformer layers, possibly on the meta device.
+            model, layers: the model and its transformer layers, possibly on the meta device.
 
         Raises:
             StrategyError: the model or the environment lacks something.
@@ -144,13 +148,13 @@ def register(cls: _KindClass) -> _KindClass:
     label = vars(cls).get("label")
     if not isinstance(label, str) or not _LABEL.fullmatch(label):
         raise StrategyError(
-            f"the label {label!r} of the strategy kind {_path(cls)} is not made of letters, digits and "
+            f"the label {label!r} of the strategy kind {class_path(cls)} is not made of letters, digits and "
             "hyphens with a letter at both ends"
         )
     other = _registered.get(label.upper())
-    if other is not None and _path(other) != _path(cls):
+    if other is not None and class_path(other) != class_path(cls):
         raise StrategyError(
-            f"the strategy kind {_path(cls)} has the label {label!r}, which {_path(other)} has already: "
+            f"the strategy kind {class_path(cls)} has the label {label!r}, which {class_path(other)} has already: "
             "choose another label"
         )
     for name, value in (("family", label), ("paper_percents", ()), ("baseline", False)):
@@ -195,10 +199,6 @@ def _register_entry_point(name: str, target: object) -> None:
         )
 
 
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 @dataclass(frozen=True)
 class Strategy:
     """A kind and, for most kinds, the ratio of layers to freeze.
@@ -218,29 +218,31 @@ class Strategy:
         """Parse a strategy's name; case is ignored.
 
         Raises:
-            StrategyError: the kind is unknown, or the ratio is missing, superfluous or outside 0-100.
+            StrategyError: the kind is unknown, or the ratio is missing, superfluous, outside 0-100 or too precise.
         """
         text = text.strip()
         labels = {label.upper(): label for label in kinds()}
         for label in sorted(labels, key=len, reverse=True):
-            if not text.upper().startswith(label):
+            # Other scripts have letters that are ASCII ones in upper case.
+            if not text.isascii() or not text.upper().startswith(label):
                 continue
             kind, rest = labels[label], text[len(label) :]
             if not kinds()[kind].takes_ratio:
                 if rest:
                     break
                 return cls(kind, kind)
-            if not re.fullmatch(r"-?\d+(\.\d+)?", rest):
+            if not _RATIO.fullmatch(rest):
                 break
-            if not 0 < Fraction(rest) < 100:
+            if not 0 < Fraction(rest) < 100 or len(rest.rstrip("0").partition(".")[2]) > _DECIMALS:
                 raise StrategyError(
-                    f"strategy {text!r}: the ratio {rest} is not above 0 and below 100 percent"
+                    f"strategy {text!r}: the ratio {rest} is not above 0 and below 100 percent, with up to "
+                    f"{_DECIMALS} decimal places"
                 )
             percent = f"{float(rest):g}"
             return cls(kind + percent, kind, percent)
         accepted = ", ".join(label + ("<ratio>" if k.takes_ratio else "") for label, k in kinds().items())
         raise StrategyError(
-            f"unknown strategy {text!r}; accepted are {accepted}, with the ratio in percent as in BOT25"
+            f"unknown strategy {shown(text)}; accepted are {accepted}, with the ratio in percent as in BOT25"
         )
 
     @property

@@ -1,10 +1,10 @@
 """Writes the locks that the container installs: every package with the hashes of its files.
 
-    pip install uv && python requirements/update.py
+    pip install uv && python requirements/update.py && python requirements/licences.py
 
 ``base.txt`` is everything but torch; ``cuda.txt`` is torch with the CUDA libraries that it brings;
 ``cpu.txt`` is torch's CPU build, whose hashes come from PyTorch's own index and are kept here; ``build.txt``
-builds the project's wheel. They are valid for CPython 3.11 and newer on Linux.
+builds the project's wheel; ``tools.txt`` writes the bill of materials and looks for known vulnerabilities. They are valid for CPython 3.11 and newer on Linux.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def main() -> None:
     (_HERE / "cuda.txt").write_text("\n".join(cuda) + "\n", "utf-8")
     hashes = " \\\n".join(f"    --hash=sha256:{value}" for value in _CPU_HASHES.values())
     (_HERE / "cpu.txt").write_text(f"torch=={_TORCH}+cpu \\\n{hashes}\n", "utf-8")
-    (_HERE / "build.txt").write_text("\n".join(_locked("hatchling\n", "requirements.in")) + "\n", "utf-8")
+    for name, wanted in (("build", "hatchling\n"), ("tools", "cyclonedx-bom\npip-audit\n")):
+        entries = _locked(wanted, "requirements.in")
+        (_HERE / f"{name}.txt").write_text("\n".join(entries) + "\n", "utf-8")
 
 
 def _locked(wanted: str, name: str) -> list[str]:

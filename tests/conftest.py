@@ -18,6 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # As in a trial's own process; both are read when torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+# Commands and Ray's workers, hundreds of processes, otherwise compile this project's code once each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 import torch
@@ -35,6 +37,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: -sweeps[item.path])
 
 
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _process() -> Iterator[None]:
     torch.set_num_threads(1)
@@ -49,9 +55,9 @@ def _imports_are_not_scanned() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reproduce() -> Iterator[Program]:
-    """The command, in one process for all calls of a module."""
+    """The command, in one process for all calls of a session, or of a process of pytest-xdist."""
     with Program(CODE) as program:
         yield program
 

@@ -29,6 +29,7 @@ import click
 import polars as pl
 import pytest
 
+from lfreeze.__main__ import main as estimate_command
 from reproduce.cli.app import main
 from reproduce.plan.search_space import load_space
 from reproduce.store.schema import SCHEMA_VERSION
@@ -37,10 +38,10 @@ from tests.support.program import Program
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 LANGUAGES = ("bash", "python", "toml", "json", "diff")
-NEEDS = {"gpu", "docker", "hub", "cluster", "data", "index", "checkout"}
+NEEDS = {"gpu", "docker", "hub", "cluster", "data", "index", "checkout", "slurm", "apptainer"}
 APPLIED = ("file", "edit", "append", "package")
-# Options of other programs that the pages name: docker, compose, pip.
-OTHER_OPTIONS = {"--profile", "--editable"}
+# Options of other programs that the pages name: docker, compose, pip, Slurm, Apptainer.
+OTHER_OPTIONS = {"--profile", "--editable", "--exclusive", "--bind"}
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,13 @@ def marked(name: str, language: str) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory as the pages assume: the command ``reproduce``, artifacts, a model's folder."""
+    """A working directory as the pages assume: the commands, artifacts, a model's folder."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "bin").mkdir()
-    command = folder / "bin" / "reproduce"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m reproduce "$@"\n')
-    command.chmod(0o755)
+    for name in ("reproduce", "lfreeze"):
+        command = folder / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {name} "$@"\n')
+        command.chmod(0o755)
     shutil.copytree(ROOT / "tests" / "data" / "schema-2", folder / "artifacts" / "embedded")
     reference = ROOT / "artifacts" / "reference"
     shutil.copytree(reference, folder / "artifacts" / "reference")
@@ -139,7 +141,7 @@ def test_every_block_runs_or_states_what_it_needs(block: Block) -> None:
     elif name == "command":
         assert value in ("run", "test")
     elif name == "example":
-        assert value == "trainer"
+        assert value in ("trainer", "slurm")
     elif name in APPLIED:
         assert block.page == "extending.md"
         assert block.title == ("pyproject.toml" if name == "package" else value)
@@ -209,12 +211,12 @@ def test_every_place_that_the_pages_name_exists() -> None:
 
 
 def _option_uses() -> list[tuple[str, str | None, str]]:
-    """Page, command of ``reproduce`` (None: any) and option, for each option in the pages."""
+    """Page, command of a program (None: any) and option, for each option in the pages."""
     uses: list[tuple[str, str | None, str]] = []
     for page in PAGES:
         text = page.read_text("utf-8").replace("\\\n", " ")
-        for command, rest in re.findall(r"reproduce ([a-z]+)\b([^`\n]*)", text):
-            if command not in main.commands:
+        for command, rest in re.findall(r"(?:reproduce|lfreeze) ([a-z]+)\b([^`\n]*)", text):
+            if command not in (*main.commands, "estimate"):
                 continue
             words = re.split(r"&&|\||#|;", rest)[0]
             uses += [(page.name, command, option) for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", words)]
@@ -224,12 +226,15 @@ def _option_uses() -> list[tuple[str, str | None, str]]:
     return uses
 
 
-def test_every_option_in_the_pages_exists() -> None:
+def test_every_option_in_the_pages_exists(capsys: pytest.CaptureFixture[str]) -> None:
     options = {
         name: {o for p in command.params if isinstance(p, click.Option) for o in (*p.opts, *p.secondary_opts)}
         | {"--help"}
         for name, command in main.commands.items()
     }
+    with pytest.raises(SystemExit):
+        estimate_command(["estimate", "--help"])
+    options["estimate"] = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     uses = _option_uses()
     assert len(uses) > 40
     for page, command, option in uses:
@@ -296,7 +301,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 def test_an_arm_a_column_a_figure_and_a_claim_of_the_guide_work(extended: Program, tmp_path: Path) -> None:
     grid = ("--strategies", "ALL,BOT75,EDGE25", "--tasks", "tiny-cb", "--seeds", "1,2")
     extended(
-        *("run", "embedded", *grid, "--set", "steps=6", "--max-concurrent", "1", "--artifacts", "results"),
+        *("run", "embedded", *grid, "--set", "steps=6", "--engine", "inline", "--artifacts", "results"),
         cwd=tmp_path,
     )
     rows = pl.read_parquet(tmp_path / "results" / "trials" / "**" / "*.parquet").sort("strategy", "seed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -11,7 +12,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lfreeze import recipe, strategy
+from lfreeze.data import records
+from lfreeze.models import files
+from lfreeze.models.attempt import LIMITS
 from lfreeze.models.catalog import get_model
+from lfreeze.recipe import RANGES
+from reproduce.plan import search_space
+from reproduce.plan import space_file as space_file_module
 from reproduce.plan.cost import GIB, TrialCost, assumptions, plan_space, totals
 from reproduce.plan.devices import Device, get_device
 from reproduce.plan.gpu_classes import gpu_classes
@@ -20,6 +28,9 @@ from reproduce.report import build
 from reproduce.report.analysis.decidable import undecidable
 from reproduce.report.analysis.ledger import claims, evidence_for
 from reproduce.report.formatting import change
+from tests.faults.__main__ import table
+from tests.faults.faults import FAULTS
+from tests.faults.harness import Outcome
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -163,6 +174,14 @@ def test_the_promoted_measurement_can_decide_its_claims_and_no_smaller_one_can()
         (space_file("small"), "reproduce run small", r"= {trials} trials"),
         (space_file("embedded"), "reproduce run embedded", r"= {trials} trials"),
         (space_file("embedded-full"), "reproduce run embedded-full", r"{trials:,} trials"),
+        (space_file("glue"), "reproduce run glue", r"= {trials:,} trials"),
+        (space_file("glue"), "reproduce run glue", r"{hours:.1f} hours on one H100; the largest trial peaks at {peak:.0f} GiB"),
+        (space_file("glue"), "reproduce run glue --models gemma-2b --tasks cola", r"`--models gemma-2b --tasks cola` has {trials} of the trials"),
+        (space_file("embedded-glue"), "reproduce run embedded-glue", r"= {trials} trials"),
+        (space_file("embedded-glue"), "reproduce run embedded-glue", r"{hours:.1f} hours at 0.02 TFLOP/s"),
+        (page("search-spaces.md"), "reproduce run glue", r"`glue` | {trials:,}: the paper's strategies"),
+        (page("search-spaces.md"), "reproduce run glue", r"CoLA | GPUs with 80 GB: {hours:.1f} hours predicted"),
+        (page("search-spaces.md"), "reproduce run embedded-glue", r"generated | any laptop; {hours:.1f} hours predicted at 0.02 TFLOP/s on one core"),
         (page("search-spaces.md"), "reproduce run paper", r"{hours:.1f} hours predicted on one H100"),
         (page("search-spaces.md"), "reproduce run embedded-full", r"{hours:.1f} hours predicted at 0.02 TFLOP/s"),
         (page("experiment.md"), "reproduce run efficiency --seeds 42,43,44", r"These {trials} trials take {hours:.1f} hours on an H100"),
@@ -283,3 +302,39 @@ def test_micro_batches_in_bf16_make_full_fine_tuning_fit(
     text = page("requirements.md").replace("\n", " ")
     assert "ALL of all three models fits 40 GB" in text
     assert "that of Gemma-2b and Phi-2 fits 24 GB" in text
+
+
+def test_the_table_of_injected_faults() -> None:
+    lines = (ROOT / "artifacts" / "reference" / "faults.jsonl").read_text("utf-8").splitlines()
+    outcomes = [Outcome(**json.loads(line)) for line in lines]
+    assert table(outcomes) in page("reliability.md")
+    assert {outcome.fault for outcome in outcomes} <= set(FAULTS)
+
+
+def test_the_sizes_of_shards() -> None:
+    """As the binomial distribution has them."""
+    trials = len(load_space("paper").factors())
+    mean, deviation = trials / 8, (trials * 1 / 8 * 7 / 8) ** 0.5
+    stated = (
+        f"in eight shards of the space `paper`, by about {deviation:.0f} trials from the mean of {mean:.0f}"
+    )
+    assert stated in page("batch.md")
+
+
+def test_the_bounds_in_the_threat_model() -> None:
+    text = page("threat-model.md")
+    batch = {RANGES[name] for name in ("batch_size", "eval_batch_size", "lora_rank")}
+    for line in (
+        f"| trials of a space | {space_file_module.MOST_TRIALS:,} |",
+        f"| files that extend each other | {space_file_module._MOST_FILES} |",
+        f"| a space file | {space_file_module._LARGEST >> 20} MiB |",
+        f"| a model's name in a space | {search_space._LONGEST_NAME} characters, percent-encoded |",
+        f"| the ratio in a strategy's name | {strategy._DECIMALS} decimal places |",
+        f"| `steps` | {RANGES['steps'][1]:,}, and {recipe._MOST_DRAWS:,} examples in all |",
+        *(f"| `batch_size`, `eval_batch_size`, `lora_rank` | {most:,} |" for _, most in batch),
+        f"| `cpu_threads` | {RANGES['cpu_threads'][1]:,} |",
+        f"| layers in a model's configuration | {files.MOST_LAYERS:,} |",
+        f"with {LIMITS.cpu_seconds} seconds of processor time and {LIMITS.memory_bytes >> 30} GiB of memory",
+        f"a task's file may take {records.MOST_BYTES >> 30} GiB",
+    ):
+        assert line in text

@@ -1,4 +1,4 @@
-"""From texts to batches: sentence pairs as token ids, padded tensors, a reproducible order."""
+"""From texts to batches: single texts or pairs as token ids, padded tensors, a reproducible order."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def encode_task(
     pair_separator: str = "auto",
     pad_left: bool = False,
 ) -> EncodedTask:
-    """Encode each example as a sentence pair of at most ``max_length`` tokens; the longer text is truncated first.
+    """Encode each text or pair in at most ``max_length`` tokens; of a pair, the longer text is truncated first.
 
     Args:
         pair_separator: the recipe's value; see ``separator``.
@@ -92,14 +92,14 @@ def encode_task(
     between = separator(tokenizer, pair_separator)
 
     def split(rows: Sequence[Example]) -> EncodedSplit:
-        pairs = tokenizer(
+        encoded = tokenizer(
             [e.first for e in rows],
-            [between + e.second for e in rows],
+            [between + e.second for e in rows if e.second is not None] or None,
             truncation="longest_first",
             max_length=max_length,
             return_attention_mask=False,
         )
-        ids, types = pairs["input_ids"], pairs.get("token_type_ids")
+        ids, types = encoded["input_ids"], encoded.get("token_type_ids")
         return EncodedSplit(
             tuple(map(tuple, ids)),
             tuple(e.label for e in rows),

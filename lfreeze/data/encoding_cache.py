@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from lfreeze.atomic import write_atomically
 from lfreeze.data.encoding import EncodedSplit, EncodedTask, encode_task
@@ -18,6 +20,9 @@ from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.files import ModelError
 from lfreeze.models.loading import classifies_last_position, load_tokenizer
 
+_DIGEST = "sha256"
+# A temporary file this old belongs to a process that was killed.
+_LEFTOVER_SECONDS = 3600
 # Increase it when the encoding of the same texts changes.
 _VERSION = 2
 
@@ -43,11 +48,12 @@ def encoded(data: TaskData, checkpoint: Checkpoint, max_length: int, pair_separa
     content = f"{_VERSION} {checkpoint.tokenizer_hash} {data.fingerprint} {settings}"
     path = cache_folder() / "encoded" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
     try:
-        task = _unpack(load_file(path), pad_left)
-    except (OSError, SafetensorError, KeyError, RuntimeError):
+        task = _unpack(_read(path), pad_left)
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError):
         tokenizer = load_tokenizer(checkpoint)
         task = encode_task(data, tokenizer, max_length, pair_separator=pair_separator, pad_left=pad_left)
-        _write(path, save(_pack(task)))
+        tensors = _pack(task)
+        _write(path, save(tensors, {_DIGEST: _digest(tensors)}))
     _require_tokens(task, data, checkpoint)
     _require_known_ids(task, checkpoint)
     return task
@@ -103,10 +109,35 @@ def _unpack(tensors: dict[str, torch.Tensor], pad_left: bool) -> EncodedTask:
     return EncodedTask(split("train"), split("validation"), int(tensors["pad"].item()))
 
 
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, which are those that were written.
+
+    Raises:
+        ValueError: the file has no digest, or another content's.
+    """
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digest = (file.metadata() or {}).get(_DIGEST)
+    if digest != _digest(tensors):
+        raise ValueError(f"{path} has been changed")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _write(path: Path, content: bytes) -> None:
     """Keep the content; a cache folder that cannot be written stays empty, which costs time only."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(".*.tmp"):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                leftover.unlink(missing_ok=True)
         write_atomically(path, lambda file: file.write(content))
     except OSError:
         return

@@ -1,4 +1,4 @@
-"""The NLI tasks: the paper's five (§4.1, Table 1) and their tiny counterparts.
+"""Text classification tasks: the paper's five (§4.1, Table 1), four more of GLUE, the tiny ones, and one's own.
 
 ``lfreeze.data.loading`` loads their examples; nothing here imports torch.
 """
@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfreeze.errors import InputError
+from lfreeze.errors import InputError, shown
 from lfreeze.tiny.tasks import TINY_TASKS
 
 
@@ -22,15 +23,18 @@ class Task:
     """One task: its labels in index order, its text fields, and the sources of its examples.
 
     Attributes:
-        n_train, n_validation: official sizes, in examples.
+        fields: one column of single texts, or two columns of pairs.
+        labels: of a task of one's own, empty until its files are read, unless they are declared.
+        n_train, n_validation: official sizes, in examples; of a task of one's own, assumed until its files are read.
         printed: the task's row of the paper's Table 1; None for a task that the paper does not have.
         dataset_id: the hub's dataset and the task's name in it.
-        archive: the benchmark's original files; None for a tiny task, which is generated.
-        hosted: the dataset on the hub; None for a tiny task.
+        archive: the benchmark's original files; None for a task that is not read from them.
+        hosted: the dataset on the hub; None for a task that is not there.
+        own: what only a task of one's own has; None for a built-in one.
     """
 
     name: str
-    fields: tuple[str, str]
+    fields: tuple[str, ...]
     labels: tuple[str, ...]
     n_train: int
     n_validation: int
@@ -38,10 +42,12 @@ class Task:
     archive: Archive | None = None
     hosted: Hosted | None = None
     printed: Printed | None = None
+    own: Own | None = None
 
     @property
     def tiny(self) -> bool:
-        return self.archive is None
+        """Whether the examples are generated: no files have them."""
+        return self.archive is None and self.hosted is None and self.own is None
 
 
 @dataclass(frozen=True)
@@ -68,27 +74,50 @@ class Hosted:
 
     Attributes:
         config: the task's folder in the repository.
-        splits: names of the training and the validation split.
-        fields: columns of the two texts.
+        splits: names of the training and the validation split; one, if the validation examples are drawn from it.
+        fields: columns of the text, or of the two texts.
         label_names: the labels' names in its metadata, in index order, if they are not the task's.
     """
 
     repo_id: str
     revision: str
     config: str
-    splits: tuple[str, str]
-    fields: tuple[str, str]
+    splits: tuple[str, ...]
+    fields: tuple[str, ...]
     label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
+class Own:
+    """Where the examples of a task of one's own are.
+
+    Attributes:
+        label: the labels' column.
+        files: the training and the validation file, or the one file of both; empty for a dataset on the hub.
+        validation_fraction: the part of the examples that is drawn for validation; 0 where the splits are given.
+    """
+
+    label: str
+    files: tuple[Path, ...] = ()
+    validation_fraction: float = 0.0
+
+
+@dataclass(frozen=True)
 class Example:
-    """One premise and hypothesis (or question and sentence) with the index of its label."""
+    """One text, or a pair such as premise and hypothesis, with the index of its label.
+
+    Attributes:
+        second: the second text of a pair; None for a single text.
+    """
 
     example_id: str
     first: str
-    second: str
+    second: str | None
     label: int
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.first,) if self.second is None else (self.first, self.second)
 
 
 @dataclass(frozen=True)
@@ -135,6 +164,12 @@ def _glue(
 ) -> Task:
     hosted = Hosted(*_GLUE, name, ("train", validation), hosted_fields or fields, hosted_labels)
     return Task(name, fields, labels, *sizes, f"{_GLUE[0]}/{name}", archive, hosted, printed)
+
+
+def _glue_only(name: str, fields: tuple[str, ...], labels: tuple[str, str], sizes: tuple[int, int]) -> Task:
+    """A task of GLUE that the paper does not have, read from the hub alone."""
+    hosted = Hosted(*_GLUE, name, ("train", "validation"), fields)
+    return Task(name, fields, labels, *sizes, f"{_GLUE[0]}/{name}", hosted=hosted)
 
 
 _GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
@@ -186,6 +221,10 @@ TASKS: dict[str, Task] = {
             Hosted(*_SUPER_GLUE, "cb", ("train", "validation"), _PREMISE),
             Printed(250, 250, 100),
         ),
+        _glue_only("sst2", ("sentence",), ("negative", "positive"), (67_349, 872)),
+        _glue_only("mrpc", _SENTENCES, ("not_equivalent", "equivalent"), (3_668, 408)),
+        _glue_only("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), (363_846, 40_430)),
+        _glue_only("cola", ("sentence",), ("unacceptable", "acceptable"), (8_551, 1_043)),
         *(
             Task(t.name, t.fields, t.labels, t.n_train, t.n_validation, f"lfreeze.tiny/{t.name}")
             for t in TINY_TASKS.values()
@@ -194,13 +233,17 @@ TASKS: dict[str, Task] = {
 }
 
 
-def get_task(name: str) -> Task:
+def get_task(name: str, own: Mapping[str, Task] | None = None) -> Task:
     """The task called ``name``.
+
+    Args:
+        own: tasks of one's own, by name.
 
     Raises:
         TaskError: there is no such task.
     """
+    own = own or {}
     try:
-        return TASKS[name.strip().lower()]
+        return own.get(name.strip()) or TASKS[name.strip().lower()]
     except KeyError:
-        raise TaskError(f"unknown task {name!r}; known are {', '.join(TASKS)}") from None
+        raise TaskError(f"unknown task {shown(name)}; known are {', '.join([*own, *TASKS])}") from None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lfreeze.cost import Cost
+from lfreeze.cost import Cost, evenly_spread
 from lfreeze.strategy import Kind, Strategy, register
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.model_shape import Shape
     from lfreeze.plan import Controller, FreezeOptions, FreezePlan
     from lfreeze.recipe import Recipe
+    from lfreeze.shape import Shape
 
 
 @register
@@ -42,7 +42,7 @@ class AdaptiveLow(Kind):
         the same wherever they are.
         """
         count = strategy.frozen_count(shape.n_layers)
-        spread = tuple((2 * i + 1) * shape.n_layers // (2 * count) for i in range(count))
+        spread = evenly_spread(count, shape.n_layers)
         return self.layers_cost(shape, spread, recipe, n_labels=n_labels, length=length)
 
     def peak_cost(

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from lfreeze.cost import Adapters, Cost, cost
 from lfreeze.errors import StrategyError
+from lfreeze.lora_targets import lora_targets, require_peft
 from lfreeze.strategy import Kind, Strategy, register
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lfreeze.model_shape import Shape
     from lfreeze.plan import FreezeOptions, FreezePlan
     from lfreeze.recipe import Recipe
+    from lfreeze.shape import Shape
 
 
 @register
@@ -32,12 +33,12 @@ class LoRA(Kind):
         return True
 
     def prepare(self, model: nn.Module, strategy: Strategy, options: FreezeOptions) -> FreezePlan:
-        """Inject the adapters in place.
+        """Inject the adapters in place, in the layers above those that the strategy selects.
 
         Raises:
             StrategyError: peft is not installed, or the model has no module with a target's name.
         """
-        _require_peft()
+        require_peft()
         from peft import LoraConfig, inject_adapter_in_model
         from transformers.pytorch_utils import Conv1D
 
@@ -45,9 +46,12 @@ class LoRA(Kind):
         from lfreeze.freezing import describe, store_frozen_linears
 
         parts = model_parts(model, options.stack)
-        inside = {module for layer in parts.layers for module in layer.modules()}
+        n_layers = len(parts.layers)
+        adapted = sorted(set(range(n_layers)) - set(strategy.frozen_layers(n_layers)))
+        inside = {module for index in adapted for module in parts.layers[index].modules()}
         paths = [path for path, module in model.named_modules() if module in inside]
-        absent = [t for t in options.lora_targets if not any(f".{path}".endswith(f".{t}") for path in paths)]
+        targets = lora_targets(options.lora_targets, _linear_maps(parts.layers), _model_type(model))
+        absent = [t for t in targets if not any(f".{path}".endswith(f".{t}") for path in paths)]
         if absent:
             raise StrategyError(
                 f"LoRA finds no module named {', '.join(absent)} in {type(model).__name__}; "
@@ -57,7 +61,7 @@ class LoRA(Kind):
             r=options.lora_rank,
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
-            target_modules=[p for p in paths if any(f".{p}".endswith(f".{t}") for t in options.lora_targets)],
+            target_modules=[p for p in paths if any(f".{p}".endswith(f".{t}") for t in targets)],
             # GPT-2's projections keep their weights transposed.
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
@@ -71,22 +75,15 @@ class LoRA(Kind):
     def undo(self, model: nn.Module) -> None:
         _remove_adapters(model, merge=False)
 
-    def check_model(self, name: str, layers: Sequence[nn.Module], recipe: Recipe) -> None:
+    def check_model(self, name: str, model: nn.Module, layers: Sequence[nn.Module], recipe: Recipe) -> None:
         """Check that peft is installed and that every target is a linear map of the layers.
 
         Raises:
             StrategyError: it names what is missing and, for a target, the linear maps that the model has.
         """
-        _require_peft()
-        from torch import nn
-
-        linear_maps = {
-            path.rsplit(".", 1)[-1]: None
-            for layer in layers
-            for path, module in layer.named_modules()
-            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        }
-        for target in recipe.lora_targets:
+        require_peft()
+        linear_maps = _linear_maps(layers)
+        for target in lora_targets(recipe.chosen_lora_targets, linear_maps, _model_type(model)):
             if target not in linear_maps:
                 raise StrategyError(
                     f"LoRA's target {target!r} is no linear map of the model {name}; "
@@ -102,17 +99,46 @@ class LoRA(Kind):
         n_labels: int,
         length: int,
     ) -> Cost:
+        """The predicted cost of one optimiser step.
+
+        Raises:
+            StrategyError: a target is no linear map of the layers.
+        """
+        linears = list(dict.fromkeys(name for name, *_ in shape.linears))
+        targets = lora_targets(recipe.chosen_lora_targets, linears, shape.model_type)
+        for target in targets:
+            if target not in linears:
+                raise StrategyError(
+                    f"LoRA's target {target!r} is no linear map of the layers of a model of type "
+                    f"{shape.model_type}, which has {', '.join(linears)}: choose among these with lora_targets"
+                )
         return cost(
             shape,
-            range(shape.n_layers),
+            frozen_layers,
             embeddings_frozen=True,
             n_labels=n_labels,
             batch_size=recipe.batch_size,
             length=length,
             precision=recipe.precision,
             frozen_dtype=recipe.frozen_dtype,
-            adapters=Adapters(recipe.lora_rank, recipe.lora_targets),
+            adapters=Adapters(recipe.lora_rank, targets),
         )
+
+
+def _model_type(model: nn.Module) -> str:
+    return str(getattr(getattr(model, "config", None), "model_type", ""))
+
+
+def _linear_maps(layers: Sequence[nn.Module]) -> dict[str, None]:
+    """The names of the layers' linear maps, in order."""
+    from torch import nn
+
+    return {
+        path.rsplit(".", 1)[-1]: None
+        for layer in layers
+        for path, module in layer.named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    }
 
 
 def merge_lora(model: nn.Module) -> None:
@@ -124,7 +150,7 @@ def merge_lora(model: nn.Module) -> None:
     Raises:
         StrategyError: peft is not installed.
     """
-    _require_peft()
+    require_peft()
     _remove_adapters(model, merge=True)
 
 
@@ -146,10 +172,3 @@ def _remove_adapters(model: nn.Module, *, merge: bool) -> None:
     for leftover in ("peft_config", "active_adapter", "_hf_peft_config_loaded"):
         if leftover in vars(model):
             delattr(model, leftover)
-
-
-def _require_peft() -> None:
-    if importlib.util.find_spec("peft") is None:
-        raise StrategyError(
-            "strategy LoRA needs the package peft, which is not installed: pip install 'lfreeze[lora]'"
-        )

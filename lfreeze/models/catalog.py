@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lfreeze import hub
+from lfreeze.errors import shown
 from lfreeze.models.files import (
     ModelError,
     has_weights,
@@ -19,11 +20,13 @@ from lfreeze.models.files import (
     is_complete,
     needed_files,
     read_config,
+    read_model_config,
     tokenizer_files,
     tokenizer_hash,
     weight_files,
 )
 from lfreeze.models.formats import refuse_adapter, require_full_precision, require_whole_model
+from lfreeze.plain_files import local_folder
 
 _PACKAGE = Path(__file__).parents[1]
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -61,6 +64,11 @@ class ModelCard:
         return self.packaged.startswith("tiny/")
 
     @property
+    def known(self) -> bool:
+        """Whether tokenizer and configuration are in this package, or are those of a commit that it names."""
+        return bool(self.packaged) and (self.tiny or self.random or self.revision != "main")
+
+    @property
     def config_file(self) -> Path:
         """The model's ``config.json``: local, in the package, or downloaded from the hub.
 
@@ -83,7 +91,7 @@ class ModelCard:
         """
         if self.folder is not None and self.folder.is_dir():
             require_whole_model(self.name, self.folder)
-        config = read_config(self.name, self.config_file)
+        config = read_model_config(self.name, self.config_file)
         if not self.random:
             require_full_precision(self.name, config, self.folder)
         return config
@@ -110,7 +118,7 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, object]:
-        return read_config(self.name, self.config_file)
+        return read_model_config(self.name, self.config_file)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -153,11 +161,10 @@ def get_model(text: str) -> ModelCard:
     text = text.strip()
     if text.lower() in MODELS:
         return MODELS[text.lower()]
-    if "/" in text and Path(text).expanduser().is_dir():
-        folder = Path(text).expanduser().resolve()
+    if "/" in text and (folder := local_folder(text)):
         return ModelCard(folder.name, f"local/{folder.name}", folder=folder)
     if text.startswith((".", "/", "~")):
-        raise ModelError(f"model {text!r}: the folder does not exist")
+        raise ModelError(f"model {shown(text)}: the folder does not exist")
     if match := _HUB_ID.fullmatch(text):
         known = next((c for c in MODELS.values() if c.model_id.lower() == match["id"].lower()), None)
         if known and not match["revision"]:
@@ -165,7 +172,7 @@ def get_model(text: str) -> ModelCard:
         card = known or ModelCard(text, match["id"])
         return replace(card, name=text, revision=match["revision"] or "main")
     raise ModelError(
-        f"unknown model {text!r}; known are {', '.join(MODELS)}, "
+        f"unknown model {shown(text)}; known are {', '.join(MODELS)}, "
         "any Hugging Face identifier (org/name or org/name@revision), or the path of a folder"
     )
 
@@ -209,7 +216,7 @@ def find_checkpoint(card: ModelCard) -> Checkpoint:
             raise ModelError(f"model {card.name}: {folder} lacks the file {name}")
     if (folder / "tokenizer_config.json").exists():
         read_config(card.name, folder / "tokenizer_config.json")
-    config = read_config(card.name, folder / "config.json")
+    config = read_model_config(card.name, folder / "config.json")
     require_full_precision(card.name, config, folder, weight_files(card.name, folder))
     return Checkpoint(
         name=card.name,
@@ -250,7 +257,7 @@ def _chooser(name: str, *, config_only: bool = False) -> Callable[[Sequence[str]
 
 def _random_checkpoint(card: ModelCard) -> Checkpoint:
     config_file = card.config_file
-    read_config(card.name, config_file)
+    read_model_config(card.name, config_file)
     values = hashlib.sha256(b"random weights, version 1" + config_file.read_bytes())
     return Checkpoint(
         name=card.name,

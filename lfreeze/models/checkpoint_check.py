@@ -12,11 +12,14 @@ from transformers.core_model_loading import revert_weight_conversion
 from lfreeze.blocks import Parts, model_parts
 from lfreeze.errors import InputError
 from lfreeze.hf_logging import silence_transformers
-from lfreeze.models.files import ModelError
+from lfreeze.models.catalog import Checkpoint
+from lfreeze.models.files import ModelError, weight_files
 from lfreeze.models.formats import refuse_partial_tensors
+from lfreeze.models.weights import tensor_readers
 
 # Heads of other tasks, for checkpoints that do not name the architecture they were saved from.
 _HEADS = {"lm_head", "score", "classifier"}
+_REAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Constants that old versions of the transformers library saved among the weights.
 _CONSTANTS = ("inv_freq", "masked_bias", "position_ids", ".attn.bias", ".attention.bias")
 
@@ -59,6 +62,24 @@ def check_tensors(name: str, model: Any, info: Mapping[str, Any]) -> None:
             raise ModelError(
                 f"model {name}: its checkpoint has the tensor {tensor}, which the model does not have"
             )
+
+
+def require_finite(checkpoint: Checkpoint) -> None:
+    """Refuse weights that hold no numbers, such as those of a damaged download; it reads all of them.
+
+    Raises:
+        ModelError: a tensor holds NaN or an infinite value; the message names the first one.
+    """
+    assert checkpoint.folder is not None
+    for path in weight_files(checkpoint.name, checkpoint.folder):
+        for tensor, read in tensor_readers(path).items():
+            if tensor.endswith(_CONSTANTS):
+                continue
+            values = read()
+            if values.dtype in _REAL and not values.isfinite().all():
+                raise ModelError(
+                    f"model {checkpoint.name}: the tensor {tensor} in {path} holds values that are not finite numbers"
+                )
 
 
 def _own_heads(model: Any) -> set[str]:

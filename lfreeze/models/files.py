@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lfreeze.errors import InputError
+from lfreeze.errors import InputError, shown
 from lfreeze.json_text import JsonError, parse_json
+from lfreeze.plain_files import read_plain
 
 _SHARD_INDEX = ".index.json"
 # In order of preference; each may be split into shards, which an index file with the suffix lists.
@@ -20,6 +21,12 @@ _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _TOKENIZER_FILES = re.compile(
     r".*token.*\.(json|txt)|.*\.model|vocab\.(json|txt)|merges\.txt|chat_template.*"
 )
+
+_LARGEST_JSON = 64 << 20  # bytes; the index of a checkpoint lists every tensor
+MOST_LAYERS = 10_000
+MOST_NUMBER = 2**63 - 1
+# Keys under which architectures name a number of layers, of which each is built.
+_LAYERS = re.compile(r"(.*_)?(layers?|blocks|depths?)|(num|n)_(.*_)?(experts|labels)")
 
 
 class ModelError(InputError):
@@ -33,7 +40,7 @@ def read_config(name: str, path: Path) -> dict[str, object]:
         ModelError: it is missing, cannot be read or is not a JSON object.
     """
     try:
-        loaded = parse_json(path.read_text("utf-8"))
+        loaded = parse_json(read_plain(path, _LARGEST_JSON).decode())
     except FileNotFoundError:
         raise ModelError(f"model {name}: {path.parent} lacks the file {path.name}") from None
     except OSError as error:
@@ -45,6 +52,42 @@ def read_config(name: str, path: Path) -> dict[str, object]:
     if not isinstance(loaded, dict):
         raise ModelError(f"model {name}: {path} is not a JSON object")
     return loaded
+
+
+def read_model_config(name: str, path: Path) -> dict[str, object]:
+    """Read a model's ``config.json``, whose values have the types and sizes that models can have.
+
+    Raises:
+        ModelError: as ``read_config``, or a value cannot be one of a model.
+    """
+    values = read_config(name, path)
+    kind, classes = values.get("model_type"), values.get("architectures")
+    if not isinstance(kind, str | None):
+        raise ModelError(f"model {name}: {path} has model_type = {shown(kind)}, which is no text")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(c, str) for c in classes)):
+        raise ModelError(
+            f"model {name}: {path} has architectures = {shown(classes)}, which is no list of texts"
+        )
+    for key, value in _numbers("", values):
+        if not -MOST_NUMBER <= value <= MOST_NUMBER:
+            raise ModelError(f"model {name}: {path} has {key} = {shown(value)}, beyond 64 bits")
+        if _LAYERS.fullmatch(key) and not 0 <= value <= MOST_LAYERS:
+            raise ModelError(
+                f"model {name}: {path} has {key} = {shown(value)}, which is not from 0 to {MOST_LAYERS:,}"
+            )
+    return values
+
+
+def _numbers(key: str, value: object) -> Iterator[tuple[str, int]]:
+    """Every whole number with the key that it, or the list that it is in, has."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(str(name), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(key, inner)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield key, value
 
 
 def weight_files(name: str, folder: Path) -> tuple[Path, ...]:
@@ -66,7 +109,7 @@ def weight_files(name: str, folder: Path) -> tuple[Path, ...]:
 
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
     """The files of a tokenizer, sorted."""
-    return tuple(sorted(p for p in folder.iterdir() if _TOKENIZER_FILES.fullmatch(p.name)))
+    return tuple(sorted(p for p in folder.iterdir() if _TOKENIZER_FILES.fullmatch(p.name) and p.is_file()))
 
 
 def _chosen_weights(names: set[str]) -> str:

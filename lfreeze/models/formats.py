@@ -12,6 +12,7 @@ from typing import Any
 
 from lfreeze.json_text import JsonError, parse_json
 from lfreeze.models.files import ModelError
+from lfreeze.plain_files import read_plain
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_FILES = (
@@ -61,12 +62,16 @@ def refuse_adapter(name: str, files: Sequence[str], base: object = None) -> None
 
 
 def require_whole_model(name: str, folder: Path) -> None:
-    """Refuse a folder with an adapter, or with weights only in a quantised format.
+    """Refuse a folder with an adapter, with weights only in a quantised format, or with a pipe or device.
 
     Raises:
         ModelError: the folder holds one of them.
     """
-    files = sorted(path.name for path in folder.iterdir())
+    paths = sorted(folder.iterdir())
+    for path in paths:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ModelError(f"model {name}: {path} is a pipe or a device, not a file")
+    files = [path.name for path in paths]
     refuse_adapter(name, files, _values(folder / _ADAPTER_CONFIG).get("base_model_name_or_path"))
     quantised = [file for file in files if file.endswith(".gguf")]
     if quantised and not any(file.endswith((".safetensors", ".bin")) for file in files):
@@ -144,7 +149,7 @@ def _method(section: Mapping[str, Any]) -> str:
 def _values(path: Path) -> dict[str, object]:
     """The content of a JSON file; empty if there is none that can be read."""
     try:
-        values = parse_json(path.read_text("utf-8"))
+        values = parse_json(read_plain(path, _MAX_HEADER_BYTES).decode())
     except (OSError, UnicodeDecodeError, JsonError):
         return {}
     return values if isinstance(values, dict) else {}

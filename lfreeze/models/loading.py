@@ -42,7 +42,7 @@ class BaseModel:
         self._weights: Weights
         self._fresh: frozenset[str]
         if checkpoint.folder is None:
-            self.model = empty_classifier(checkpoint, n_labels, self.dtype, device)
+            self.model = empty_model(checkpoint, n_labels, self.dtype, device)
             self._fresh = self._head_names()
             self._weights = RandomWeights(self.model, deviation(self.model))
             for name, parameter in self._base():
@@ -83,7 +83,7 @@ class BaseModel:
     def set_labels(self, n_labels: int) -> bool:
         """Change the width of the head, whose values ``reset`` draws; whether only the head depends on it."""
         now = dict(self.model.named_parameters())
-        wanted = empty_classifier(self.checkpoint, n_labels, self.dtype, torch.device("meta"))
+        wanted = empty_model(self.checkpoint, n_labels, self.dtype, torch.device("meta"))
         changed = {name: p.shape for name, p in wanted.named_parameters() if p.shape != now[name].shape}
         if not changed.keys() <= self._fresh:
             return False
@@ -213,7 +213,7 @@ def load(
     config.num_labels = n_labels
     try:
         with silence_transformers():
-            model, info = classifier_class(checkpoint, config).from_pretrained(
+            model, info = model_class(checkpoint, config).from_pretrained(
                 checkpoint.folder,
                 config=config,
                 dtype=dtype,
@@ -232,19 +232,26 @@ def load(
     return model, info
 
 
-def empty_classifier(
-    checkpoint: Checkpoint, n_labels: int, dtype: torch.dtype, device: torch.device
+def empty_model(
+    checkpoint: Checkpoint, n_labels: int | None, dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
     """A model on the device with initialised vectors and buffers, and uninitialised matrices.
+
+    Args:
+        n_labels: of a sequence classifier; None for a causal language model.
 
     Raises:
         ModelError: the transformers library does not have the architecture.
     """
     config = model_config(checkpoint)
-    config.num_labels = n_labels
+    causal_lm = n_labels is None
+    if not causal_lm:
+        config.num_labels = n_labels
     with silence_transformers(), torch.device("meta"):
-        built = classifier_class(checkpoint, config)._from_config(
-            config, dtype=dtype, attn_implementation=attention(checkpoint, config)
+        built = model_class(checkpoint, config, causal_lm=causal_lm)._from_config(
+            config,
+            dtype=dtype,
+            attn_implementation=attention(checkpoint, config, causal_lm=causal_lm),
         )
     built.to_empty(device=device)
     for parameter in built.parameters():
@@ -260,25 +267,26 @@ def classifies_last_position(checkpoint: Checkpoint) -> bool:
     return getattr(model_config(checkpoint), "summary_type", None) == "last"
 
 
-def attention(checkpoint: Checkpoint, config: Any) -> str:
+def attention(checkpoint: Checkpoint, config: Any, *, causal_lm: bool = False) -> str:
     """The attention implementation: torch's, or transformers' own for architectures that do not support it."""
-    return "sdpa" if classifier_class(checkpoint, config)._supports_sdpa else "eager"
+    return "sdpa" if model_class(checkpoint, config, causal_lm=causal_lm)._supports_sdpa else "eager"
 
 
-def classifier_class(checkpoint: Checkpoint, config: Any) -> Any:
-    """The class of the sequence classifier of a configuration.
+def model_class(checkpoint: Checkpoint, config: Any, *, causal_lm: bool = False) -> Any:
+    """The class of the sequence classifier, or the causal language model, of a configuration.
 
     Raises:
         ModelError: the transformers library has none.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    if is_minicpm(checkpoint):
+    if is_minicpm(checkpoint) and not causal_lm:
         return GraniteForSequenceClassification
-    mapping = AutoModelForSequenceClassification._model_mapping
-    if type(config) not in mapping:
+    auto = AutoModelForCausalLM if causal_lm else AutoModelForSequenceClassification
+    if type(config) not in auto._model_mapping:
+        kind = "causal language model" if causal_lm else "sequence classifier"
         raise ModelError(
-            f"model {checkpoint.name}: the transformers library has no sequence classifier of the architecture "
+            f"model {checkpoint.name}: the transformers library has no {kind} of the architecture "
             f"{config.model_type!r}"
         )
-    return mapping[type(config)]
+    return auto._model_mapping[type(config)]

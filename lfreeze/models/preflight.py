@@ -11,7 +11,7 @@ from lfreeze.errors import InputError, first_line
 from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.checkpoint_check import parts_of
 from lfreeze.models.files import ModelError
-from lfreeze.models.loading import empty_classifier, load
+from lfreeze.models.loading import empty_model, load
 from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 
@@ -30,14 +30,14 @@ def inspect_model(
     parts = parts_of(checkpoint.name, model)
     for strategy in strategies:
         strategy.frozen_count(len(parts.layers))
-        strategy.implementation.check_model(checkpoint.name, parts.layers, recipe)
+        strategy.implementation.check_model(checkpoint.name, model, parts.layers, recipe)
     return model
 
 
 def _on_meta(checkpoint: Checkpoint, n_labels: int) -> nn.Module:
     try:
         if checkpoint.folder is None:
-            return empty_classifier(checkpoint, n_labels, torch.float32, torch.device("meta"))
+            return empty_model(checkpoint, n_labels, torch.float32, torch.device("meta"))
         return load(checkpoint, n_labels, torch.float32, device="meta")[0]
     except InputError:
         raise

@@ -1,49 +1,28 @@
-"""The sizes of any classifier that transformers builds, without a formula: its own code runs on fake tensors.
+"""The sizes of any model that transformers builds, without a formula: its own code runs on fake tensors.
 
-The model is built on the meta device and given torch's fake tensors, which compute shapes alone;
-``lfreeze.blocks`` tells the roles of its parts. One forward pass with
-``torch.autograd.graph.saved_tensors_hooks`` counts what autograd keeps, layer by layer. No weight is read
-and no number computed.
+``lfreeze.blocks`` tells the roles of the parts, and a forward pass what autograd keeps, layer by layer.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
-from lfreeze.blocks import Parts, model_parts
-from lfreeze.errors import InputError, first_line
-from lfreeze.model_shape import LayerSizes, Saved, ShapeError
-from lfreeze.models.catalog import Checkpoint
-from lfreeze.models.loading import empty_classifier
-
-# What autocast computes in float32 on CUDA alone, of the operations that models contain.
-_FLOAT32_ON_CUDA = frozenset(
-    (
-        "pow", "__pow__", "__rpow__", "exp", "expm1", "log", "log1p", "rsqrt", "reciprocal", "softplus", "softmax",
-        "log_softmax", "layer_norm", "group_norm", "norm", "sum", "cumsum", "prod", "logsumexp",
-    )
-)  # fmt: skip
-# Storages in more places than this, such as masks and rotary angles, belong to no single layer.
-_SHARED = 2
+from lfreeze.blocks import Parts
+from lfreeze.models.fake import fake_model, saved
+from lfreeze.shape import LayerSizes, Saved
+from lfreeze.vectors import BIASES, NORMS, vectors_in
 
 
 @dataclass(frozen=True)
 class WalkedShape:
-    """The sizes of a sequence classifier, counted in the model that its configuration builds.
+    """The sizes of a sequence classifier or a causal language model, counted in the model of its configuration.
 
     Attributes:
         config: its configuration as JSON.
@@ -51,6 +30,8 @@ class WalkedShape:
         layers: parameters and weights of each layer, in the order of execution.
         linears: of one layer, each linear map's (name, inputs, outputs, bias).
         products_width: heads times their size, the width of attention's two products.
+        language_head: elements of a causal language model's output matrix; None for a classifier.
+        vectors: biases and norms: parameters in the layers and behind them, and in front of the layers.
     """
 
     config: str
@@ -63,18 +44,29 @@ class WalkedShape:
     products_width: int
     head_of_two: int
     head_of_three: int
+    largest_tensors: tuple[int, int]
+    language_head: int | None = None
+    head_tied: bool = False
+    max_positions: int | None = None
+    vectors: tuple[tuple[str, int, int], ...] = ()
     parallel: bool = False
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], device: str = "cpu") -> WalkedShape:
-        """Build the classifier of a hub-format ``config.json`` without weights and count its parts.
+    def from_config(
+        cls, config: Mapping[str, Any], device: str = "cpu", *, causal_lm: bool = False
+    ) -> WalkedShape:
+        """Build the model of a hub-format ``config.json`` without weights and count its parts.
+
+        Args:
+            causal_lm: a causal language model instead of a sequence classifier.
 
         Raises:
-            ShapeError: transformers has no classifier of the architecture, or it does not run.
+            ShapeError: transformers has no such model of the architecture, or it does not run.
         """
         text = json.dumps(dict(config), sort_keys=True)
-        _, model, parts = _build(text, 2)
-        _, _, wider = _build(text, 3)
+        _, model, parts = fake_model(text, None if causal_lm else 2)
+        wider = parts if causal_lm else fake_model(text, 3)[2]
+        output = model.get_output_embeddings().weight if causal_lm else None
         text_config = model.config.get_text_config()
         heads = getattr(text_config, "num_attention_heads", 1)
         size = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
@@ -89,14 +81,30 @@ class WalkedShape:
             products_width=heads * size,
             head_of_two=_count(parts.head),
             head_of_three=_count(wider.head),
+            largest_tensors=(
+                _largest(parts.embeddings),
+                max(_largest(layer.parameters()) for layer in parts.layers),
+            ),
+            language_head=None if output is None else output.numel(),
+            head_tied=any(p is output for p in parts.embeddings),
+            max_positions=_positions(model, getattr(text_config, "max_position_embeddings", None)),
+            vectors=tuple(_vectors(model, parts, which) for which in (BIASES, NORMS)),
         )
 
+    @property
+    def model_type(self) -> str:
+        return str(json.loads(self.config).get("model_type"))
+
     def head_parameters(self, n_labels: int) -> int:
-        """Parameters of the classification head, poolers included."""
+        """Parameters of the head, poolers included, without a matrix that is tied to the embeddings."""
         return self.head_of_two + (n_labels - 2) * (self.head_of_three - self.head_of_two)
 
+    def head_weights(self, n_labels: int) -> int:
+        """Elements of the head's matrices."""
+        return self.head_parameters(n_labels) if self.language_head is None else self.language_head
+
     def parameters(self, n_labels: int) -> int:
-        """All parameters of the classifier."""
+        """All parameters of the model."""
         layers = sum(layer.parameters for layer in self.layers)
         return self.embedding_parameters + layers + self.norm_parameters + self.head_parameters(n_labels)
 
@@ -106,11 +114,44 @@ class WalkedShape:
         Raises:
             ShapeError: the model does not run on such a batch.
         """
-        return _saved(self.config, self.device, batch_size, length, precision, frozen_dtype)
+        return saved(self.config, self._labels, self.device, batch_size, length, precision, frozen_dtype)
+
+    def vector_parameters(self, which: str, *, embeddings: bool) -> int:
+        """The ``"biases"``, or the parameters of ``"norms"``, of the layers and behind them, and with ``embeddings``."""
+        inside, in_front = next(counts for name, *counts in self.vectors if name == which)
+        return inside + (in_front if embeddings else 0)
+
+    def saved_for_vectors(
+        self, which: str, batch_size: int, length: int, precision: str, frozen_dtype: str
+    ) -> tuple[int, ...]:
+        """What autograd keeps of a batch in each layer, if only its biases or norms train."""
+        return saved(
+            self.config, self._labels, self.device, batch_size, length, precision, frozen_dtype, which
+        ).frozen
+
+    @property
+    def _labels(self) -> int | None:
+        return 2 if self.language_head is None else None
 
 
 def _count(parameters: Iterable[torch.Tensor]) -> int:
     return sum(parameter.numel() for parameter in parameters)
+
+
+def _positions(model: Any, declared: int | None) -> int | None:
+    """Tokens for which there are positions: a table with a row for padding starts behind that row, as RoBERTa's."""
+    if declared is None or declared < 1:
+        # XLNet's configuration declares -1.
+        return None
+    words = model.get_input_embeddings()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module is not words and module.num_embeddings == declared:
+            return declared if module.padding_idx is None else declared - module.padding_idx - 1
+    return declared
+
+
+def _largest(parameters: Iterable[torch.Tensor]) -> int:
+    return max((parameter.numel() for parameter in parameters), default=0)
 
 
 def _layer_sizes(parts: Parts, index: int, config: Any) -> LayerSizes:
@@ -124,6 +165,14 @@ def _layer_sizes(parts: Parts, index: int, config: Any) -> LayerSizes:
     )
 
 
+def _vectors(model: nn.Module, parts: Parts, which: str) -> tuple[str, int, int]:
+    """The name of a set of vectors, its parameters in and behind the layers, and those in front of them."""
+    in_head, in_front = {id(p) for p in parts.head}, {id(p) for p in parts.embeddings}
+    found = [p for p in vectors_in(model, which) if id(p) not in in_head]
+    front = _count(p for p in found if id(p) in in_front)
+    return which, _count(found) - front, front
+
+
 def _linears(layer: nn.Module) -> tuple[tuple[str, int, int, bool], ...]:
     found = []
     for path, module in layer.named_modules():
@@ -131,163 +180,3 @@ def _linears(layer: nn.Module) -> tuple[tuple[str, int, int, bool], ...]:
             inputs, outputs = module.weight.shape[:: 1 if isinstance(module, Conv1D) else -1]
             found.append((path.rpartition(".")[2], inputs, outputs, module.bias is not None))
     return tuple(found)
-
-
-def _build(config: str, n_labels: int, dtype: torch.dtype = torch.float32) -> tuple[Any, Any, Parts]:
-    """The mode that gives fake tensors, the classifier of a configuration with such tensors, and its parts."""
-    values = json.loads(config)
-    kind = str(values.get("model_type"))
-    nowhere = Path()
-    described = _Described(kind, kind, nowhere, None, nowhere, "", "", values=config)
-    try:
-        model: Any = empty_classifier(described, n_labels, dtype, torch.device("meta"))
-        model.config.use_cache = False
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = 0
-        # The meta device runs fewer models than fake tensors of the CPU do.
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with mode:
-            model.to_empty(device="cpu").train()
-            return mode, model, model_parts(model)
-    except InputError as error:
-        raise ShapeError(f"no predicted cost for model_type {kind!r}: {error}") from error
-    # Impossible sizes raise different errors in each architecture.
-    except Exception as error:
-        raise ShapeError(f"no predicted cost for model_type {kind!r}: {first_line(error)}") from error
-
-
-@dataclass(frozen=True)
-class _Described(Checkpoint):
-    """A checkpoint of which only the configuration is known, as JSON."""
-
-    values: str = "{}"
-
-    @property
-    def config(self) -> dict[str, object]:
-        read: dict[str, object] = json.loads(self.values)
-        return read
-
-
-@functools.lru_cache(maxsize=256)
-def _saved(
-    config: str, device: str, batch_size: int, length: int, precision: str, frozen_dtype: str
-) -> Saved:
-    mode, model, parts = _build(config, 2, torch.bfloat16 if precision == "bf16" else torch.float32)
-    place = _Place(parts)
-    try:
-        with mode:
-            trained = _kept(model, place, device, (batch_size, length), precision)
-            for index, layer in enumerate(parts.layers):
-                for parameter in parts.layer_parameters(index):
-                    parameter.requires_grad_(False)
-                if frozen_dtype == "compute" and precision == "bf16-mixed":
-                    for module in layer.modules():
-                        if isinstance(module, nn.Linear):
-                            weight = module.weight.to(torch.bfloat16)
-                            module.weight = nn.Parameter(weight, requires_grad=False)
-            frozen = _kept(model, place, device, (batch_size, length), precision)
-    # What a model lacks to run raises different errors in each architecture.
-    except Exception as error:
-        kind = json.loads(config).get("model_type")
-        raise ShapeError(f"no predicted activations for model_type {kind!r}: {first_line(error)}") from error
-    order = range(len(parts.layers))
-    return Saved(
-        trained=tuple(trained[index] for index in order),
-        frozen=tuple(frozen[index] for index in order),
-        front=trained[FRONT],
-        behind=trained[BEHIND],
-    )
-
-
-FRONT, BEHIND = -1, -2
-
-
-class _Place:
-    """The layer that runs at the moment: its index, or ``FRONT`` or ``BEHIND`` the layers."""
-
-    def __init__(self, parts: Parts):
-        self.now = FRONT
-        last = len(parts.layers) - 1
-        for index, layer in enumerate(parts.layers):
-            layer.register_forward_pre_hook(self._move(index))
-            layer.register_forward_hook(self._move(BEHIND if index == last else index + 1))
-
-    def _move(self, there: int) -> Any:
-        def move(*_: Any) -> None:
-            self.now = there
-
-        return move
-
-
-def _kept(model: Any, place: _Place, device: str, shape: tuple[int, int], precision: str) -> Counter[int]:
-    """Bytes that autograd keeps in each layer, in front of the layers and behind them.
-
-    Args:
-        shape: examples and their length.
-    """
-    places: dict[int, set[int]] = defaultdict(set)
-    kept: dict[int, torch.Tensor] = {}
-    place.now = FRONT
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        key = _storage(tensor)
-        places[key].add(place.now)
-        kept[key] = tensor
-        return tensor
-
-    ids = torch.ones(shape, dtype=torch.long)
-    with (
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"),
-        _As(device),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-    ):
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-        F.cross_entropy(logits.float(), torch.zeros(shape[0], dtype=torch.long))
-    own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    found: Counter[int] = Counter()
-    for key in kept.keys() - own:
-        shared = len(places[key]) > _SHARED
-        found[BEHIND if shared else max(places[key])] += kept[key].untyped_storage().nbytes()
-    return found
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    identity: int = StorageWeakRef(tensor.untyped_storage()).cdata
-    return identity
-
-
-class _As(TorchFunctionMode):
-    """Runs a model on the CPU's fake tensors as on a device of another type.
-
-    On CUDA, autocast computes more operations in float32, a dropout mask has one byte for each element,
-    and attention with dropout keeps no matrix of its weights.
-    """
-
-    def __init__(self, device: str):
-        super().__init__()
-        self._cuda = device == "cuda"
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", "")
-        if "grouped_mm" in name:
-            # Fake tensors have no grouped product in float32; each row meets one expert's matrix.
-            return torch.matmul(args[0], args[1][0])
-        if not self._cuda:
-            return func(*args, **kwargs)
-        if name == "dropout":
-            p, training = _argument(args, kwargs, 1, "p", 0.5), _argument(args, kwargs, 2, "training", True)
-            return torch.native_dropout(args[0], p, training)[0] if p and training else args[0]
-        if name == "scaled_dot_product_attention":
-            kwargs["dropout_p"] = 0.0
-        if name in _FLOAT32_ON_CUDA and torch.is_autocast_enabled("cpu"):
-            args = tuple(
-                a.float() if isinstance(a, torch.Tensor) and a.dtype == torch.bfloat16 else a for a in args
-            )
-        return func(*args, **kwargs)
-
-
-def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int, name: str, default: Any) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, default)

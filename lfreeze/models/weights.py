@@ -30,7 +30,7 @@ class FileWeights:
     def __init__(self, files: Sequence[Path], model: nn.Module, fresh: Collection[str]):
         self._read: dict[str, Callable[[], torch.Tensor]] = {}
         for path in files:
-            self._read |= _readers(path)
+            self._read |= tensor_readers(path)
         self._kept = {
             name: parameter.detach().to("cpu", copy=True)
             for name, parameter in model.named_parameters()
@@ -70,7 +70,8 @@ class RandomWeights:
             part.copy_(block[: part.numel()])
 
 
-def _readers(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
+def tensor_readers(path: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    """By name, what reads each tensor of a file."""
     if path.suffix == ".safetensors":
         file: Any = safe_open(path, framework="pt")
         names: list[str] = file.keys()

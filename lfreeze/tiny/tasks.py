@@ -1,8 +1,9 @@
-"""Five tiny tasks with the field names, label sets and training sizes of the paper's five.
+"""Tiny tasks with the field names, label sets and training sizes of the paper's five and of four more of GLUE.
 
 An example is a pure function of task, split and index: nothing is stored, and generating a few thousand
 takes about a second. A hash of a pair's statements decides in which split it may appear, so that no pair is
-in both, in any task and whether or not the task turns the hypothesis into a question.
+in both, in any of the paper's tasks and whether or not the task turns the hypothesis into a question; for the four
+others, a hash of the texts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal
 from lfreeze.tiny.balance import weighted_forms
 from lfreeze.tiny.draws import Draws, digest64
 from lfreeze.tiny.forms import ANAPHORA, ATTITUDE, INSTANCE, PRONOUN, QUANTIFIED, Family
+from lfreeze.tiny.glue import GLUE_TEXTS
 from lfreeze.tiny.grammar import question, statement
 from lfreeze.tiny.logic import Formula, Named, Quantified, Relation
 
@@ -35,7 +37,7 @@ class TinyTask:
     """A task: its text fields, its labels in index order, and the sizes of its splits."""
 
     name: str
-    fields: tuple[str, str]
+    fields: tuple[str, ...]
     labels: tuple[str, ...]
     n_train: int
     n_validation: int
@@ -102,7 +104,13 @@ _WITH_MAKING: tuple[tuple[TinyTask, _Making], ...] = (
         _Making(((ATTITUDE, 100, _THIRDS),), _THREE_WAY),
     ),
 )
-TINY_TASKS: dict[str, TinyTask] = {task.name: task for task, _ in _WITH_MAKING}
+_OF_GLUE = (
+    TinyTask("tiny-sst2", ("sentence",), ("negative", "positive"), 67_349, 500),
+    TinyTask("tiny-mrpc", _SENTENCES, ("not_equivalent", "equivalent"), 3_668, 500),
+    TinyTask("tiny-qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), 363_846, 500),
+    TinyTask("tiny-cola", ("sentence",), ("unacceptable", "acceptable"), 8_551, 500),
+)
+TINY_TASKS: dict[str, TinyTask] = {task.name: task for task in (*(t for t, _ in _WITH_MAKING), *_OF_GLUE)}
 _MAKING: dict[str, _Making] = {task.name: making for task, making in _WITH_MAKING}
 
 
@@ -112,7 +120,7 @@ def held_out(premise: str, hypothesis: str) -> bool:
 
 
 def examples(task: str, split: str, indices: Sequence[int]) -> list[dict[str, str]]:
-    """The examples at ``indices``: the task's two texts by field name, ``label``, and ``idx``.
+    """The examples at ``indices``: the task's text or two texts by field name, ``label``, and ``idx``.
 
     Raises:
         ValueError: no such task, split or index.
@@ -131,6 +139,8 @@ def examples(task: str, split: str, indices: Sequence[int]) -> list[dict[str, st
 
 
 def _example(task: str, split: str, index: int) -> dict[str, str]:
+    if task in GLUE_TEXTS:
+        return _example_of_glue(TINY_TASKS[task], split, index)
     making, fields = _MAKING[task], TINY_TASKS[task].fields
     premise, hypothesis, relation = making.draw(Draws(task, split, index), split == "validation")
     texts = statement(premise), statement(hypothesis)
@@ -138,3 +148,17 @@ def _example(task: str, split: str, index: int) -> dict[str, str]:
         assert isinstance(hypothesis, Quantified | Named)
         texts = question(hypothesis), texts[0]
     return {fields[0]: texts[0], fields[1]: texts[1], "label": making.label_of[relation], "idx": str(index)}
+
+
+def _example_of_glue(task: TinyTask, split: str, index: int) -> dict[str, str]:
+    draws = Draws(task.name, split, index)
+    label = draws.below(len(task.labels))
+    # The label is drawn once, outside the loop: both splits have the same shares.
+    while True:
+        texts = GLUE_TEXTS[task.name](draws, label)
+        if held_out(texts[0], texts[-1]) == (split == "validation"):
+            return {
+                **dict(zip(task.fields, texts, strict=True)),
+                "label": task.labels[label],
+                "idx": str(index),
+            }

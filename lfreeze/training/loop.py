@@ -20,7 +20,7 @@ from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Strategy
 from lfreeze.training.batches import training_batches
-from lfreeze.training.evaluation import evaluate
+from lfreeze.training.evaluation import Evaluations
 from lfreeze.training.forward import classification_loss
 from lfreeze.training.meter import Meter
 from lfreeze.training.prefix import Prefix, trial_prefix
@@ -75,13 +75,20 @@ def train(
     proof = FreezeProof(model)
     meter = Meter(model, device)
     selection_started = time.perf_counter()
-    controller = strategy.implementation.controller(model, strategy, options)
+    kind = strategy.implementation
+    controller = kind.controller(model, strategy, options)
     selection_seconds = time.perf_counter() - selection_started if controller else 0.0
-    profiled = _profiled_steps(batches, recipe, adaptive=controller is not None)
+    if kind.redraws:
+        plan = getattr(controller, "plan", plan)
+        proof.begin()
+    probes = controller is not None and not kind.redraws
+    profiled = _profiled_steps(batches, recipe, adaptive=probes)
     torch.manual_seed(stream_seed(seed, "dropout"))
+    evaluations = Evaluations(model, data, recipe, device, meter, started)
+    shared = None if kind.adaptive else prefix
 
     record_steps: list[Step] = []
-    probe_memory, switch_step = None, None
+    probe_memory, switch_step, redraws = None, None, 0
     # The first step of each phase allocates and compiles, so warm-up is counted from there.
     phase_start = 0
     for number, batch in enumerate(batches, start=1):
@@ -98,7 +105,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
         for handle in handles:
             handle.remove()
-        probing = controller is not None and switch_step is None
+        probing = probes and switch_step is None
         record_steps.append(
             Step(
                 step=number,
@@ -110,27 +117,37 @@ def train(
                 tokens=sum(part.tokens for part in batch),
                 timed=_is_timed(number, phase_start, probing, recipe)
                 and number not in profiled
-                and not handles,
+                # What draws often observes often.
+                and (kind.redraws or not handles)
+                and not evaluations.disturbs(number),
             )
         )
         del loss
         _require_finite(record_steps[-1])
         if on_step is not None:
             on_step(record_steps[-1])
-        if controller is not None:
+        # Layers that are drawn after the last step would not train.
+        if controller is not None and (probes or number < len(batches)):
             switching = time.perf_counter()
             new_plan = controller.step(optimizer)
             if new_plan is not None:
                 meter.synchronize()
                 selection_seconds += time.perf_counter() - switching
-                plan, switch_step, phase_start = new_plan, number, number
+                plan = new_plan
+            if new_plan is not None and kind.redraws:
+                redraws += 1
+                proof.renew(optimizer)
+            elif new_plan is not None:
+                switch_step = phase_start = number
                 probe_memory = meter.memory() if number >= min(profiled) else None
                 # The frozen layers have weights of this trial's own, so that nothing is kept for other trials.
                 prefix = trial_prefix(model, plan, data, recipe, device, PrefixStore())
                 in_training = _filled(prefix, batches[number:], recipe)
                 proof.begin()
                 meter.begin_phase()
-    if controller is not None and switch_step is None:
+        if evaluations.due(number):
+            evaluations.during(number, shared)
+    if probes and switch_step is None:
         raise StrategyError(
             f"strategy {strategy.name} has frozen nothing in {recipe.steps} steps: fewer than "
             f"probe_steps = {recipe.probe_steps} of them changed a weight"
@@ -142,9 +159,8 @@ def train(
     result = proof.conclude(optimizer)
     # The scheduler wraps the optimiser's step in a reference cycle, which would keep the moments alive.
     optimizer.state.clear()
-    evaluating = time.perf_counter()
-    shared = None if strategy.implementation.adaptive else prefix
-    predictions = evaluate(model, data.validation, recipe, data.pad_token_id, device, shared)
+    train_seconds = finished - started - evaluations.seconds
+    predictions = evaluations.conclude(train_seconds, shared)
     return TrainingRecord(
         plan=plan,
         proof=result,
@@ -154,13 +170,15 @@ def train(
         memory_method=meter.method,
         selection_seconds=selection_seconds,
         switch_step=switch_step,
-        train_seconds=finished - started,
-        eval_seconds=time.perf_counter() - evaluating,
+        redraws=redraws,
+        train_seconds=train_seconds,
+        eval_seconds=evaluations.seconds,
         predictions=predictions,
         largest_micro_batch=_largest(batches[number - 1] for number in profiled),
         prefix_layers=prefix_layers,
         prefix_seconds=prefix.seconds if prefix else 0.0,
         steps=record_steps,
+        evaluations=evaluations.done,
     )
 
 
@@ -229,11 +247,12 @@ def freeze_options(recipe: Recipe, seed: int) -> FreezeOptions:
         freeze_embeddings=recipe.freeze_embeddings,
         frozen_dtype=compute if recipe.frozen_dtype == "compute" else None,
         probe_steps=recipe.probe_steps,
+        redraw_steps=recipe.redraw_steps,
         seed=seed,
         lora_rank=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
-        lora_targets=recipe.lora_targets,
+        lora_targets=recipe.chosen_lora_targets,
     )
 
 

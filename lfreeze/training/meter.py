@@ -63,6 +63,7 @@ class Meter:
     def begin_phase(self) -> None:
         """Reset the peaks, and return what an earlier phase has left in the allocator's cache."""
         self._peak: int | None = None
+        self._reserved = 0
         self._gradient = self._optimiser = self._activation = 0
         if self._cuda:
             torch.cuda.empty_cache()
@@ -99,26 +100,38 @@ class Meter:
         if self._cuda:
             self._activation = max(self._activation, torch.cuda.memory_allocated(self._device) - before)
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Leave the memory of what runs inside out of the peaks; on CUDA, the next step allocates anew."""
+        self._note_peaks()
+        yield
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self._device)
+
     def after_backward(self, parameters: Iterable[nn.Parameter]) -> None:
         """Measure the gradients; call it between the backward pass and the optimiser's step."""
         self._gradient = max(self._gradient, tensor_bytes(p.grad for p in parameters if p.grad is not None))
 
     def memory(self) -> MemoryUse:
         """Memory used since ``begin_phase``."""
-        reserved = None
-        if self._cuda:
-            self._peak = torch.cuda.max_memory_allocated(self._device)
-            reserved = torch.cuda.max_memory_reserved(self._device)
+        self._note_peaks()
         if self._peak is None:
             raise RuntimeError("the memory of no step was measured")
         return MemoryUse(
             peak_allocated=self._peak,
-            peak_reserved=reserved,
+            peak_reserved=self._reserved if self._cuda else None,
             training=self._peak - self.static_bytes,
             gradient=self._gradient,
             optimiser=self._optimiser,
             activation=self._activation,
         )
+
+    def _note_peaks(self) -> None:
+        if self._cuda:
+            self._peak = max(self._peak or 0, torch.cuda.max_memory_allocated(self._device))
+            self._reserved = max(self._reserved, torch.cuda.max_memory_reserved(self._device))
 
     def synchronize(self) -> None:
         if self._cuda:

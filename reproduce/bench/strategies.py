@@ -31,7 +31,9 @@ def run(bench: Workbench) -> list[Row]:
 
 def step_seconds(bench: Workbench, recipe: Recipe, strategy: str) -> float:
     """The median of a trial's timed steps."""
-    return bench.train(strategy, recipe).step_quartiles()[1]
+    median = bench.train(strategy, recipe).step_quartiles()[1]
+    assert median is not None, "the recipe of a benchmark times steps"
+    return median
 
 
 def step_cost(bench: Workbench, recipe: Recipe, strategy: str) -> Cost:

@@ -79,7 +79,7 @@ class Workbench:
         """The reference model without weights, with a tokenizer that is trained on the task's texts."""
         folder = self.scratch / "reference-model"
         config: dict[str, Any] = self.settings.model_config or {**MODELS["gemma-2b"].config}
-        texts = [text for e in self._data.train for text in (e.first, e.second)]
+        texts = [text for e in self._data.train for text in e.texts]
         # Gemma-2b's own vocabulary has eight times as many entries; the texts fill no more than these.
         size = min(32_000, config["vocab_size"])
         train_tokenizer(texts, 512, vocabulary_size=size).save_pretrained(folder)

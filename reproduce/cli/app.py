@@ -12,16 +12,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reproduce.cli.bench import bench
+from reproduce.cli.folders import merge, publish, verify
+from reproduce.cli.init import init
 from reproduce.cli.options import (
     ACCEPT,
     ADDRESS,
     ARTIFACTS,
+    CANARY,
     DATA_DIR,
+    ENGINE,
+    GPUS_PER_TRIAL,
+    LOG_TO,
     MODEL_OPTIONS,
     PATH,
     POSITIVE,
+    SHARD,
     Commands,
     load,
+    print_version,
     takes_space,
     with_options,
 )
@@ -32,7 +40,14 @@ if TYPE_CHECKING:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="lfreeze")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version and the commit of the code, and exit.",
+)
 def main() -> None:
     """Selective layer freezing: the paper's experiment, from a grid of trials to a report."""
     set_environment()
@@ -49,15 +64,14 @@ def main() -> None:
     "--dashboard-host", default="127.0.0.1", show_default=True, help="Address that the dashboard listens on."
 )
 @click.option("--dashboard-port", type=click.IntRange(1, 65535), default=8265, show_default=True)
-@click.option(
-    "--gpus-per-trial",
-    default="auto",
-    show_default=True,
-    help="Share of a GPU for every trial, or auto for the one that each is predicted to need.",
-)
+@GPUS_PER_TRIAL
 @click.option("--what-fits", is_flag=True, help="Skip trials that do not fit the GPUs, and run the others.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Run at most this many trials at once.")
 @click.option("--keep-going/--fail-fast", default=True, help="Continue or stop after a failed trial.")
+@ENGINE
+@SHARD
+@LOG_TO
+@CANARY
 @click.option("--report/--no-report", "reports", default=True, help="Write the report after the last trial.")
 def run(
     space: SearchSpace,
@@ -68,20 +82,23 @@ def run(
     dashboard: bool,
     dashboard_host: str,
     dashboard_port: int,
+    shard: str | None,
     **options: Any,
 ) -> None:
     """Run every trial of SPACE that is not finished yet, then write the report.
 
     SPACE is a name in search_spaces/ (default: embedded) or a path to a .toml file. Running the command
     again continues where it stopped. Exit status: 0; 1 if trials failed or are missing; 2 on bad input;
-    130 after Ctrl-C and 143 after SIGTERM. Finished trials are kept in every case.
+    130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP. Finished trials are kept in every case.
 
     \b
     Example:
       reproduce run embedded --strategies ALL,BOT25,BOT50 --seeds 42,43
       reproduce run efficiency --weights random --models gemma-2b
+      reproduce run embedded --engine inline --shard 3/8 --artifacts artifacts/shard-3
     """
     from reproduce.cli.commands import run_space
+    from reproduce.plan.shards import parse_shard
     from reproduce.run.gpu_share import parse_share
     from reproduce.run.pipeline import RunOptions
 
@@ -91,12 +108,13 @@ def run(
         dashboard=(dashboard_host, dashboard_port) if dashboard else None,
         gpu_share=parse_share(gpus_per_trial),
         fail_fast=not keep_going,
+        shard=parse_shard(shard),
         **options,
     )
     sys.exit(run_space(run_options, reports=reports))
 
 
-@main.command(short_help="List the trials of a space and their predicted cost.")
+@main.command(short_help="Predict the cost of a space.")
 @takes_space
 @click.option(
     "--gpu",
@@ -109,18 +127,20 @@ def run(
     is_flag=True,
     help="Time a few steps of the smallest model, with random weights, on this machine's device, and assume its rate.",
 )
+@click.option("--all", "every", is_flag=True, help="List every trial, not each model and strategy.")
 @DATA_DIR
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every trial, instead of tables.")
 def plan(
     space: SearchSpace,
     gpu: str | None,
     gpu_memory: float | None,
     tflops: float | None,
     calibrate: bool,
+    every: bool,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """List every trial of SPACE with its predicted memory, GPU share and time. No trial is started.
+    """Predict the memory, GPU share and time of SPACE by model and strategy. No trial is started.
 
     \b
     Example:
@@ -129,7 +149,7 @@ def plan(
     """
     from reproduce.cli.console import print_plan
 
-    print_plan(space, gpu_memory, tflops, as_json, data_dir, gpu, calibrate)
+    print_plan(space, gpu_memory, tflops, as_json, data_dir, gpu, calibrate, every)
 
 
 @main.command(short_help="Download the models and data of a space.")
@@ -163,18 +183,33 @@ def fetch(
 @takes_space
 @ARTIFACTS
 @DATA_DIR
-def doctor(space: SearchSpace, artifacts: Path | None, data_dir: Path | None) -> None:
-    """Check GPU, driver, memory, shm, disk, hub and models for SPACE; each problem says how to fix it.
+@GPUS_PER_TRIAL
+@click.option(
+    "--gpu-memory",
+    type=POSITIVE,
+    help="Memory in GiB of the GPU that will run the space, where this machine has none, such as a login node.",
+)
+def doctor(
+    space: SearchSpace,
+    artifacts: Path | None,
+    data_dir: Path | None,
+    gpus_per_trial: str,
+    gpu_memory: float | None,
+) -> None:
+    """Check GPU, driver, memory, limits, disk, hub and models for SPACE; each problem says how to fix it.
 
     Exit status 1 if this machine cannot run the space.
 
     \b
     Example:
       reproduce doctor paper
+      reproduce doctor paper --gpu-memory 80
     """
     from reproduce.run.doctor import examine
+    from reproduce.run.gpu_share import parse_share
 
-    sys.exit(examine(space, artifacts or Path("artifacts") / space.name, data_dir))
+    root = artifacts or Path("artifacts") / space.name
+    sys.exit(examine(space, root, data_dir, gpu_memory, parse_share(gpus_per_trial)))
 
 
 @main.command(short_help="Show the trials of an artifact folder.")
@@ -207,53 +242,6 @@ def report(folders: tuple[Path, ...], out: Path | None) -> None:
     write_report(folders, out or folders[0] / "report")
 
 
-@main.command(short_help="Check a folder and compare it with a reference.")
-@click.argument("folder", type=PATH)
-@click.option(
-    "--against",
-    "reference",
-    type=PATH,
-    help="Artifact folder, or published folder, to compare with.  [default: the published results of "
-    "FOLDER's space, if there are any]",
-)
-@click.option("--partial", is_flag=True, help="Accept that FOLDER lacks trials of the --against folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
-def verify(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> None:
-    """Check that FOLDER is complete and homogeneous, and that its numbers match the reference's.
-
-    On equal hardware and versions the numbers must be bitwise equal, otherwise within the stated
-    tolerances. Exit status 1 if a check fails.
-
-    \b
-    Example:
-      reproduce verify artifacts/embedded
-      reproduce verify artifacts/paper --against a-colleagues-folder
-    """
-    from reproduce.cli.commands import verify_folder
-
-    sys.exit(verify_folder(folder, reference, partial, as_json))
-
-
-@main.command(short_help="Write the trials of a folder into a few files.")
-@click.argument("folder", type=PATH)
-@click.argument("out", type=PATH)
-@click.option("--with-steps", "steps", is_flag=True, help="Include every training step, for loss curves.")
-@click.option("--with-predictions", "predictions", is_flag=True, help="Include every prediction.")
-@click.option("--incomplete", is_flag=True, help="Publish even if trials have no result.")
-def publish(folder: Path, out: Path, **options: bool) -> None:
-    """Write the trials of FOLDER into trials.parquet in the new folder OUT, to archive or share.
-
-    Every command that reads an artifact folder also reads a published one.
-
-    \b
-    Example:
-      reproduce publish artifacts/embedded-full published/embedded-full
-    """
-    from reproduce.cli.commands import publish_folder
-
-    publish_folder(folder, out, **options)
-
-
 @main.command(short_help="Run one trial without Ray.")
 @click.option("--strategy", required=True, help="Strategy, such as ALL, LoRA, BOT25, ADT-L50.")
 @click.option("--model", required=True, help="Model: a name such as tiny-gemma, a hub id, or a folder.")
@@ -262,6 +250,9 @@ def publish(folder: Path, out: Path, **options: bool) -> None:
 @click.option("--space", default="embedded", show_default=True, help="Space that provides the recipe.")
 @with_options(MODEL_OPTIONS)
 @DATA_DIR
+@click.option(
+    "--artifacts", type=PATH, help="Folder that the trial's files are written to, as those of a sweep."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole trial row as JSON.")
 def trial(
     strategy: str,
@@ -270,10 +261,11 @@ def trial(
     seed: int,
     space: str,
     data_dir: Path | None,
+    artifacts: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Run one trial in this process, without Ray, and print its row.
+    """Run one trial in this process, without Ray, and print its result.
 
     \b
     Example:
@@ -282,7 +274,8 @@ def trial(
     from reproduce.cli.commands import run_one
 
     one = {"models": [model], "tasks": [task], "strategies": [strategy], "seeds": [str(seed)]}
-    sys.exit(run_one(load(space, one, options), data_dir, as_json))
+    sys.exit(run_one(load(space, one, options), data_dir, as_json, artifacts))
 
 
-main.add_command(bench)
+for command in (init, bench, verify, publish, merge):
+    main.add_command(command)

@@ -8,29 +8,33 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from rich.console import Console
-from rich.table import Table
 
+from lfreeze.errors import InputError
 from reproduce.cli.console import print_checks, print_failures
+from reproduce.cli.trial_result import print_result
 from reproduce.plan.inputs import check_inputs, find_inputs, trial_specs
 from reproduce.plan.search_space import SearchSpace
-from reproduce.process import FAILED, OK, end_on_signals, garbage_kept
+from reproduce.plan.spec import value_text
+from reproduce.process import FAILED, OK, garbage_kept
 from reproduce.run.pipeline import PendingRun, RunOptions, execute, opened_folder, preflight, resolve
 from reproduce.run.ray_session import ray_session, require_answer
 from reproduce.store.artifacts import (
     LOCK_FILE,
     FolderState,
     check_folder,
-    exclusive_writer,
     read_folder,
 )
+from reproduce.store.folder_lock import exclusive_writer
 from reproduce.store.inputs_lock import check_lock, write_lock
+from reproduce.store.merge import joined_state, merge, require_apart
 from reproduce.store.references import reference_path
-from reproduce.store.schema import TRIAL_COLUMNS
+from reproduce.store.trial_row import TrialRow
+from reproduce.terminal import say
 from reproduce.verify import Check, verify
+from reproduce.verify.archive import archived
 from reproduce.verify.differences import CELL, RECIPE
 
 if TYPE_CHECKING:
@@ -39,28 +43,35 @@ if TYPE_CHECKING:
 
 def run_space(options: RunOptions, *, reports: bool = True) -> int:
     """Run the missing trials of a space, then report unless told not to; the exit status."""
-    end_on_signals()
     run = resolve(options)
+    part = f"{options.space.name}, shard {options.shard}" if options.shard else options.space.name
+    if not run.specs:
+        say(f"{part}: no trial of the space is in this shard; nothing to run.")
+        return OK
     with opened_folder(options.root):
         with garbage_kept():
             pending = preflight(run)
         if not pending.specs:
-            print(f"All {len(run.specs)} trials are finished already; nothing to run.")
+            say(f"All {len(run.specs):,} trials are finished already; nothing to run.")
             return _report_finished(pending) if reports else OK
-        print(
-            f"{options.space.name}: {len(run.specs)} trials, {pending.finished} finished already, "
-            f"{len(pending.specs)} to run; results in {options.root}"
+        say(
+            f"{part}: {len(run.specs):,} trials, {pending.finished:,} finished already, "
+            f"{len(pending.specs):,} to run; results in {options.root}"
         )
         outcome = execute(pending)
+        if outcome.unwritable:
+            # It has been said, and a report would fail where a trial's files did.
+            return FAILED
         return _close(pending, outcome, reports)
 
 
 def _report_finished(pending: PendingRun) -> int:
-    """Name the report of a folder that needs no run, and write it if there is none."""
+    """Name the report of a folder that needs no run, and write it if there is none of its present trials."""
     root = pending.run.options.root
     page = root / "report" / "report.html"
-    if page.is_file():
-        print(f"Report: {page}")
+    written = max((path.stat().st_mtime for path in (root / "trials").rglob("*.parquet")), default=0.0)
+    if page.is_file() and page.stat().st_mtime >= written:
+        say(f"Report: {page}")
     else:
         _report({root: pending.before or read_folder(root)}, root / "report")
     return OK
@@ -74,14 +85,17 @@ def _close(pending: PendingRun, outcome: SweepOutcome, reports: bool) -> int:
         _report({root: after}, root / "report")
     run_ids = {run_id for spec in pending.run.specs for run_id in spec.all_run_ids}
     missing = sum(trial.run_id in run_ids for trial in after.missing)
+    if outcome.repeats:
+        times = "once" if outcome.repeats == 1 else f"{outcome.repeats:,} times"
+        say(f"The first trial was repeated {times}, with the same numbers to the last bit.")
     for problem in outcome.problems:
-        print(f"problem: {problem}")
+        say(f"problem: {problem}")
     print_failures(after.failed.filter(pl.col("run_id").is_in(list(run_ids))))
     skipped = after.skipped.filter(pl.col("run_id").is_in(list(run_ids))).height
     if skipped:
-        print(f"{skipped:,} trials were skipped, since they do not fit; they run where they fit.")
+        say(f"{skipped:,} trials were skipped, since they do not fit; they run where they fit.")
     if missing:
-        print(f"{missing} trials have no result; run the same command again to run them.")
+        say(f"{missing:,} trials have no result; run the same command again to run them.")
     return FAILED if outcome.failed or outcome.problems or missing else OK
 
 
@@ -101,30 +115,51 @@ def fetch_space(
     with exclusive_writer(root):
         if not accept_inputs:
             check_lock(root, inputs)
-        write_lock(root, inputs)
+        write_lock(root, inputs, replace_damaged=accept_inputs)
     for name, checkpoint in inputs.checkpoints.items():
         size = sum(path.stat().st_size for path in checkpoint.files) / 1e9
-        print(f"model {name}: {checkpoint.model_id}, {_commit(checkpoint.revision)}, {size:.2f} GB")
+        say(f"model {name}: {checkpoint.model_id}, {_commit(checkpoint.revision)}, {size:.2f} GB")
     for name in inputs.data:
         data = inputs.splits(name)
         examples = f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
-        print(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {examples}")
-    print(f"Input lock: {root / LOCK_FILE}")
+        say(f"task {name}: {data.task.dataset_id}, {_commit(data.revision)}, {examples}")
+    say(f"Input lock: {root / LOCK_FILE}")
     if address is not None:
         with ray_session(address):
             from reproduce.run.node_probe import fetch_on_nodes
 
             for node, sizes in fetch_on_nodes(inputs.cards).items():
                 models = ", ".join(f"{model}, {size / 1e9:.2f} GB" for model, size in sizes.items())
-                print(f"node {node}: {models}")
+                say(f"node {node}: {models}")
 
 
 def _commit(revision: str | None) -> str:
     return f"revision {revision}" if revision else "not from the hub"
 
 
-def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
-    """Run the only trial of a space in this process and print its row; the exit status."""
+def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool, artifacts: Path | None = None) -> int:
+    """Run the only trial of a space in this process and print its result; the exit status.
+
+    Args:
+        artifacts: the folder for its files; there already, it is not run again.
+    """
+    for name, listed in space.grid.items():
+        if len(listed) > 1:
+            values = ", ".join(map(value_text, listed))
+            raise InputError(
+                f"space {space.name} has {name} = {values}: name one of them with --set {name}=VALUE"
+            )
+    row = _trained(space, data_dir) if artifacts is None else _stored(space, data_dir, artifacts)
+    if row is None:
+        return FAILED
+    if as_json:
+        print(json.dumps(row, default=str, indent=1))
+    else:
+        print_result(TrialRow.from_columns(row))
+    return OK if row["status"] == "ok" else FAILED
+
+
+def _trained(space: SearchSpace, data_dir: Path | None) -> dict[str, Any]:
     inputs = find_inputs(space, data_dir)
     (spec,) = trial_specs(space, inputs)
     with garbage_kept():
@@ -133,32 +168,44 @@ def run_one(space: SearchSpace, data_dir: Path | None, as_json: bool) -> int:
     from reproduce.store.parquet import trial_frame
 
     checkpoint = inputs.checkpoints[spec.factors.model]
-    result = TrialWorker().run(spec, lambda: checkpoint, inputs.data[spec.factors.task][spec.factors.seed])
-    row = trial_frame(result.row).to_dicts()[0]
-    if as_json:
-        print(json.dumps(row, default=str, indent=1))
-    else:
-        table = Table(show_header=False, box=None)
-        for name, value in row.items():
-            # A null is a value of a recipe.
-            shown = TRIAL_COLUMNS[name].reason if value is None and name.startswith("recipe_") else value
-            if name != "null_reasons" and shown is not None:
-                table.add_row(name, str(shown))
-        Console().print(table)
-    return OK if row["status"] == "ok" else FAILED
+    data = inputs.data[spec.factors.task][spec.factors.data_key]
+    return trial_frame(TrialWorker().run(spec, lambda: checkpoint, data).row).to_dicts()[0]
 
 
-def verify_folder(folder: Path, reference: Path | None, partial: bool, as_json: bool) -> int:
-    """Check a folder and print the results; the exit status.
+def _stored(space: SearchSpace, data_dir: Path | None, root: Path) -> dict[str, Any] | None:
+    """The row of the only trial of a space in an artifact folder, which it is trained into if it is not there.
 
-    Without a reference, the folder is compared with the published results of its space, if there are any.
+    None if its files cannot be written there.
     """
-    state = read_folder(folder)
+    from reproduce.run.gpus import usable_gpus
+
+    # As without a folder, on the device that there is.
+    share = None if usable_gpus() else 0.0
+    run = resolve(RunOptions(space, root, data_dir, engine="inline", gpu_share=share))
+    with opened_folder(root):
+        with garbage_kept():
+            pending = preflight(run)
+        if pending.specs and execute(pending).unwritable:
+            return None
+        if not pending.specs:
+            say(f"The trial is in {root} already; nothing to run.", err=True)
+    rows = read_folder(root).table.frame
+    (row,) = rows.filter(pl.col("run_id").is_in(run.specs[0].all_run_ids)).drop("artifacts").to_dicts()
+    return row
+
+
+def verify_folders(folders: Sequence[Path], reference: Path | None, partial: bool, as_json: bool) -> int:
+    """Check folders as one and print the results; the exit status.
+
+    Without a reference, they are compared with the published results of their space, if there are any.
+    """
+    state = joined_state(folders)
+    checks = archived([*folders, *([reference] if reference else [])])
     if reference is None:
         there, origin = _published_reference(state)
-        checks = [*verify(state, there, partial=True), origin]
+        checks += [*verify(state, there, partial=True), origin]
     else:
-        checks = verify(state, read_folder(reference), partial=partial)
+        checks += verify(state, read_folder(reference), partial=partial)
     good = all(check.passed is not False for check in checks)
     if as_json:
         print(
@@ -188,14 +235,28 @@ def _published_reference(state: FolderState) -> tuple[FolderState | None, Check]
     return reference, Check("against", None, f"compared with the published results of {spaces[0]}")
 
 
-def publish_folder(folder: Path, out: Path, steps: bool, predictions: bool, incomplete: bool) -> None:
-    """Write the trials of a folder into a few files in a new folder, and print their sizes."""
+def publish_folders(
+    folders: Sequence[Path], out: Path, steps: bool, predictions: bool, evaluations: bool, incomplete: bool
+) -> None:
+    """Write the trials of folders into a few files in a new folder, and print their sizes."""
     from reproduce.store.publish import publish
 
-    options = {"steps": steps, "predictions": predictions}
+    options = {"steps": steps, "predictions": predictions, "evaluations": evaluations}
     tables = tuple(table for table, included in options.items() if included)
-    for path in publish(folder, read_folder(folder), out, tables=tables, incomplete=incomplete):
-        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    for path in publish(folders, joined_state(folders), out, tables=tables, incomplete=incomplete):
+        say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+def merge_folders(folders: Sequence[Path], into: Path) -> None:
+    """Join artifact folders in one, and print what it holds."""
+    require_apart(folders, into)
+    with opened_folder(into):
+        copied = merge(folders, into)
+    state = read_folder(into)
+    say(
+        f"{into}: {len(state.listed):,} trials, {state.done:,} done, {len(state.missing):,} missing; "
+        f"{copied:,} trials copied from {len(folders)} folders"
+    )
 
 
 def write_report(roots: Sequence[Path], out: Path) -> None:
@@ -207,13 +268,15 @@ def _report(folders: Mapping[Path, FolderState], out: Path) -> None:
     from reproduce.report import build
 
     missing = [
-        dataclasses.asdict(wanted.factors) for progress in folders.values() for wanted in progress.missing
+        {**wanted.factors.cell, "point": wanted.factors.grid, "run_id": wanted.run_id}
+        for progress in folders.values()
+        for wanted in progress.missing
     ]
     tables = [progress.table for progress in folders.values()]
     summary = build(list(folders), out, command=_command_line(), missing=missing, tables=tables)
     for sentence in summary.headlines:
-        print(sentence)
-    print(f"Report: {summary.page}")
+        say(sentence)
+    say(f"Report: {summary.page}")
 
 
 def _command_line() -> str:

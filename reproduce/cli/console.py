@@ -9,25 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-from rich.console import Console
-from rich.table import Table
 
 from lfreeze.errors import InputError
+from reproduce.cli.trial_groups import grouped
 from reproduce.plan.search_space import SearchSpace
+from reproduce.plan.spec import Factors
 from reproduce.process import FAILED, OK
 from reproduce.store.artifacts import FolderState, read_folder
+from reproduce.store.grid import grid_names, grid_points
+from reproduce.terminal import PlainTable, say, show
 from reproduce.verify import Check
 
-_LISTED = 20  # missing or skipped trials that are named one by one
+_LISTED = 20  # lines for missing or skipped trials
 
 
 def print_checks(checks: Sequence[Check]) -> None:
     """Print one sentence for each check, and its details below it."""
     words = {True: "ok", False: "FAILED", None: "note"}
     for check in checks:
-        print(f"{words[check.passed]:6}  {check.name}: {check.sentence}")
+        say(f"{words[check.passed]:6}  {check.name}: {check.sentence}", indent=8)
         for detail in check.details:
-            print(f"          {detail}")
+            say(f"          {detail}")
 
 
 def print_plan(
@@ -38,18 +40,20 @@ def print_plan(
     data_dir: Path | None = None,
     gpu: str | None = None,
     measure: bool = False,
+    every: bool = False,
 ) -> None:
-    """Print every trial of a space with its predicted cost, and the totals.
+    """Print the predicted cost of a space by model and strategy, and the totals.
 
     Args:
         measure: take the rate from a few steps on this machine's device.
+        every: list every trial.
     """
-    from reproduce.cli.plan_classes import classes_as_json, print_classes, shown_share
+    from reproduce.cli.plan_classes import classes_as_json, print_classes
+    from reproduce.cli.plan_tables import print_groups, print_trials
     from reproduce.plan.cost import GIB, assumptions, plan_space, totals
     from reproduce.plan.gpu_classes import fits
     from reproduce.plan.lengths import known_lengths
     from reproduce.report.analysis.decidable import summary, undecidable
-    from reproduce.run.progress import clock
 
     assumed = assumptions(space, gpu_memory_gib, tflops, gpu)
     if measure:
@@ -66,6 +70,8 @@ def print_plan(
     too_large = {trial.factors for trial in trials if not fits(trial)}
     if as_json:
         listed = [dataclasses.asdict(trial) for trial in trials]
+        for row, t in zip(listed, trials, strict=True):
+            row["factors"] = t.factors.cell | ({"grid": dict(t.factors.grid)} if t.factors.grid else {})
         rows = [{**row.pop("factors"), **row, "fits": fits(t)} for row, t in zip(listed, trials, strict=True)]
         claims = {"claim_obstacles": undecidable(space, too_large)}
         classes = {"gpu_classes": classes_as_json(space, trials)}
@@ -78,44 +84,18 @@ def print_plan(
         }
         print(json.dumps(values, indent=1))
         return
-    table = Table(box=None, header_style="bold")
-    for column in ("model", "task", "strategy"):
-        table.add_column(column, no_wrap=True)
-    for column in (
-        "seed",
-        "frozen",
-        "static GiB",
-        "training GiB",
-        "after switch",
-        "host GiB",
-        "GPU share",
-        "time",
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
-    for t in trials:
-        table.add_row(
-            t.factors.model,
-            t.factors.task,
-            t.factors.strategy,
-            str(t.factors.seed),
-            f"{t.frozen_layers}/{t.n_layers}",
-            f"{t.static_bytes / GIB:.3f}",
-            f"{t.training_bytes / GIB:.3f}",
-            f"{t.after_switch_bytes / GIB:.3f}" if t.after_switch_bytes else "",
-            f"{t.host_bytes / GIB:.1f}",
-            shown_share(t),
-            clock(t.seconds),
-        )
-    Console(width=max(Console().width, 120)).print(table)
-    total = totals(trials)
-    print(
-        f"{space.name}: {len(trials)} trials, {total['device_hours']:.1f} device hours at "
+    (print_trials if every else print_groups)(trials)
+    total, memory = totals(trials), assumed.gpu_memory_bytes / GIB
+    say(
+        f"{space.name}: {len(trials):,} trials, {total['device_hours']:.1f} device hours at "
         f"{assumed.flops_per_second / 1e12:.3g} TFLOP/s ({assumed.rate_source}), largest peak "
         f"{total['peak_bytes'] / GIB:.2f} GiB, largest host memory of a worker {total['host_bytes'] / GIB:.1f} GiB; "
-        f"shares are of a GPU with {assumed.gpu_memory_bytes / GIB:g} GiB (--gpu, --gpu-memory). No trial was started."
+        f"shares are of a GPU with {memory:g} GiB (--gpu, --gpu-memory). No trial was started."
+        + ("" if every else " Memory and share are the largest of each line; --all lists every trial.")
     )
-    print_classes(space, trials, assumed.gpu_memory_bytes / GIB)
-    print("\n".join(summary(space, too_large)))
+    print_classes(space, trials, memory)
+    for line in summary(space, too_large):
+        say(line, indent=2)
 
 
 def print_status(root: Path, timing: bool) -> int:
@@ -124,24 +104,28 @@ def print_status(root: Path, timing: bool) -> int:
     running = set(progress.running)
     missing = [w for w in progress.missing if str(w.factors) not in running]
     skipped = progress.skipped
-    print(
-        f"{root}: {progress.done} done, {len(running)} running, {progress.failed.height} failed, "
-        + (f"{skipped.height} skipped, " if skipped.height else "")
-        + f"{len(missing)} missing, of {len(progress.listed)}"
+    unlisted = progress.table.frame.height - progress.rows.height
+    say(
+        f"{root}: {progress.done:,} done, {len(running)} running, {progress.failed.height:,} failed, "
+        + (f"{skipped.height:,} skipped, " if skipped.height else "")
+        + f"{len(missing):,} missing, of {len(progress.listed):,}"
+        + (f"; {unlisted:,} more that its list, sweep.json, lacks" if unlisted else "")
         + ("" if progress.live else "; no sweep is writing to it")
     )
     for name in sorted(running):
-        print(f"  running  {name}")
+        say(f"  running  {name}", indent=9)
     print_failures(progress.failed)
     print_failures(skipped.head(_LISTED))
     if skipped.height > _LISTED:
-        print(f"  skipped  ... and {skipped.height - _LISTED} more")
+        say(f"  skipped  ... and {skipped.height - _LISTED:,} more")
     for damaged in progress.table.damaged:
-        print(f"  damaged  {damaged.path}: {damaged.reason}")
-    for wanted in missing[:_LISTED]:
-        print(f"  missing  {wanted.factors}")
-    if len(missing) > _LISTED:
-        print(f"  missing  ... and {len(missing) - _LISTED} more")
+        say(f"  damaged  {damaged.path}: {damaged.reason}", indent=9)
+    listed = [trial.factors for trial in progress.listed]
+    groups = grouped([trial.factors for trial in missing], listed)
+    for words, number in groups[:_LISTED]:
+        say(f"  missing  {words}: {number:,} trial{'s' * (number > 1)}", indent=9)
+    if more := sum(number for _, number in groups[_LISTED:]):
+        say(f"  missing  ... and {more:,} trials more")
     if timing:
         _print_timing(progress)
     return FAILED if progress.failed.height or progress.table.damaged else OK
@@ -149,9 +133,11 @@ def print_status(root: Path, timing: bool) -> int:
 
 def print_failures(failed: pl.DataFrame) -> None:
     """Print one line for each trial without a result: its status, factors and error."""
-    for row in failed.sort("model", "task", "strategy", "seed").to_dicts():
-        name = f"{row['model']}/{row['task']}/{row['strategy']}/seed{row['seed']}"
-        print(f"  {row['status']:7}  {name}: {row['error_type']}: {row['error_message']}")
+    failed = failed.sort("model", "task", "strategy", "seed")
+    points = grid_points(failed, grid_names(failed))
+    for row, point in zip(failed.iter_rows(named=True), points, strict=True):
+        name = Factors(row["model"], row["task"], row["strategy"], row["seed"], point)
+        say(f"  {row['status']:7}  {name}: {row['error_type']}: {row['error_message']}", indent=9)
 
 
 def _print_timing(progress: FolderState) -> None:
@@ -170,7 +156,7 @@ def _print_timing(progress: FolderState) -> None:
         chosen = rows.filter((pl.col("worker_trial_index") == 0) == first)
         if not chosen.height:
             continue
-        table = Table(title=f"{title}: {chosen.height}", box=None, title_justify="left")
+        table = PlainTable(title=f"{title}: {chosen.height}", box=None, title_justify="left")
         table.add_column("seconds per trial")
         for column in ("median", "mean", "largest"):
             table.add_column(column, justify="right")
@@ -179,4 +165,4 @@ def _print_timing(progress: FolderState) -> None:
             if values:
                 shown = (statistics.median(values), statistics.mean(values), max(values))
                 table.add_row(label, *(f"{value:.3f}" for value in shown))
-        Console().print(table)
+        show(table)

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, CONTINUES, SIGNALLED, ending_signal
+from lfreeze.errors import InputError, shown
+from lfreeze.plain_files import local_folder, path_fault
+from reproduce.process import BAD_INPUT, CONTINUES, FAILED, SIGNALLED, ending_signal, interrupted_sentence
+from reproduce.terminal import say
 
 if TYPE_CHECKING:
     from reproduce.plan.search_space import SearchSpace
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-PATH = click.Path(path_type=Path)
+# Faults of the disk that a file is written to.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
+
+class _FilePath(click.Path):
+    """A path that a file system can have."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if fault := path_fault(path):
+            named = f"{max(param.opts, key=len)} " if param is not None else ""
+            raise InputError(f"{named}{shown(str(path))} is no path of a file or folder: {fault}")
+        return path
+
+
+PATH = _FilePath(path_type=Path)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -33,11 +53,15 @@ class Commands(click.Group):
             error = raised
         number = ending_signal(error)
         if number is not None:
-            click.echo(f"interrupted ({number.name}): {CONTINUES}.", err=True)
+            say(interrupted_sentence(number), err=True)
             sys.exit(SIGNALLED + number)
         if isinstance(error, InputError):
-            click.echo(f"error: {error}", err=True)
+            say(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
+        if isinstance(error, OSError) and error.errno in _DISK:
+            what = error.filename or "the output"
+            say(f"error: {what} cannot be written ({error.strerror}): {CONTINUES}", err=True)
+            sys.exit(FAILED)
         if error is not None:
             raise error
         return result
@@ -50,14 +74,17 @@ def _listed(text: str | None) -> list[str] | None:
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
-            raise InputError(f"{option} {text!r} is not of the form NAME=VALUE")
+            raise InputError(f"{option} {shown(text)} is not of the form NAME=VALUE")
     return {name.strip(): value.strip() for name, value in (text.split("=", 1) for text in texts)}
 
 
 def _model_paths(texts: Sequence[str]) -> dict[str, Path]:
-    return {
-        name: Path(folder).expanduser().resolve() for name, folder in _pairs("--model-path", texts).items()
-    }
+    paths = _pairs("--model-path", texts)
+    for name, folder in paths.items():
+        if fault := path_fault(Path(folder)):
+            raise InputError(f"--model-path {name} = {shown(folder)} is no path of a folder: {fault}")
+    # What is no folder is named by the model that lacks it.
+    return {name: local_folder(folder) or Path(folder).absolute() for name, folder in paths.items()}
 
 
 MODEL_OPTIONS = [
@@ -82,8 +109,24 @@ MODEL_OPTIONS = [
         help="random: weights of the true sizes without a download, to measure speed and memory.",
     ),
 ]
+GRID = click.option(
+    "--grid",
+    multiple=True,
+    metavar="KEY=V1,V2",
+    help="Train with each of these recipe values, instead of the space's own.",
+)
+
+
+def _complete_space(ctx: click.Context, option: click.Parameter, start: str) -> list[CompletionItem]:
+    """The names of spaces that a shell offers, or files where no name begins so."""
+    from reproduce.plan.space_file import space_names
+
+    names = [CompletionItem(name) for name in space_names() if name.startswith(start)]
+    return names or [CompletionItem(start, type="file")]
+
+
 _AXIS_OPTIONS = [
-    click.argument("space", default="embedded"),
+    click.argument("space", default="embedded", shell_complete=_complete_space),
     click.option(
         "--models", help="Comma-separated models that replace the space's: names, hub ids, folders."
     ),
@@ -105,6 +148,55 @@ ADDRESS = click.option(
 ACCEPT = click.option(
     "--accept-inputs", is_flag=True, help="Accept models and data that differ from the input lock."
 )
+
+GPUS_PER_TRIAL = click.option(
+    "--gpus-per-trial",
+    default="auto",
+    show_default=True,
+    help="Share of a GPU for every trial, or auto for the one that each is predicted to need.",
+)
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(["ray", "inline"]),
+    default="ray",
+    show_default=True,
+    help="ray: as many trials at once as fit. inline: one after another in this process, without Ray.",
+)
+SHARD = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Run the I-th of N parts of the space, of about the same size, such as 3/8.",
+)
+
+
+CANARY = click.option(
+    "--canary",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Repeat the first trial after every N finished ones; end the sweep if its numbers have changed.",
+)
+
+
+def _trackers(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+LOG_TO = click.option(
+    "--log-to",
+    type=click.Choice(["tensorboard", "mlflow", "wandb", "trackio"]),
+    multiple=True,
+    callback=_trackers,
+    help="Also log every trial to this tracker; may be repeated. Each needs the extra of its name.",
+)
+
+
+def print_version(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    """Print the version and end, for the option ``--version``."""
+    if given and not ctx.resilient_parsing:
+        from reproduce.store.provenance import version
+
+        click.echo(f"reproduce, version {version()}")
+        ctx.exit()
 
 
 def with_options(options: Sequence[_Decorator]) -> _Decorator:
@@ -129,7 +221,7 @@ def takes_space(command: Callable[..., None]) -> Callable[..., Any]:
             **rest,
         )
 
-    return with_options([*_AXIS_OPTIONS, *MODEL_OPTIONS])(with_space)
+    return with_options([*_AXIS_OPTIONS, GRID, *MODEL_OPTIONS])(with_space)
 
 
 def load(space: str, axes: Mapping[str, Sequence[str]], options: dict[str, Any]) -> SearchSpace:
@@ -140,6 +232,7 @@ def load(space: str, axes: Mapping[str, Sequence[str]], options: dict[str, Any])
         space,
         axes,
         _pairs("--set", options.pop("overrides")),
+        grid={key: text.split(",") for key, text in _pairs("--grid", options.pop("grid", ())).items()},
         model_paths=_model_paths(options.pop("model_paths")),
         pad_tokens=_pairs("--pad-token", options.pop("pad_tokens")),
         weights=options.pop("weights"),

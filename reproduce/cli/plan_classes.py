@@ -5,37 +5,35 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from reproduce.plan.cost import TrialCost
-from reproduce.plan.gpu_classes import fits, gpu_classes
+from reproduce.plan.gpu_classes import fits, gpu_classes, per_gpu, share_of, words_of
 from reproduce.plan.search_space import SearchSpace
+from reproduce.terminal import PlainTable, say, show
 
-_NO_FIT = "too large"
+_NO_FIT = "no fit"
 
 
 def shown_share(trial: TrialCost) -> str:
-    """A trial's share of the GPU, marked if it does not fit."""
-    return f"{trial.gpu_share:.4f}" if fits(trial) else f"{_NO_FIT} {trial.gpu_share:.2f}"
+    """A trial's share of the GPU, as ``1/3``; marked if it does not fit."""
+    return words_of(share_of(per_gpu(trial.gpu_share))) if fits(trial) else _NO_FIT
 
 
 def print_classes(space: SearchSpace, trials: Sequence[TrialCost], gpu_memory_gib: float) -> None:
     """Print one line for each class, in the order of running, and one for the trials that do not fit."""
-    table = Table(box=None, header_style="bold")
+    table = PlainTable(box=None, header_style="bold", pad_edge=False)
     table.add_column("GPU share", no_wrap=True)
     table.add_column("trials", justify="right", no_wrap=True)
     table.add_column("hours", justify="right", no_wrap=True)
-    table.add_column("what", overflow="fold")
+    table.add_column("what")
     for share, members in _classes(space, trials):
         hours = sum(trial.seconds for trial in members) / 3600
         table.add_row(share, f"{len(members):,}", f"{hours:.2f}", _pairs(space, members))
-    Console(width=max(Console().width, 110)).print(table)
+    show(table)
     too_large = [trial for trial in trials if not fits(trial)]
     if too_large:
         # A share above 1 is the needed part of the assumed memory.
         least = min(trial.gpu_share for trial in too_large) * gpu_memory_gib
-        print(
+        say(
             f"{len(too_large):,} of {len(trials):,} trials do not fit a GPU with {gpu_memory_gib:g} GiB and need "
             f"{least:.1f} GiB or more: `reproduce run --what-fits` skips them."
         )

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from lfreeze.cost import Cost
-from lfreeze.data.tasks import Task, get_task
+from lfreeze.data.tasks import Task
 from lfreeze.errors import InputError
-from lfreeze.model_shape import BYTES, COMPUTE_BYTES, Shape
+from lfreeze.model_shape import BYTES, COMPUTE_BYTES, has_formula
 from lfreeze.models import shapes
+from lfreeze.models.attempt import attempt_config
 from lfreeze.models.catalog import ModelCard
 from lfreeze.recipe import Recipe
+from lfreeze.shape import Shape
 from lfreeze.strategy import Strategy
 from reproduce.plan.devices import CPU_CORE, DEFAULT, get_device
 from reproduce.plan.lengths import BatchWork, KnownLengths, batch_work
@@ -28,6 +30,8 @@ _SLACK = 1.15
 # Set-up and gap between two trials of a worker: the sum of their medians over the warm trials of
 # artifacts/reference/embedded-full, tiny models on a CPU. Moving the weights of a large model comes on top.
 _FIXED_SECONDS = 0.07
+# Of a dataset on the hub that has not been read.
+_ASSUMED_LABELS = 2
 
 
 @dataclass(frozen=True)
@@ -100,21 +104,23 @@ def plan_space(
         lengths: tokens of the training examples where they are known; typical ones are assumed elsewhere.
     """
     sizes = {name: model_shape(card) for name, card in space.cards.items()}
-    known, recipe = lengths or {}, space.recipe
+    known = lengths or {}
     return [
         _plan(
             factors,
             sizes[factors.model],
+            space.tasks[factors.task],
             recipe,
             batch_work(
-                get_task(factors.task),
+                space.tasks[factors.task],
                 recipe,
                 known.get((factors.model, factors.task)),
-                exact=space.cards[factors.model].tiny and get_task(factors.task).tiny,
+                exact=space.cards[factors.model].tiny and space.tasks[factors.task].tiny,
             ),
             assumed,
         )
         for factors in space.factors()
+        for recipe in [space.recipes[factors.grid]]
     ]
 
 
@@ -131,15 +137,21 @@ def model_shape(card: ModelCard) -> Shape:
 
     Raises:
         ShapeError: its memory cannot be predicted.
+        ModelError: its configuration cannot be read, or describes no model that can be built.
     """
-    return shapes.model_shape(card.config, DEVICE)
+    config = card.config
+    if not card.known and not has_formula(config):
+        attempt_config(card.name, card.config_file)
+    return shapes.model_shape(config, DEVICE)
 
 
-def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assumed: Assumptions) -> TrialCost:
-    train, after, peak, evaluation_flops = _cost(shape, factors.task, factors.strategy, recipe, work)
+def _plan(
+    factors: Factors, shape: Shape, task: Task, recipe: Recipe, work: BatchWork, assumed: Assumptions
+) -> TrialCost:
+    train, after, peak, evaluation_flops = _cost(shape, task, factors.strategy, recipe, work)
     flops = recipe.steps * (train.forward_flops + train.backward_flops) + evaluation_flops
     strategy = Strategy.parse(factors.strategy)
-    adaptive = strategy.implementation.adaptive
+    adaptive = strategy.implementation.adaptive and not strategy.implementation.redraws
     return TrialCost(
         factors,
         frozen_layers=strategy.frozen_count(shape.n_layers),
@@ -151,7 +163,7 @@ def _plan(factors: Factors, shape: Shape, recipe: Recipe, work: BatchWork, assum
         seconds=flops / assumed.flops_per_second + _FIXED_SECONDS,
         host_bytes=train.weights_bytes
         + (_snapshot_bytes(shape, recipe) if adaptive else 0)
-        + (_prefix_bytes(shape, factors, recipe, work) if after.backward_depth < shape.n_layers else 0),
+        + (_prefix_bytes(shape, task, recipe, work) if after.backward_depth < shape.n_layers else 0),
     )
 
 
@@ -160,11 +172,10 @@ def _snapshot_bytes(shape: Shape, recipe: Recipe) -> int:
     return BYTES[recipe.precision] * sum(layer.parameters for layer in shape.layers)
 
 
-def _prefix_bytes(shape: Shape, factors: Factors, recipe: Recipe, work: BatchWork) -> int:
+def _prefix_bytes(shape: Shape, task: Task, recipe: Recipe, work: BatchWork) -> int:
     """The output of the frozen layers below the first that trains, of all texts that are trained and evaluated on."""
     if recipe.prefix_cache == "off":
         return 0
-    task = get_task(factors.task)
     examples = _n_validation(task, recipe)
     if recipe.prefix_cache == "all":
         available = min(task.n_train, recipe.max_train_examples or task.n_train)
@@ -180,11 +191,10 @@ def _n_validation(task: Task, recipe: Recipe) -> int:
 
 @cache
 def _cost(
-    shape: Shape, task_name: str, strategy: str, recipe: Recipe, work: BatchWork
+    shape: Shape, task: Task, strategy: str, recipe: Recipe, work: BatchWork
 ) -> tuple[Cost, Cost, Cost, float]:
-    """A training step's cost; its largest micro-batch's, once layers are selected and at the highest peak; FLOPs of the evaluation."""
-    task = get_task(task_name)
-    parsed, n_labels = Strategy.parse(strategy), len(task.labels)
+    """A training step's cost; its largest micro-batch's, once layers are selected and at the highest peak; FLOPs of all evaluations."""
+    parsed, n_labels = Strategy.parse(strategy), len(task.labels) or _ASSUMED_LABELS
     step = parsed.cost(shape, recipe, n_labels=n_labels, length=work.length)
     examples, length = work.largest
     part = replace(recipe, batch_size=examples, micro_batch_size=0)
@@ -192,7 +202,13 @@ def _cost(
     after = replace(parsed.cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
     peak = replace(parsed.peak_cost(shape, part, n_labels=n_labels, length=length), accumulated=several)
     evaluated = parsed.cost(shape, recipe, n_labels=n_labels, length=work.evaluated)
-    return step, after, peak, evaluated.forward_flops / recipe.batch_size * _n_validation(task, recipe)
+    times = math.ceil(recipe.steps / recipe.evaluate_every) if recipe.evaluate_every else 1
+    return (
+        step,
+        after,
+        peak,
+        times * evaluated.forward_flops / recipe.batch_size * _n_validation(task, recipe),
+    )
 
 
 def totals(trials: Iterable[TrialCost]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,25 @@ from lfreeze.strategy import Strategy
 NUMERICS = 1
 # Equal to no recipe value.
 _NO_DEFAULT = object()
+# Recipe values on which it depends what a trial reads, and with it its inputs' identity.
+_OF_DATA = ("max_train_examples", "max_validation_examples", "data_seed", "pair_separator")
+# Recipe values by name, in the order of the grid's keys.
+GridPoint = tuple[tuple[str, Any], ...]
+
+
+def data_values(point: GridPoint) -> GridPoint:
+    """Those values of a grid's point that select texts."""
+    return tuple((name, value) for name, value in point if name in _OF_DATA)
+
+
+def point_text(point: Iterable[tuple[str, Any]]) -> str:
+    """``learning_rate=0.001,steps=50``; texts of different values differ."""
+    return ",".join(f"{name}={value_text(value)}" for name, value in point)
+
+
+def value_text(value: Any) -> str:
+    """A recipe value as one word."""
+    return "+".join(value) if isinstance(value, list | tuple) else str(value)
 
 
 @dataclass(frozen=True)
@@ -49,15 +68,33 @@ class Inputs:
 
 @dataclass(frozen=True, order=False)
 class Factors:
-    """The factors of one trial; the frozen ratio is part of the strategy's name."""
+    """The factors of one trial; the frozen ratio is part of the strategy's name.
+
+    Attributes:
+        grid: the recipe values that the space's grid gives this trial, by name. The run id has them through the
+            recipe alone: a point of a grid is the trial of another recipe.
+    """
 
     model: str
     task: str
     strategy: str
     seed: int
+    grid: GridPoint = ()
 
     def __str__(self) -> str:
-        return f"{self.model}/{self.task}/{self.strategy}/seed{self.seed}"
+        point = f"/{point_text(self.grid)}" if self.grid else ""
+        return f"{self.model}/{self.task}/{self.strategy}/seed{self.seed}{point}"
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """The factors without the grid's values."""
+        return {"model": self.model, "task": self.task, "strategy": self.strategy, "seed": self.seed}
+
+    @property
+    def data_key(self) -> int | tuple[int, GridPoint]:
+        """What distinguishes the data of a task's trials: the seed, and grid values that select texts."""
+        own = data_values(self.grid)
+        return (self.seed, own) if own else self.seed
 
 
 @dataclass(frozen=True)
@@ -103,7 +140,7 @@ class TrialSpec:
                 del recipe[field.name]
         content = {
             "numerics": NUMERICS,
-            "cell": dataclasses.asdict(self.factors),
+            "cell": self.factors.cell,
             "recipe": recipe,
             "inputs": self.inputs.identity(),
         }
@@ -125,12 +162,14 @@ def introduced_values() -> dict[str, Any]:
 
 
 def check_probe(strategy: str, recipe: Recipe) -> None:
-    """Refuse an adaptive strategy whose training would end before it selects its layers.
+    """Refuse an adaptive strategy whose training would end before it selects its layers, or draws other ones.
 
     Raises:
-        RecipeError: ``steps`` is not above ``probe_steps``.
+        RecipeError: ``steps`` is not above ``probe_steps``, or ``redraw_steps`` where layers are drawn.
     """
-    if Strategy.parse(strategy).implementation.adaptive and recipe.probe_steps >= recipe.steps:
+    kind = Strategy.parse(strategy).implementation
+    name = "redraw_steps" if kind.redraws else "probe_steps"
+    if kind.adaptive and getattr(recipe, name) >= recipe.steps:
         raise RecipeError(
-            f"strategy {strategy} needs steps above probe_steps = {recipe.probe_steps}, not {recipe.steps}"
+            f"strategy {strategy} needs steps above {name} = {getattr(recipe, name)}, not {recipe.steps}"
         )

@@ -6,7 +6,6 @@ import os
 import random
 from dataclasses import dataclass, replace
 
-from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
 from lfreeze.models.catalog import find_checkpoint
 from lfreeze.models.shapes import model_shape
@@ -44,7 +43,7 @@ def calibrate(space: SearchSpace) -> Calibration:
 
     trials = plan_space(space, Assumptions(GIB, 1.0))
     smallest = min(trials, key=lambda trial: trial.static_bytes).factors
-    card, task = space.cards[smallest.model], get_task(smallest.task)
+    card, task = space.cards[smallest.model], space.tasks[smallest.task]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # One layout for all examples, so that what is timed is what the closed form counts.
     recipe = replace(
@@ -57,7 +56,7 @@ def calibrate(space: SearchSpace) -> Calibration:
     )
     length = batch_work(task, space.recipe).length
     full = Strategy.parse("ALL")
-    shape, n_labels = model_shape(card.config, device.type), len(task.labels)
+    shape, n_labels = model_shape(card.config, device.type), len(task.labels) or 2
     cost = full.cost(shape, recipe, n_labels=n_labels, length=length)
     need, have = cost.weights_bytes + cost.training_bytes, free_memory(device)
     if need > have:
@@ -78,6 +77,7 @@ def calibrate(space: SearchSpace) -> Calibration:
     data = EncodedTask(split(recipe.batch_size), split(n_labels), model.config.pad_token_id)  # type: ignore[union-attr, arg-type]
     record = train(model, data, recipe, full, 0, device)
     _, seconds, _ = record.step_quartiles()
+    assert seconds is not None, "the recipe of a calibration times steps"
     threads = f", {recipe.cpu_threads} threads" if recipe.cpu_threads > 1 else ""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the CPU{threads}"
     return Calibration(

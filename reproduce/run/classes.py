@@ -59,9 +59,13 @@ class Division:
     lines: tuple[str, ...] = ()
 
 
-def this_machine() -> list[Node]:
-    """This machine as the only node, with the GPUs that torch can use."""
-    gpus = tuple((name, size) for name, size, _ in usable_gpus())
+def this_machine(*, one_gpu: bool = False) -> list[Node]:
+    """This machine as the only node, with the GPUs that torch can use.
+
+    Args:
+        one_gpu: with the first of them only, which a process uses by itself.
+    """
+    gpus = tuple((name, size) for name, size, _ in usable_gpus()[: 1 if one_gpu else None])
     return [Node("this machine", "this machine", 0, gpus)]
 
 
@@ -73,6 +77,7 @@ def divide(
     where: str,
     *,
     what_fits: bool = False,
+    alone: bool = False,
     lengths: KnownLengths | None = None,
 ) -> Division:
     """Divide trials into classes by the share of a GPU that each is predicted to need, the largest share first.
@@ -85,18 +90,20 @@ def divide(
         wanted: the trials that have no result yet.
         where: for messages, what has the nodes' GPUs.
         what_fits: whether trials that are too large are left out, instead of refused.
+        alone: whether trials run one at a time, so that each has a whole GPU unless a share is requested; so have
+            those of a space that measures speed.
         lengths: as in ``plan_space``.
 
     Raises:
         InputError: there is no GPU where one is needed; a trial is too large, or, with ``what_fits``, every trial
             of the space; a model's memory has no closed form, and no share is requested.
     """
-    nodes, all_wanted = with_gpus(nodes), frozenset(wanted)
+    nodes, all_wanted, alone = with_gpus(nodes), frozenset(wanted), alone or space.exclusive
     require_gpus(space, requested, [len(node.gpus) for node in nodes], where)
     if not nodes or requested == 0:
         return Division((RunClass(all_wanted, (NodeGroup(),)),), {})
     gpu = _decisive_gpu(nodes, requested)
-    planned = _plan(space, gpu, requested, what_fits, lengths)
+    planned = _plan(space, gpu, requested, what_fits, lengths, alone)
     too_large: dict[Factors, str] = {}
     classes = [(requested or 1.0, all_wanted)]
     if planned is not None:
@@ -106,7 +113,7 @@ def divide(
         classes = (
             [(requested, all_wanted - too_large.keys())]
             if requested
-            else [(each.share, each.factors) for each in gpu_classes(left, exclusive=space.exclusive)]
+            else [(each.share, each.factors) for each in gpu_classes(left, exclusive=alone)]
         )
     shares = cache(lambda size: shares_on(space, size, lengths))
     chosen = tuple(
@@ -164,7 +171,12 @@ def _decisive_gpu(nodes: Sequence[Node], requested: float | None) -> _Gpu:
 
 
 def _plan(
-    space: SearchSpace, gpu: _Gpu, requested: float | None, what_fits: bool, lengths: KnownLengths | None
+    space: SearchSpace,
+    gpu: _Gpu,
+    requested: float | None,
+    what_fits: bool,
+    lengths: KnownLengths | None,
+    alone: bool,
 ) -> list[TrialCost] | None:
     """The predicted cost of all trials; None where none is needed, or there is none and each has a whole GPU."""
     if requested is not None and not what_fits:
@@ -174,7 +186,7 @@ def _plan(
     except ShapeError as error:
         if what_fits:
             raise InputError(f"{error}, so that --what-fits cannot tell which of its trials fit") from None
-        if space.exclusive:
+        if alone:
             return None
         raise share_required(error) from None
 

@@ -16,6 +16,7 @@ import ray
 from ray.tune.search import Searcher
 
 from reproduce.plan.spec import TrialSpec
+from reproduce.run.canary import Canary
 from reproduce.run.placement import NodeGroup, Resources
 from reproduce.run.tune_compat import Assignment, SweepStopper, to_config
 
@@ -61,17 +62,22 @@ class Dispatcher(Searcher):
 
     Args:
         alone: whether only one trial runs at a time.
+        canary: says which trial must run again now, before the others; None if none ever must.
     """
 
-    def __init__(self, specs: Iterable[TrialSpec], resources: Resources, *, alone: bool):
+    def __init__(
+        self, specs: Iterable[TrialSpec], resources: Resources, *, alone: bool, canary: Canary | None = None
+    ):
         super().__init__()
-        self._resources, self._alone = resources, alone
+        self._resources, self._alone, self._canary = resources, alone, canary
         self._groups, self._living = resources.groups, LivingNodes(resources.cpus)
         # By the groups that accept them; within, in the order of running, so that models seldom change.
         self._waiting: dict[tuple[int, ...], deque[TrialSpec]] = {}
+        self._known: dict[str, tuple[TrialSpec, tuple[int, ...]]] = {}
         for spec in specs:
             acceptors = tuple(i for i, group in enumerate(self._groups) if group.accepts(spec.factors))
             self._waiting.setdefault(acceptors, deque()).append(spec)
+            self._known[spec.run_id] = (spec, acceptors)
         self._assigned: dict[str, tuple[TrialSpec, tuple[int, ...], int]] = {}
         self._deaths: Counter[str] = Counter()
         self._to_restart: set[str] = set()
@@ -89,6 +95,9 @@ class Dispatcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._canary is not None and (run_id := self._canary.take_due()):
+            spec, acceptors = self._known[run_id]
+            self._waiting[acceptors].appendleft(spec)
         load = Counter(index for _, _, index in self._assigned.values())
         slots = {i: g.slots for i, g in enumerate(self._groups) if self._able(i) or not self._assigned}
         # Tune stalls while it has no trial at all, so it always keeps one, even one that must wait.

@@ -2,62 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from lfreeze.data.loading import load_task, task_availability
-from lfreeze.data.tasks import get_task
 from lfreeze.errors import InputError
-from lfreeze.model_shape import ShapeError
-from lfreeze.models.catalog import find_checkpoint, model_availability
-from reproduce.plan.cost import GIB, Assumptions, plan_space
-from reproduce.plan.inputs import check_inputs, find_inputs
+from reproduce.plan.cost import GIB
+from reproduce.plan.lengths import known_lengths
 from reproduce.plan.search_space import SearchSpace
 from reproduce.process import FAILED, OK
-from reproduce.run.gpu_share import local_gpu_bytes
-from reproduce.run.preflight import SHM, SHM_BYTES, TRIAL_BYTES
+from reproduce.run.classes import Division, RunClass, divide, this_machine
+from reproduce.run.doctor_inputs import Finding, downloads, fit_findings, model_findings, task_findings
+from reproduce.run.machine import checks_of_machine
+from reproduce.run.placement import Node, NodeGroup
+from reproduce.run.preflight import require_address_space
 from reproduce.store.provenance import driver_version
+from reproduce.terminal import PlainTable, say, show
 
 _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check; the text of a problem says how to fix it."""
+def examine(
+    space: SearchSpace,
+    root: Path,
+    data_dir: Path | None,
+    gpu_memory_gib: float | None = None,
+    gpu_share: float | None = None,
+) -> int:
+    """Check everything that a space needs and print the results; status 1 if there is a problem.
 
-    subject: str
-    level: Literal["ok", "note", "problem"]
-    text: str
-
-
-def examine(space: SearchSpace, root: Path, data_dir: Path | None) -> int:
-    """Check everything that a space needs and print the results; status 1 if there is a problem."""
+    Args:
+        gpu_memory_gib: the memory of a GPU that the run will have and this machine has not, as on the login node of
+            a cluster.
+        gpu_share: the share of a GPU for every trial, as for a run; None for the one that each is predicted to need.
+    """
+    # Before torch is loaded, which needs much of it.
+    require_address_space(with_ray=False)
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _device,
-        lambda: _memory(space),
-        _shared_memory,
+        lambda: _device(gpu_memory_gib),
+        lambda: _machine(space, root, data_dir, gpu_memory_gib, gpu_share),
         lambda: _folders(space, root),
-        lambda: _models(space),
-        lambda: _tasks(space, data_dir),
-        lambda: _fit(space, data_dir),
+        lambda: model_findings(space),
+        lambda: task_findings(space, data_dir),
+        lambda: fit_findings(space, data_dir),
     ]
     findings = [finding for check in checks for finding in check()]
-    table = Table(box=None, header_style="bold")
+    table = PlainTable(box=None, header_style="bold")
     table.add_column("check", no_wrap=True)
     table.add_column("")
     table.add_column("result", overflow="fold")
     for finding in findings:
-        table.add_row(finding.subject, f"[{_STYLES[finding.level]}]{finding.level}[/]", finding.text)
-    Console(width=max(Console().width, 100)).print(table)
+        table.add_row(finding.subject, Text(finding.level, _STYLES[finding.level]), finding.text)
+    show(table)
     problems = sum(finding.level == "problem" for finding in findings)
-    print(
+    say(
         f"{space.name}: {problems} problem{'s' * (problems != 1)} to solve."
         if problems
         else f"{space.name}: this machine can run it."
@@ -65,13 +67,16 @@ def examine(space: SearchSpace, root: Path, data_dir: Path | None) -> int:
     return FAILED if problems else OK
 
 
-def _device() -> Iterator[Finding]:
+def _device(gpu_memory_gib: float | None) -> Iterator[Finding]:
+    """The GPUs that torch can use here, and why it can use none."""
     import torch
 
     driver = driver_version()
     built = torch.version.cuda
     yield Finding("torch", "ok", f"{torch.__version__}, built for {'CUDA ' + built if built else 'the CPU'}")
-    if torch.cuda.is_available():
+    if gpu_memory_gib is not None:
+        yield Finding("GPU", "note", f"not this machine's: one with {gpu_memory_gib:g} GiB (--gpu-memory)")
+    elif torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)
             fast = (gpu.major, gpu.minor) >= (8, 0)
@@ -79,157 +84,76 @@ def _device() -> Iterator[Finding]:
             text += "" if fast else ", no bf16 units: use --set precision=fp32"
             yield Finding(f"GPU {index}", "ok" if fast else "note", text)
     elif driver and not built:
-        yield Finding(
-            "GPU",
-            "problem",
-            f"the NVIDIA driver {driver} is installed, but torch is a CPU build: install torch's CUDA build",
+        cause = (
+            f"the NVIDIA driver {driver} is installed, but torch is a CPU build: install torch's CUDA build"
         )
+        yield Finding("GPU", "note", f"none: {cause}")
     elif driver:
-        yield Finding(
-            "GPU",
-            "problem",
-            f"torch for CUDA {built} cannot use the driver {driver}: install a newer driver, or a torch built "
-            "for an older CUDA",
-        )
+        cause = f"torch for CUDA {built} cannot use the driver {driver}: install a newer driver, or a torch built for an older CUDA"
+        yield Finding("GPU", "note", f"none: {cause}")
     else:
-        yield Finding("GPU", "note", "none: trials run on the CPU (a container needs --gpus all to see GPUs)")
+        yield Finding("GPU", "note", "none (a container needs --gpus all to see GPUs)")
 
 
-def _memory(space: SearchSpace) -> Iterator[Finding]:
-    """Compare the largest trial with the memory of the smallest GPU, or of this machine."""
+def _machine(
+    space: SearchSpace, root: Path, data_dir: Path | None, gpu_memory_gib: float | None, share: float | None
+) -> Iterator[Finding]:
+    """What a run checks before it starts: the GPUs, then this machine, unless another one is to run the space."""
+    nodes, where = this_machine(), "this machine"
+    if gpu_memory_gib is not None:
+        where = "the machine of the run"
+        nodes = [Node(where, where, 0, (("GPU", int(gpu_memory_gib * GIB)),))]
+    lengths = None
+    # The checks of single models and tasks report texts that cannot be read.
+    with contextlib.suppress(InputError):
+        lengths = known_lengths(space, data_dir)
     try:
-        trials = plan_space(space, Assumptions(80 * GIB, 1.0))
-    except ShapeError as error:
-        yield Finding("memory", "note", f"not predicted: {error}")
+        division = divide(space, nodes, share, space.factors(), where, lengths=lengths)
+    except InputError as error:
+        yield Finding("trials", "problem", str(error))
+        # What else this machine lacks, as if it had one GPU that suffices.
+        division = Division((RunClass(frozenset(space.factors()), (NodeGroup(1.0),)),), {})
+    else:
+        lines = division.lines or ("all run on the CPU",)
+        for line in lines:
+            yield Finding("trials", "ok", line)
+    if gpu_memory_gib is not None:
         return
+    try:
+        checks = checks_of_machine(space, division, nodes, root, lengths=lengths)
     except InputError as error:
         yield Finding("memory", "problem", str(error))
         return
-    largest = max(trials, key=lambda t: t.static_bytes + t.training_bytes)
-    need = largest.static_bytes + largest.training_bytes
-    what = (
-        f"the largest trial ({largest.factors.model}, {largest.factors.strategy}) needs {need / GIB:.2f} GiB"
-    )
-    if sizes := local_gpu_bytes():
-        where, size = "the smallest GPU", min(sizes)
-    else:
-        where, size = "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = f"{what}, {where} has {size / GIB:.1f} GiB"
-    if need * 1.15 > size:
-        advice = "choose fewer models or strategies, --set precision=bf16, or a smaller batch_size"
-        advice += "; `reproduce run --what-fits` skips trials that do not fit the GPU" if sizes else ""
-        yield Finding("memory", "problem", f"{text}: {advice}")
-    else:
-        yield Finding("memory", "ok", text)
-
-
-def _shared_memory() -> Iterator[Finding]:
-    path = SHM
-    if not path.is_dir():
-        yield Finding("shared memory", "note", "/dev/shm does not exist: Ray will use a slower folder")
-        return
-    free = shutil.disk_usage(path).free
-    text = f"{free / GIB:.2f} GiB free in /dev/shm"
-    if free < SHM_BYTES:
-        yield Finding("shared memory", "problem", f"{text}: start the container with --shm-size=1g")
-    else:
-        yield Finding("shared memory", "ok", text)
+    for subject, check in checks.items():
+        try:
+            yield Finding(subject, "ok", check())
+        except InputError as error:
+            yield Finding(subject, "problem", str(error))
 
 
 def _folders(space: SearchSpace, root: Path) -> Iterator[Finding]:
+    """The folders that are written to: room for downloads and encoded texts, and permission."""
     from huggingface_hub import constants
 
     from lfreeze.data.encoding_cache import cache_folder
 
-    download = sum(model_availability(card).n_bytes or 0 for card in space.cards.values())
-    trials = len(space.factors())
+    due = sum(download.left for download in downloads(space).values())
     for subject, folder, need, advice in (
-        ("artifacts", root, trials * TRIAL_BYTES, "name another folder with --artifacts"),
-        ("hub cache", Path(constants.HF_HUB_CACHE), download, "set HF_HOME to another folder"),
+        ("artifacts", root, 0, "name another folder with --artifacts"),
+        ("hub cache", Path(constants.HF_HUB_CACHE), due, "set HF_HOME to another folder"),
         ("encoding cache", cache_folder(), 50_000_000, "set LFREEZE_CACHE to another folder"),
     ):
-        exists = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.is_dir())
+        # Not Path.is_dir, which fails below a folder that cannot be entered.
+        exists = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(p))
         free = shutil.disk_usage(exists).free
         text = f"{folder}: {free / 1e9:.1f} GB free, about {need / 1e9:.2f} GB needed"
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):
             yield Finding(subject, "problem", f"{folder} is not a folder: {advice}")
         elif not os.access(exists, os.W_OK):
             # Texts can be encoded without a cache, and what is not downloaded needs none.
-            needed = subject == "artifacts" or (subject == "hub cache" and download)
+            needed = subject == "artifacts" or (subject == "hub cache" and due)
             yield Finding(subject, "problem" if needed else "note", f"{folder} is not writable: {advice}")
         elif free < need:
             yield Finding(subject, "problem", f"{text}: {advice}")
-        else:
+        elif subject != "artifacts":
             yield Finding(subject, "ok", text)
-
-
-def _models(space: SearchSpace) -> Iterator[Finding]:
-    for name, card in space.cards.items():
-        subject = f"model {name}"
-        if card.random:
-            yield Finding(subject, "ok", "random weights: nothing to download")
-            continue
-        outlook = model_availability(card)
-        if outlook.problem:
-            yield Finding(subject, "problem", outlook.problem)
-        elif not outlook.cached:
-            size = f"{outlook.n_bytes / 1e9:.2f} GB" if outlook.n_bytes is not None else "a download"
-            yield Finding(
-                subject, "ok", f"{card.model_id} is on the hub ({size}): `reproduce fetch` downloads it"
-            )
-        else:
-            try:
-                checkpoint = find_checkpoint(card)
-            except InputError as error:
-                yield Finding(subject, "problem", str(error))
-            else:
-                size = f"{sum(path.stat().st_size for path in checkpoint.files) / 1e9:.2f} GB"
-                yield Finding(
-                    subject,
-                    "ok",
-                    f"{card.model_id} is in the cache: {size}, weights {checkpoint.weights_hash:.12}",
-                )
-
-
-def _tasks(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
-    for name in space.tasks:
-        subject, task = f"task {name}", get_task(name)
-        outlook = task_availability(task)
-        if data_dir is None and outlook.problem:
-            yield Finding(subject, "problem", outlook.problem)
-        elif data_dir is None and not outlook.cached:
-            yield Finding(subject, "ok", f"{task.dataset_id} is on the hub: `reproduce fetch` downloads it")
-        else:
-            try:
-                data = load_task(
-                    name,
-                    space.recipe.max_train_examples,
-                    space.recipe.drawing_seed(space.seeds[0]),
-                    data_dir,
-                    space.recipe.max_validation_examples,
-                )
-            except InputError as error:
-                yield Finding(subject, "problem", str(error))
-            else:
-                text = (
-                    f"{data.n_available:,} training and {data.n_validation_available:,} validation examples"
-                )
-                yield Finding(subject, "ok", text)
-
-
-def _fit(space: SearchSpace, data_dir: Path | None) -> Iterator[Finding]:
-    """Check that the models fit the texts and the strategies, once all of them are on this machine."""
-    models = all(model_availability(card).cached for card in space.cards.values())
-    tasks = data_dir is not None or all(task_availability(get_task(name)).cached for name in space.tasks)
-    if not (models and tasks):
-        return
-    try:
-        inputs = find_inputs(space, data_dir)
-    except InputError:
-        return  # The checks of single models and tasks have reported it.
-    try:
-        check_inputs(space, inputs)
-    except InputError as error:
-        yield Finding("trials", "problem", str(error))
-    else:
-        yield Finding("trials", "ok", "the models encode their texts, and the strategies fit the models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lfreeze.errors import InputError
+from lfreeze.errors import InputError, shown
 from lfreeze.model_shape import ShapeError
 from reproduce.plan.search_space import SearchSpace
 from reproduce.run.gpus import usable_gpus
@@ -25,7 +25,7 @@ def parse_share(text: str) -> float | None:
         share = -1.0
     if not 0 <= share < math.inf or (share > 1 and share != int(share)):
         raise InputError(
-            f"--gpus-per-trial {text!r} is not auto, a share of a GPU, or a whole number of GPUs"
+            f"--gpus-per-trial {shown(text)} is not auto, a share of a GPU, or a whole number of GPUs"
         )
     return share
 

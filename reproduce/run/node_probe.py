@@ -30,14 +30,15 @@ def examine_nodes(inputs: SpaceInputs, cpus: float, with_gpus: bool) -> list[Nod
         with_gpus: whether trials may use a GPU.
 
     Raises:
-        InputError: there is none; or one has another version of this package, lacks a model, has other files
-            of it, or offers GPUs that torch cannot use there or that another node also offers.
+        InputError: there is none; or one has another version of this package or of one that numbers depend on, lacks
+            a model, has other files of it, or offers GPUs that torch cannot use there or that another node also offers.
     """
     hashes = {name: (c.weights_hash, c.tokenizer_hash) for name, c in inputs.checkpoints.items()}
     mine = {name: value for name, value in software().items() if name in _SAME}
+    packages = software()["package_versions_json"]
     living = _nodes(cpus)
     models = [ray.put((dict(inputs.cards), hashes))]
-    reports = _on_every_node(_examine(), living, _SECONDS, mine, with_gpus, models)
+    reports = _on_every_node(_examine(), living, _SECONDS, mine, packages, with_gpus, models)
     nodes, owners = [], dict[str, str]()
     for name, node in living.items():
         offered = node["Resources"]
@@ -132,7 +133,7 @@ def _on_every_node(
 def _examine() -> Callable[..., dict[str, Any]]:
     # Ray pickles a nested function by value, and the models are unpickled only once the versions agree: the
     # node may have another version of this package, or none.
-    def examine(mine: dict[str, Any], with_gpus: bool, models: list[Any]) -> dict[str, Any]:
+    def examine(mine: dict[str, Any], packages: str, with_gpus: bool, models: list[Any]) -> dict[str, Any]:
         import contextlib
         import json
         import os
@@ -155,7 +156,10 @@ def _examine() -> Callable[..., dict[str, Any]]:
                 }
         from lfreeze.errors import InputError
         from lfreeze.models.catalog import find_checkpoint, model_availability
+        from reproduce.store.provenance import other_packages
 
+        if other := other_packages(software()["package_versions_json"], packages):
+            return report | {"problem": f"it has other versions of packages: {other}"}
         cards, hashes = ray.get(models[0])
         for name, card in cards.items():
             try:

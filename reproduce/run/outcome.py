@@ -14,11 +14,23 @@ from reproduce.store.trial_row import SKIPPED
 
 @dataclass
 class SweepOutcome:
-    """What a sweep did; ``problems`` are faults of the sweep itself, not of its trials."""
+    """What a sweep did.
+
+    Attributes:
+        problems: faults of the sweep itself, not of its trials.
+        unwritable: why a trial's files could not be written, in a sentence; empty if all were.
+        repeats: how often a trial was repeated and gave the same numbers.
+    """
 
     done: int = 0
+    repeats: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unwritable: str = ""
+
+    def ends_early(self, fail_fast: bool) -> bool:
+        """Whether no further trial shall run: its result could not be kept, or one has failed with ``fail_fast``."""
+        return bool(self.unwritable or (fail_fast and self.failed))
 
 
 def write_skipped(root: Path, spec: TrialSpec, reason: str, *, attempts: int) -> None:

@@ -141,7 +141,7 @@ def choose_node_groups(
         if requested or own[node]:
             part = share if requested else max(own[node].values())
             at_once = math.floor(1 / part) * len(node.gpus) if part <= 1 else len(node.gpus) // int(part)
-            slots = min(int(node.cpus // space.recipe.cpu_threads), at_once)
+            slots = min(int(node.cpus // space.cpu_threads), at_once)
             accepted = None if requested or node in fits_all else frozenset(own[node])
             groups.append(NodeGroup(part, node.address, slots, accepted))
     if len(groups) == len(nodes) and len({(group.share, group.trials) for group in groups}) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Collection
 
@@ -10,10 +11,40 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from lfreeze.streams import visible
 from reproduce.store.trial_row import TrialRow
 
 _PLAIN_SECONDS = 10.0
 _BAR = 40
+
+
+class Pace:
+    """The time that a sweep still needs, from the times of its finished trials.
+
+    The time since the start tells less: it counts the start of Ray and of the workers for every trial, and at first
+    the others that run beside the first trial not at all.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: list[float] = []
+        self._workers = 1
+
+    def add(self, row: TrialRow) -> None:
+        """Count a trial that ended."""
+        if row.total_seconds is not None:
+            # The first trial of a worker loads the model, which later ones find there.
+            extra = (row.gap_seconds or 0.0) if row.worker_trial_index else -(row.setup_seconds or 0.0)
+            self._seconds.append(row.total_seconds + extra)
+
+    def see(self, running: int) -> None:
+        """Note how many trials run at this moment; the most so far are taken for the number of workers."""
+        self._workers = max(self._workers, running)
+
+    def seconds_left(self, unfinished: int, running: int) -> float | None:
+        """The seconds until ``unfinished`` trials are done, of which some run and count half; None without a time."""
+        if not self._seconds:
+            return None
+        return (unfinished - running / 2) * statistics.fmean(self._seconds) / self._workers
 
 
 class SweepProgress:
@@ -30,6 +61,7 @@ class SweepProgress:
         self._total, self._before, self._skipped = total, before, skipped
         self._done = self._failed = 0
         self._running: tuple[str, ...] = ()
+        self._pace = Pace()
         self._last = ""
         self._started = self._printed = time.monotonic()
         self._live: Live | None = None
@@ -45,13 +77,14 @@ class SweepProgress:
             self._live.update(self._render())
             self._live.__exit__(None, None, None)
         else:
-            self._console.print(self.line(), highlight=False, soft_wrap=True)
+            self._print(self.line())
 
     def finished(self, name: str, row: TrialRow) -> None:
         """Count a trial that ended, and report a failure."""
         self._done += row.status == "ok"
         self._failed += row.status != "ok"
-        self._last = f"{name}: {outcome(row)}"
+        self._pace.add(row)
+        self._last = visible(f"{name}: {outcome(row)}")
         if row.status != "ok":
             self.note(f"failed: {name}: {row.status}")
 
@@ -67,22 +100,26 @@ class SweepProgress:
 
     def note(self, text: str) -> None:
         """Print a line that stays on the screen."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._print(text)
 
     def refresh(self, running: Collection[str]) -> None:
         """Show the counts and the names of the running trials."""
-        self._running = tuple(running)
+        self._running = tuple(map(visible, running))
+        self._pace.see(len(self._running))
         if self._live is not None:
             self._live.update(self._render())
         elif time.monotonic() - self._printed >= _PLAIN_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(self.line(), highlight=False, soft_wrap=True)
+            self._print(self.line())
+
+    def seconds_left(self) -> float | None:
+        """The time that the trials without a result still need; None before the first has ended."""
+        return self._pace.seconds_left(self._total - self._done - self._failed, len(self._running))
 
     def line(self) -> str:
         """The counts in one line."""
-        finished = self._done + self._failed
         elapsed = time.monotonic() - self._started
-        left = elapsed / finished * (self._total - finished) if finished else None
+        left = self.seconds_left()
         parts = [
             f"{self._before + self._done} of {self._before + self._total + self._skipped} trials done",
             f"{self._failed} failed",
@@ -92,6 +129,12 @@ class SweepProgress:
             f"about {clock(left)} left" if left is not None else "time left not known yet",
         ]
         return ", ".join(parts)
+
+    def _print(self, text: str) -> None:
+        # On a terminal wrapped at words.
+        self._console.print(
+            visible(text), highlight=False, markup=False, soft_wrap=not self._console.is_terminal
+        )
 
     def _render(self) -> Table:
         share = (self._done + self._failed) / max(self._total, 1)

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lfreeze.errors import InputError
-from reproduce.process import BAD_INPUT, CONTINUES, FAILED, end_on_signals, garbage_kept, set_environment
+from reproduce.process import (
+    CONTINUES,
+    FAILED,
+    end_on_signals,
+    garbage_kept,
+    removed_at_once,
+    set_environment,
+    signals_held,
+)
 from reproduce.run.preflight import OBJECT_STORE_BYTES
+from reproduce.run.traces import (
+    held,
+    make_private,
+    private_files,
+    remove_abandoned,
+    remove_dangling,
+    without_copied_credentials,
+    without_credentials,
+)
+from reproduce.terminal import say
 
 _HOST_PORT = re.compile(r"(?P<host>[^:/\s]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
 _ANSWER_SECONDS = 5.0
@@ -45,7 +66,7 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
     with garbage_kept():
         import ray
 
-        from reproduce.run.tune_compat import end_groups, services_in_own_groups
+        from reproduce.run.tune_compat import SESSIONS, TOKEN_FILE, services_in_own_groups
 
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
@@ -65,49 +86,76 @@ def ray_session(address: str | None, dashboard: tuple[str, int] | None = None) -
         if address
         else "Ray does not start on this machine"
     )
-    try:
-        with ended_after(_JOIN_SECONDS, problem), services_in_own_groups() as groups:
-            context = ray.init(**options)
-    except Exception as error:
-        raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None
-    # Ray has installed its own handlers.
-    end_on_signals()
+    groups: list[int] = []
     ended = threading.Event()
-    if address is not None:
-        head = str(context.address_info["gcs_address"])
-        threading.Thread(target=_end_without_head, args=(head, ended), daemon=True).start()
-    try:
-        if dashboard is not None and context.dashboard_url:
-            print(f"Dashboard: http://{context.dashboard_url} (`ray get-auth-token` prints its token)")
-        yield
-    finally:
-        ended.set()
-        ray.shutdown()
-        end_groups(groups)
+    with removed_at_once(lambda: _remove(groups)), contextlib.ExitStack() as session:
+        try:
+            try:
+                with contextlib.ExitStack() as start:
+                    start.enter_context(ended_after(_JOIN_SECONDS, problem))
+                    start.enter_context(services_in_own_groups(groups))
+                    start.enter_context(without_credentials())
+                    start.enter_context(private_files())
+                    context = ray.init(**options)
+            except Exception as error:
+                raise InputError(f"{problem}: {' '.join(str(error).split())[:300]}") from None
+            # Ray has installed its own handlers.
+            end_on_signals()
+            make_private(TOKEN_FILE)
+            if address is not None:
+                head = str(context.address_info["gcs_address"])
+                threading.Thread(target=_end_without_head, args=(head, ended), daemon=True).start()
+            else:
+                folder = Path(context.address_info["session_dir"])
+                remove_abandoned(folder.parent, SESSIONS)
+                session.enter_context(held(folder))
+            if dashboard is not None and context.dashboard_url:
+                say(f"Dashboard: http://{context.dashboard_url} (`ray get-auth-token` prints its token)")
+            with without_copied_credentials():
+                yield
+        finally:
+            with signals_held():
+                ended.set()
+                ray.shutdown()
+                _remove(groups)
+                end_on_signals()
+
+
+def _remove(groups: Sequence[int]) -> None:
+    """End the services of a session on this machine, and remove its folder."""
+    from reproduce.run.tune_compat import SESSIONS, end_groups, ray_temporary_folder
+
+    end_groups(groups)
+    folder = ray_temporary_folder()
+    if groups and folder.is_dir():
+        # Also that of a session whose start was interrupted.
+        for session in folder.glob(f"{SESSIONS}_{os.getpid()}"):
+            shutil.rmtree(session, ignore_errors=True)
+        remove_dangling(folder)
 
 
 @contextlib.contextmanager
 def ended_after(seconds: float, problem: str) -> Iterator[None]:
-    """End this process with the status of bad input if the block takes longer.
+    """End this process if the block takes longer, with a sentence and the status of failures.
 
-    For Ray's start, which can wait without limit in compiled code that Ctrl-C does not interrupt.
+    For Ray's start, which can wait without limit in compiled code: that neither Ctrl-C nor a thread of the
+    interpreter interrupts, only a timer that is compiled too.
     """
-
-    def end() -> None:
-        print(
-            f"error: {problem}: no answer after {seconds:g} s; run the same command to try again",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(BAD_INPUT)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    sentence = f"error: {problem}: no answer after {seconds:g} s; run the same command to try again"
+    # It says the sentence when the timer writes, and nothing when this process ends or goes on.
+    speaker = subprocess.Popen(
+        ["sh", "-c", 'read -r line && printf "%s\\n" "$0" >&2; exit 0', sentence],
+        stdin=subprocess.PIPE,
+        process_group=0,
+    )
+    assert speaker.stdin is not None
+    faulthandler.dump_traceback_later(seconds, exit=True, file=speaker.stdin)
     try:
         yield
     finally:
-        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+        speaker.stdin.close()
+        speaker.wait()
 
 
 def _end_without_head(head: str, ended: threading.Event) -> None:

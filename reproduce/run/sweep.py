@@ -7,12 +7,10 @@ workers. Tune does not resume sweeps here: each launch runs the trials that have
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,15 @@ from ray.tune.stopper import CombinedStopper
 
 from reproduce.plan.inputs import SpaceInputs
 from reproduce.plan.spec import TrialSpec
+from reproduce.process import raise_if_ended
+from reproduce.run.canary import Canary
 from reproduce.run.dispatcher import Dispatcher, StopWhenNoNodes
 from reproduce.run.outcome import SweepOutcome
 from reproduce.run.placement import Resources
 from reproduce.run.progress import SweepProgress
+from reproduce.run.results import SweepInputs, SweepResults, TrialLogger
 from reproduce.run.telemetry import SweepGauge
+from reproduce.run.traces import scratch_folder
 from reproduce.run.tune_compat import (
     RestartScheduler,
     SweepCallback,
@@ -38,9 +40,8 @@ from reproduce.run.tune_compat import (
     take_result,
     with_assigned_resources,
 )
-from reproduce.run.warm_trial import SweepInputs, WarmTrial
-from reproduce.store.artifacts import note_running
-from reproduce.store.parquet import TrialResult, write_trial
+from reproduce.run.warm_trial import WarmTrial
+from reproduce.store.parquet import TrialResult
 from reproduce.store.row_values import failed_row, started_row
 
 
@@ -53,7 +54,7 @@ class SweepClass:
 
 
 class Recorder(SweepCallback):
-    """Writes each row as it arrives; never raises, since that would end the whole sweep.
+    """Passes each result on as it arrives; never raises, since that would end the whole sweep.
 
     Args:
         restarts: whether a trial of this id, which ended without a result, runs again.
@@ -61,33 +62,33 @@ class Recorder(SweepCallback):
 
     def __init__(
         self,
-        root: Path,
+        results: SweepResults,
         inputs: SweepInputs,
-        outcome: SweepOutcome,
         progress: SweepProgress,
         gauge: SweepGauge,
         restarts: Callable[[str], bool],
     ):
         super().__init__()
-        self._root, self._inputs, self._restarts = root, inputs, restarts
-        self._outcome, self._progress, self._gauge = outcome, progress, gauge
-        self._noted: tuple[str, ...] = ()
+        self._results, self._inputs, self._restarts = results, inputs, restarts
+        self._progress, self._gauge = progress, gauge
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         trial_result = take_result(result)
         if trial_result is not None:
-            self._guard(lambda: self._record(trial_result))
+            self._results.record(trial_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self._restarts(trial.trial_id):
-            self._guard(lambda: self._progress.note(f"a worker died; its trial restarts: {trial}"))
+            self._results.guard(lambda: self._progress.note(f"a worker died; its trial restarts: {trial}"))
         else:
-            self._guard(lambda: self._record(self._lost(trial)))
+            self._results.guard(lambda: self._results.record(self._lost(trial)))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._guard(lambda: self._show(trials))
+        raise_if_ended()
+        self._results.guard(lambda: self._results.show([each.run_id for each in running(trials)]))
+        self._results.guard(lambda: self._gauge.show(self._progress.counts()))
 
     def _lost(self, trial: Any) -> TrialResult:
         """The row of a trial whose workers died too often."""
@@ -97,42 +98,15 @@ class Recorder(SweepCallback):
         row = failed_row(row, "error", "WorkerDied", failure_reason(trial))
         return TrialResult(replace(row, started_at=now, finished_at=now))
 
-    def _record(self, result: TrialResult) -> None:
-        write_trial(self._root, result)
-        row = result.row
-        name = str(self._inputs.specs[row.run_id].factors)
-        if row.status == "ok":
-            self._outcome.done += 1
-        else:
-            self._outcome.failed.append((name, f"{row.status}: {row.error_type}: {row.error_message}"))
-        self._progress.finished(name, row)
 
-    def _show(self, trials: list[Any]) -> None:
-        names = tuple(str(self._inputs.specs[a.run_id].factors) for a in running(trials))
-        self._progress.refresh(names)
-        self._gauge.show(self._progress.counts())
-        if names != self._noted:
-            self._noted = names
-            note_running(self._root, names)
+class StopWhen(SweepStopper):
+    """Ends the sweep once a condition holds."""
 
-    def _guard(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            problem = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
-            if problem not in self._outcome.problems:
-                self._outcome.problems.append(problem)
-
-
-class StopAtFirstFailure(SweepStopper):
-    """Ends the sweep once a trial has failed."""
-
-    def __init__(self, outcome: SweepOutcome):
-        self._outcome = outcome
+    def __init__(self, condition: Callable[[], bool]):
+        self._condition = condition
 
     def stop_all(self) -> bool:
-        return bool(self._outcome.failed)
+        return self._condition()
 
 
 def run_sweep(
@@ -144,6 +118,8 @@ def run_sweep(
     finished_before: int = 0,
     skipped: int = 0,
     fail_fast: bool = False,
+    loggers: Sequence[TrialLogger] = (),
+    canary: int | None = None,
 ) -> SweepOutcome:
     """Run trials in the open Ray session, one class after another, and write each trial's files as it ends.
 
@@ -151,6 +127,9 @@ def run_sweep(
         attempts: by run id, the number of this attempt, from 1.
         finished_before: trials of the space that are finished already, for the display.
         skipped: trials of the space that do not fit the GPUs, for the display.
+        loggers: called with each trial that succeeded.
+        canary: after this many finished trials of a class, its first one runs again; the sweep ends if its numbers
+            have changed. None for no repeats.
 
     Raises:
         InputError: the cluster has too few CPUs or GPUs for a single trial.
@@ -162,24 +141,30 @@ def run_sweep(
         each.resources.concurrency(ray.cluster_resources()) == 1 or len(each.specs) == 1 for each in classes
     ]
     with contextlib.ExitStack() as stack:
-        scratch = Path(tempfile.mkdtemp(prefix="lfreeze-"))
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        scratch = stack.enter_context(scratch_folder())
         sweep_inputs = SweepInputs(specs, attempts, inputs.cards, inputs.data)
         progress = stack.enter_context(SweepProgress(len(specs), finished_before, skipped))
         gauge = SweepGauge()
+        results = SweepResults(root, sweep_inputs, outcome, progress, loggers)
         for index, each in enumerate(classes):
-            dispatcher = Dispatcher(each.specs, each.resources, alone=alone[index])
+            # A class of its own: a trial may need another share of a GPU than those of the next class.
+            watch = results.canary = Canary(canary) if canary else None
+            dispatcher = Dispatcher(each.specs, each.resources, alone=alone[index], canary=watch)
             no_nodes = StopWhenNoNodes(dispatcher.without_nodes, progress.note)
-            stoppers: list[SweepStopper] = [no_nodes]
-            if fail_fast:
-                stoppers.append(StopAtFirstFailure(outcome))
-            recorder = Recorder(root, sweep_inputs, outcome, progress, gauge, dispatcher.restarts)
+            ends = StopWhen(partial(_ends, outcome, fail_fast, watch))
+            stoppers: list[SweepStopper] = [no_nodes, ends]
+            recorder = Recorder(results, sweep_inputs, progress, gauge, dispatcher.restarts)
             tuner = _tuner(dispatcher, recorder, stoppers, sweep_inputs, scratch / f"class-{index}")
             with errors_fail_only_their_trial():
                 tuner.fit()
-            if no_nodes.ended or (fail_fast and outcome.failed):
+            if no_nodes.ended or ends.stop_all():
                 break
     return outcome
+
+
+def _ends(outcome: SweepOutcome, fail_fast: bool, canary: Canary | None) -> bool:
+    """Whether results cannot be written, a trial failed where one failure is enough, or a repeat gave other numbers."""
+    return outcome.ends_early(fail_fast) or (canary is not None and canary.problem is not None)
 
 
 def _tuner(

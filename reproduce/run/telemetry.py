@@ -13,10 +13,10 @@ from ray.util.metrics import Gauge
 
 from lfreeze.strategy import Strategy
 from lfreeze.training.record import Step
-from reproduce.plan.spec import Factors
+from reproduce.plan.spec import Factors, point_text
 from reproduce.store.trial_row import TrialRow
 
-TAGS = ("model", "task", "strategy", "ratio", "seed")
+TAGS = ("model", "task", "strategy", "ratio", "seed", "grid")
 TRIAL_GAUGES = {
     "lfreeze_trial_step": "optimiser steps done",
     "lfreeze_trial_loss": "training loss of the latest step",
@@ -46,6 +46,7 @@ class TrialGauges:
             "strategy": factors.strategy,
             "ratio": "" if strategy.percent is None else f"{float(strategy.ratio):g}",
             "seed": str(factors.seed),
+            "grid": point_text(factors.grid),
         }
         self._last = 0.0
 

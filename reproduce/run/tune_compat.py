@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import services
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
@@ -26,6 +27,10 @@ from ray.tune.stopper import NoopStopper
 
 from reproduce.store.parquet import TrialResult
 
+# Where Ray stores the token that it makes, and its folders of sessions, below its temporary folder.
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+SESSIONS = "session_*"
+_SESSION_OF = "ray/session_*_{pid}"
 _ASSIGNMENT = "assignment"
 _RESULT = "trial_result"
 
@@ -148,16 +153,21 @@ class RestartScheduler(FIFOScheduler):
         return super().choose_trial_to_run(tune_controller)
 
 
+def session_folders(temporary: Path) -> list[Path]:
+    """The folders of the sessions that this process has started, below a temporary folder."""
+    return list(temporary.glob(_SESSION_OF.format(pid=os.getpid())))
+
+
 @contextlib.contextmanager
-def services_in_own_groups() -> Iterator[list[int]]:
+def services_in_own_groups(groups: list[int]) -> Iterator[None]:
     """Start Ray's services in process groups of their own, so that a signal to this one's does not end them.
 
-    Yields a list that receives the group of each service.
-
     A driver that loses its raylet is ended with status 1 by compiled code, which nothing here can prevent.
+
+    Args:
+        groups: receives the group of each service.
     """
     popen = services.ConsolePopen
-    groups: list[int] = []
 
     class OwnGroupPopen(popen):  # type: ignore[valid-type,misc]
         def __init__(self, *arguments: Any, **options: Any):
@@ -166,9 +176,14 @@ def services_in_own_groups() -> Iterator[list[int]]:
 
     services.ConsolePopen = OwnGroupPopen
     try:
-        yield groups
+        yield
     finally:
         services.ConsolePopen = popen
+
+
+def ray_temporary_folder() -> Path:
+    """The folder that holds the folders of Ray's sessions."""
+    return Path(get_default_ray_temp_dir())
 
 
 def end_groups(groups: Collection[int], seconds: float = 2.0) -> None:

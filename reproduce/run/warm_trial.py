@@ -7,35 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 
-from lfreeze.data.tasks import TaskData
-from lfreeze.models.catalog import ModelCard, find_checkpoint
-from reproduce.plan.spec import TrialSpec
 from reproduce.process import garbage_kept, set_environment
 from reproduce.run.progress import outcome
+from reproduce.run.results import SweepInputs
 from reproduce.run.tune_compat import from_config, to_report
-
-
-@dataclass(frozen=True)
-class SweepInputs:
-    """What every worker needs, sent once through Ray's object store.
-
-    Attributes:
-        specs: the trials, by run id.
-        attempts: by run id, the number of this attempt, from 1.
-        cards: the models of the space, by name.
-        data: its tasks' data, by name and by the trial's seed.
-    """
-
-    specs: Mapping[str, TrialSpec]
-    attempts: Mapping[str, int]
-    cards: Mapping[str, ModelCard]
-    data: Mapping[str, Mapping[int, TaskData]]
 
 
 class WarmTrial(tune.Trainable):
@@ -72,14 +51,8 @@ class WarmTrial(tune.Trainable):
         self._gauges.begin(spec.factors)
         # To the log that the dashboard shows first.
         print(f"{spec.factors}: begins", file=sys.stderr, flush=True)
-        result = self._worker.run(
-            spec,
-            lambda: find_checkpoint(inputs.cards[spec.factors.model]),
-            inputs.data[spec.factors.task][spec.factors.seed],
-            attempt=inputs.attempts[spec.run_id],
-            placement=Placement(assignment.gpu_share, assignment.exclusive),
-            on_step=self._gauges.step,
-        )
+        placement = Placement(assignment.gpu_share, assignment.exclusive)
+        result = inputs.run(self._worker, spec.run_id, placement, self._gauges.step)
         self._gauges.end(result.row)
         print(f"{spec.factors}: {outcome(result.row)}", file=sys.stderr, flush=True)
         return to_report(result)

@@ -29,6 +29,7 @@ from reproduce.plan.spec import TrialSpec
 from reproduce.store.parquet import TrialResult
 from reproduce.store.provenance import hardware
 from reproduce.store.row_values import failed_row, started_row, trained_row
+from reproduce.store.schema import EVALUATION_SCHEMA
 from reproduce.store.trial_row import TrialRow
 
 _KEPT_ENCODINGS = 5
@@ -51,12 +52,15 @@ class TrialWorker:
     Only deterministic algorithms are used, so that a trial gives the same bits again. A trial that has an
     operation without one starts anew with others allowed, and its row says so.
 
+    Args:
+        cpu: use the CPU, even where there is a GPU.
+
     Attributes:
         broken: the GPU no longer responds to this process, which must run no further trial.
     """
 
-    def __init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, *, cpu: bool = False) -> None:
+        self.device = torch.device("cuda" if not cpu and torch.cuda.is_available() else "cpu")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # cuDNN's attention is not deterministic, and where other algorithms are allowed, torch prefers it
         # on recent GPUs without a warning.
@@ -242,7 +246,9 @@ def _result(row: TrialRow, record: TrainingRecord | None, data: TaskData) -> Tri
         "prediction": record.predictions.predictions,
         "logits": record.predictions.logits,
     }
-    return TrialResult(row, steps, predictions)
+    columns = EVALUATION_SCHEMA.keys() - {"run_id"}
+    evaluations = {name: [getattr(entry, name) for entry in record.evaluations] for name in columns}
+    return TrialResult(row, steps, predictions, evaluations)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

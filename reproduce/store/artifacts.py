@@ -1,38 +1,37 @@
 """An artifact folder: who may write to it, which trials it lists, which results it holds.
 
-``sweep.json``, the manifest, lists every trial that a run of the folder included, with the one recipe and the
-inputs that they share; a folder never mixes two recipes or two versions of a model or task.
+``sweep.json``, the manifest, lists every trial that a run of the folder included, with the recipe and the inputs
+that they share and their values of a declared grid; a folder never mixes other recipes or two versions of a model
+or task.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from lfreeze.errors import InputError
-from reproduce.plan.spec import Factors, TrialSpec, introduced_values
-from reproduce.store.manifest import Manifest, ManifestTrial, Running, inputs_key, load_json, write_json
+from reproduce.plan.spec import Factors, TrialSpec
+from reproduce.store.folder_lock import LOCK, RUNNING, is_locked, running_trials
+from reproduce.store.grid import grid_names, grid_of, grid_points, joined_grid
+from reproduce.store.manifest import MANIFEST_FILE as _MANIFEST
+from reproduce.store.manifest import ArtifactError as ArtifactError
+from reproduce.store.manifest import Manifest, ManifestTrial, inputs_key, load_json
 from reproduce.store.parquet import PUBLISHED, Damaged, TrialTable, read_trials, relative_path, row_status
-from reproduce.store.schema import TABLES
+from reproduce.store.schema import EVALUATIONS, TABLES
 from reproduce.store.trial_row import SKIPPED
 
-_MANIFEST = "sweep.json"
-_RUNNING = "running.json"
-_LOCK = ".lock"
 LOCK_FILE = "inputs.lock.toml"
 _SUPERSEDED = "superseded"
 
 
-class ArtifactError(InputError):
-    """An artifact folder that cannot be used; the message names it and says why."""
+# What a sweep that could not even list its trials may leave.
+_BEGUN = {_MANIFEST, LOCK, LOCK_FILE, RUNNING, *TABLES, _SUPERSEDED}
 
 
 @dataclass(frozen=True)
@@ -115,15 +114,24 @@ def check_folder(root: Path) -> None:
     Raises:
         ArtifactError: it holds something else, or is not writable.
     """
-    if (
-        root.is_dir()
-        and not (root / _MANIFEST).is_file()
-        and any(p.name not in (_LOCK, LOCK_FILE) for p in root.iterdir())
-    ):
+    if root.is_dir() and not (root / _MANIFEST).is_file() and not _is_begun(root):
         raise ArtifactError(
             f"{root} is not empty and was not made by a sweep: name another folder with --artifacts"
         )
     _require_writable(root)
+
+
+def _is_begun(root: Path) -> bool:
+    """Whether a folder without a manifest holds nothing but what a sweep writes."""
+    own = _BEGUN | ({"report"} if (root / "trials").is_dir() else set())
+    files = [path for path in (root / "trials").rglob("*") if not path.is_dir()]
+    return all(_is_temporary(path) or path.name in own for path in root.iterdir()) and all(
+        _is_temporary(path) or path.suffix == ".parquet" for path in files
+    )
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def prepare_folder(
@@ -142,45 +150,27 @@ def prepare_folder(
         ArtifactError: the folder belongs to another recipe, model or data, or its manifest is damaged.
     """
     specs = list(specs)
-    inputs = {inputs_key(s.factors, recipe): s.inputs.identity() for s in specs}
-    if (root / _MANIFEST).is_file():
-        manifest = _load_manifest(root)
-        _require_same_recipe(root, manifest.recipe, recipe)
-        if accept_inputs:
-            _set_changed_aside(root, manifest, inputs)
-        _require_same_inputs(root, manifest.inputs, inputs)
-    else:
-        manifest = Manifest(space=specs[0].space, recipe={}, inputs={}, trials=[])
-    manifest.recipe = dict(recipe)
+    is_new = not (root / _MANIFEST).is_file()
+    manifest = (
+        Manifest(space=specs[0].space, recipe={}, inputs={}, trials=[]) if is_new else _load_manifest(root)
+    )
+    grid = grid_of(specs)
+    if not is_new:
+        grid = joined_grid(root, (manifest.recipe, manifest.grid), (recipe, grid), ArtifactError)
+        for entry in manifest.trials:
+            # A value that has become one of a grid.
+            entry.grid = {name: entry.grid.get(name, manifest.recipe.get(name)) for name in grid}
+    manifest.recipe, manifest.grid = {k: v for k, v in recipe.items() if k not in grid}, grid
+    listed = [(ManifestTrial.of(spec, grid), spec) for spec in specs]
+    inputs = {inputs_key(entry, manifest.recipe): spec.inputs.identity() for entry, spec in listed}
+    if accept_inputs and not is_new:
+        _set_changed_aside(root, manifest, inputs)
+    _require_same_inputs(root, manifest.inputs, inputs)
     manifest.inputs |= inputs
-    _list_trials(root, manifest, specs)
+    _list_trials(root, manifest, listed)
+    # Before anything that would make the folder look like one of results.
+    manifest.write(root / _MANIFEST)
     (root / "trials").mkdir(exist_ok=True)
-    write_json(root / _MANIFEST, manifest.model_dump())
-
-
-@contextlib.contextmanager
-def exclusive_writer(root: Path) -> Iterator[None]:
-    """Hold the folder lock for one sweep; it is released when the process ends, however it ends.
-
-    Raises:
-        ArtifactError: another sweep holds it.
-    """
-    with (root / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(
-                f"another sweep is writing to {root}: wait for it, or name another folder"
-            ) from None
-        # Temporary files of a killed sweep; with the lock held, no process is writing one.
-        for leftover in root.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-        yield
-
-
-def note_running(root: Path, trials: Iterable[str]) -> None:
-    """Record for readers which trials are training now."""
-    write_json(root / _RUNNING, {"running": list(trials)})
 
 
 def read_folder(root: Path) -> FolderState:
@@ -194,30 +184,22 @@ def read_folder(root: Path) -> FolderState:
     if not (root / _MANIFEST).is_file() and (root / PUBLISHED).is_file():
         table = read_trials([root])
         rows = table.frame.select("model", "task", "strategy", "seed", "run_id").iter_rows()
-        listed = tuple(ListedTrial(Factors(*factors), run_id) for *factors, run_id in rows)
+        points = grid_points(table.frame, grid_names(table.frame))
+        listed = tuple(
+            ListedTrial(Factors(model, task, strategy, seed, point), run_id)
+            for (model, task, strategy, seed, run_id), point in zip(rows, points, strict=True)
+        )
         return FolderState(listed, table, False, ())
     if not (root / _MANIFEST).is_file():
-        raise ArtifactError(f"{root} is not an artifact folder: it has no file {_MANIFEST}")
+        lost = "; `reproduce run` of its space rebuilds it" if (root / "trials").is_dir() else ""
+        raise ArtifactError(f"{root} is not an artifact folder: it has no file {_MANIFEST}{lost}")
     manifest = _load_manifest(root)
-    listed = tuple(
-        ListedTrial(Factors(entry.model, entry.task, entry.strategy, entry.seed), entry.run_id)
-        for entry in manifest.trials
-    )
-    live = _is_locked(root)
-    running: list[str] = []
-    if live and (root / _RUNNING).is_file():
-        running = load_json(root / _RUNNING, Running, ArtifactError).running
-    return FolderState(listed, read_trials([root]), live, tuple(running))
-
-
-def _require_same_recipe(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    old, new = {**introduced_values(), **old}, {**introduced_values(), **new}
-    for name in sorted({*old, *new}):
-        if old.get(name) != new.get(name):
-            raise ArtifactError(
-                f"{root} belongs to another recipe: {name} = {old.get(name)!r} there, {new.get(name)!r} now; "
-                "name another folder with --artifacts"
-            )
+    listed = tuple(ListedTrial(entry.factors, entry.run_id) for entry in manifest.trials)
+    live = is_locked(root)
+    running = running_trials(root) if live else ()
+    # A sweep that ended before it wrote anything has no folder of trials yet.
+    holds_any = (root / "trials").is_dir() or (root / PUBLISHED).is_file()
+    return FolderState(listed, read_trials([root] if holds_any else []), live, running)
 
 
 def _require_same_inputs(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -236,12 +218,12 @@ def _shown(value: str | None) -> str:
     return "none" if value is None else f"{value:.12}" if value.isalnum() else repr(value)
 
 
-def _list_trials(root: Path, manifest: Manifest, specs: Iterable[TrialSpec]) -> None:
+def _list_trials(root: Path, manifest: Manifest, listed: Iterable[tuple[ManifestTrial, TrialSpec]]) -> None:
     entries = {entry.run_id: entry for entry in manifest.trials}
-    for spec in specs:
+    for new, spec in listed:
         entry = next((entries[run_id] for run_id in spec.all_run_ids if run_id in entries), None)
         if entry is None:
-            manifest.trials.append(ManifestTrial(**asdict(spec.factors), run_id=spec.run_id))
+            manifest.trials.append(new)
         elif entry.run_id != spec.run_id and row_status(root, _path(entry)) != "ok":
             _move_aside(root, entry)
             entry.run_id = spec.run_id
@@ -258,11 +240,11 @@ def _set_changed_aside(root: Path, manifest: Manifest, inputs: Mapping[str, Any]
             kept.append(entry)
     manifest.trials = kept
     manifest.inputs = {pair: values for pair, values in manifest.inputs.items() if pair not in changed}
-    write_json(root / _MANIFEST, manifest.model_dump())
+    manifest.write(root / _MANIFEST)
 
 
 def _move_aside(root: Path, entry: ManifestTrial) -> None:
-    for table in TABLES:
+    for table in (*TABLES, EVALUATIONS):
         if (root / table / _path(entry)).is_file():
             target = root / _SUPERSEDED / table / _path(entry)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -287,14 +269,3 @@ def _require_writable(root: Path) -> None:
 
 def _load_manifest(root: Path) -> Manifest:
     return load_json(root / _MANIFEST, Manifest, ArtifactError)
-
-
-def _is_locked(root: Path) -> bool:
-    try:
-        with (root / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

@@ -6,7 +6,6 @@ document its source.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Literal
 
@@ -18,11 +17,15 @@ from lfreeze.data.tasks import TaskData
 from lfreeze.errors import first_line
 from lfreeze.models.catalog import Checkpoint
 from lfreeze.models.files import file_hash
+from lfreeze.plain_files import read_plain
 from reproduce.plan.inputs import SpaceInputs
+from reproduce.plan.toml_text import parse_toml
 from reproduce.store.artifacts import LOCK_FILE, ArtifactError
 from reproduce.store.manifest import validated
 
 _VERSION: Literal[1] = 1
+_REPLACE = "`reproduce run` with --accept-inputs replaces it"
+_LARGEST = 64 << 20  # bytes
 
 
 class _Entry(BaseModel):
@@ -55,6 +58,10 @@ class LockedTask(_Entry):
     n_validation: int
 
 
+class DamagedLockError(ArtifactError):
+    """An input lock that is not what this program writes."""
+
+
 class InputLock(BaseModel):
     """``inputs.lock.toml``: models and tasks by name."""
 
@@ -71,39 +78,65 @@ def check_lock(root: Path, inputs: SpaceInputs) -> None:
     Raises:
         ArtifactError: one of them has changed, or the input lock cannot be read.
     """
-    old, new = _read(root), _lock_of(inputs)
+    old, new = read_lock(root), _lock_of(inputs)
     for name, model in new.models.items():
         _require_same(root, f"model {name}", old.models.get(name), model, ("weights_hash", "tokenizer_hash"))
     for name, task in new.tasks.items():
         _require_same(root, f"task {name}", old.tasks.get(name), task, ("content_hash",))
 
 
-def write_lock(root: Path, inputs: SpaceInputs) -> None:
+def write_lock(root: Path, inputs: SpaceInputs, *, replace_damaged: bool = False) -> None:
     """Write the models and data into the folder's input lock; its other entries stay.
+
+    Args:
+        replace_damaged: start anew where the present input lock is damaged.
 
     Raises:
         ArtifactError: the present input lock cannot be read.
     """
-    lock, new = _read(root), _lock_of(inputs)
+    try:
+        lock = read_lock(root)
+    except DamagedLockError:
+        if not replace_damaged:
+            raise
+        lock = InputLock()
+    new = _lock_of(inputs)
     lock.models |= new.models
     lock.tasks |= new.tasks
+    save_lock(root, lock)
+
+
+def save_lock(root: Path, lock: InputLock) -> None:
+    """Write an input lock into a folder."""
     # TOML has no null.
     content = lock.model_dump(exclude_none=True)
     write_atomically(root / LOCK_FILE, lambda file: file.write(tomli_w.dumps(content).encode()))
 
 
-def _read(root: Path) -> InputLock:
+def read_lock(root: Path) -> InputLock:
+    """The input lock of a folder; an empty one if it has none.
+
+    Raises:
+        DamagedLockError: it is damaged.
+        ArtifactError: it is a folder, cannot be read, or is of another version.
+    """
     path = root / LOCK_FILE
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = parse_toml(read_plain(path, _LARGEST))
     except FileNotFoundError:
         return InputLock()
-    # Integers of thousands of digits are other ValueErrors than faulty TOML.
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged: {first_line(error)}") from None
+    except IsADirectoryError:
+        raise ArtifactError(f"{path} is a folder, where the input lock is a file: remove it") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise DamagedLockError(f"{path} is damaged: {first_line(error)}; {_REPLACE}") from None
     if content.get("version") != _VERSION:
         raise ArtifactError(f"{path} is not an input lock of version {_VERSION}")
-    return validated(path, content, InputLock, ArtifactError)
+    try:
+        return validated(path, content, InputLock, ArtifactError)
+    except ArtifactError as error:
+        raise DamagedLockError(f"{error}; {_REPLACE}") from None
 
 
 def _require_same(root: Path, what: str, old: _Entry | None, new: _Entry, fields: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lfreeze.atomic import write_atomically
 from lfreeze.errors import InputError
 from lfreeze.json_text import JsonError, parse_json
-from reproduce.plan.spec import Factors
+from lfreeze.plain_files import read_plain
+from reproduce.plan.spec import Factors, TrialSpec, data_values, point_text
+from reproduce.store.grid import plain
 
+MANIFEST_FILE = "sweep.json"
+_LARGEST = 256 << 20  # bytes
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class ArtifactError(InputError):
+    """An artifact folder that cannot be used; the message names it and says why."""
 
 
 class ManifestTrial(BaseModel):
@@ -27,12 +35,25 @@ class ManifestTrial(BaseModel):
     strategy: str
     seed: int
     run_id: str
+    grid: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, spec: TrialSpec, grid: Iterable[str]) -> ManifestTrial:
+        """The trial, with its values of a folder's grid."""
+        point = {name: plain(getattr(spec.recipe, name)) for name in grid}
+        return cls(**spec.factors.cell, run_id=spec.run_id, grid=point)
+
+    @property
+    def factors(self) -> Factors:
+        point = ((name, tuple(v) if isinstance(v, list) else v) for name, v in self.grid.items())
+        return Factors(self.model, self.task, self.strategy, self.seed, tuple(point))
 
 
-def inputs_key(trial: Factors | ManifestTrial, recipe: Mapping[str, Any]) -> str:
+def inputs_key(trial: ManifestTrial, recipe: Mapping[str, Any]) -> str:
     """A trial's key in ``Manifest.inputs``."""
-    seed = f"/{trial.seed}" if recipe.get("data_seed") == "trial" else ""
-    return f"{trial.model}/{trial.task}{seed}"
+    seed = f"/{trial.seed}" if {**recipe, **trial.grid}.get("data_seed") == "trial" else ""
+    point = point_text(data_values(trial.factors.grid))
+    return f"{trial.model}/{trial.task}{seed}" + (f"/{point}" if point else "")
 
 
 class Manifest(BaseModel):
@@ -41,8 +62,9 @@ class Manifest(BaseModel):
     Attributes:
         space: the name of the search space of the first run.
         recipe: the recipe that all trials share.
+        grid: recipe values that trials do not share, by name; each trial has its own.
         inputs: by ``model/task``, or ``model/task/seed`` where the seed draws the examples, the identity of
-            the model and the data.
+            the model and the data; with the grid's values that select texts, where there are any.
         trials: every trial that a run of the folder included, in order.
     """
 
@@ -50,8 +72,13 @@ class Manifest(BaseModel):
 
     space: str
     recipe: dict[str, Any]
+    grid: dict[str, list[Any]] = {}
     inputs: dict[str, dict[str, str]]
     trials: list[ManifestTrial]
+
+    def write(self, path: Path) -> None:
+        # A folder without a grid has the file that earlier versions wrote.
+        write_json(path, self.model_dump(exclude_defaults=True))
 
 
 class Running(BaseModel):
@@ -71,10 +98,12 @@ def load_json(path: Path, model: type[_Model], error_type: type[InputError]) -> 
     """Read a JSON file into a model.
 
     Raises:
-        InputError: of the given type; the file is not JSON, or has another structure.
+        InputError: of the given type; the file cannot be read, is not JSON, or has another structure.
     """
     try:
-        content = parse_json(path.read_text("utf-8"))
+        content = parse_json(read_plain(path, _LARGEST).decode())
+    except OSError as error:
+        raise error_type(f"{path} cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise error_type(f"{path} is damaged: it is not JSON") from None
     except JsonError as error:
@@ -94,5 +123,5 @@ def validated(path: Path, content: Any, model: type[_Model], error_type: type[In
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         value = "" if first["type"] == "missing" else f" = {first['input']!r:.80}"
-        fault = f"{place}{value}: {first['msg']}" if place else first["msg"]
+        fault = f"{place:.80}{value}: {first['msg']}" if place else first["msg"]
         raise error_type(f"{path} is damaged: {fault}") from None

@@ -7,62 +7,49 @@ A trial is three files under the artifact folder, each with the same relative pa
     predictions/...                                                        one row per validation example
 
 Each file is written under a temporary name and renamed, the trial row last; a trial is finished when all
-three exist. Files of earlier schema versions are completed while they are read: a column that they lack has
+three exist. A trial whose recipe sets ``evaluate_every`` has a fourth file, in ``evaluations/``, without which it is
+not finished. Files of earlier schema versions are completed while they are read: a column that they lack has
 the value that the table of columns gives for older rows.
 """
 
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import polars as pl
 
 from lfreeze.atomic import write_atomically
-from lfreeze.errors import first_line
+from reproduce.store.checksums import row_checksum, table_checksum
 from reproduce.store.columns import StoreError as StoreError
-from reproduce.store.schema import SCHEMA_VERSION, SCHEMAS, TABLES, TRIAL_COLUMNS, TRIAL_SCHEMA
+from reproduce.store.row_faults import relative_path as relative_path
+from reproduce.store.row_files import READ_ERRORS as READ_ERRORS
+from reproduce.store.row_files import Damaged as Damaged
+from reproduce.store.row_files import UnreadableError, read_rows, require_trial_size
+from reproduce.store.schema import (
+    CHECKSUM_COLUMNS,
+    EVALUATIONS,
+    ROW_CHECKSUM,
+    SCHEMAS,
+    TABLES,
+    TRIAL_SCHEMA,
+)
 from reproduce.store.trial_row import TrialRow
 
 # In a folder of published results: every trial's row in one file.
 PUBLISHED = "trials.parquet"
-_REASONS = TRIAL_SCHEMA["null_reasons"]
-
-
-class UnreadableError(StoreError):
-    """A file that this program cannot read; the message continues a sentence that begins with its path.
-
-    Attributes:
-        newer: a later version of this program wrote it.
-    """
-
-    def __init__(self, reason: str, *, newer: bool = False):
-        super().__init__(reason)
-        self.newer = newer
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What one trial leaves: its row, and its steps and predictions by column."""
+    """What one trial leaves: its row, and its steps, predictions and evaluations by column."""
 
     row: TrialRow
     steps: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     predictions: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """A file that could not be read; its trial counts as missing.
-
-    Attributes:
-        newer: it is not damaged: a later version of this program wrote it.
-    """
-
-    path: Path
-    reason: str
-    newer: bool = False
+    evaluations: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,20 +58,14 @@ class TrialTable:
 
     Attributes:
         frame: the columns of ``TRIAL_SCHEMA`` and ``artifacts``, the folder's name.
-        steps, predictions: the other files of its trials.
+        steps, predictions, evaluations: the other files of its trials.
     """
 
     frame: pl.DataFrame
     damaged: tuple[Damaged, ...]
     steps: tuple[Path, ...] = ()
     predictions: tuple[Path, ...] = ()
-
-
-def relative_path(model: str, task: str, strategy: str, seed: int, run_id: str) -> Path:
-    """Where a trial's files are below each table's folder; a pure function of the trial."""
-    parts = {"model": model, "task": task, "strategy": strategy}
-    folders = [f"{name}={quote(value, safe='')}" for name, value in parts.items()]
-    return Path(*folders) / f"seed={seed}-{run_id}.parquet"
+    evaluations: tuple[Path, ...] = ()
 
 
 def trial_frame(row: TrialRow) -> pl.DataFrame:
@@ -95,30 +76,41 @@ def trial_frame(row: TrialRow) -> pl.DataFrame:
     """
     values = row.columns()
     explained = {entry["column"] for entry in values["null_reasons"]}
-    silent = [name for name, value in values.items() if value is None and name not in explained]
+    absent = [name for name, value in values.items() if value is None and name != ROW_CHECKSUM]
+    silent = [name for name in absent if name not in explained]
     if silent:
         raise StoreError(f"null without a reason in column {', '.join(silent)}")
-    return pl.DataFrame({name: [values[name]] for name in TRIAL_SCHEMA}, schema=TRIAL_SCHEMA)
+    frame = pl.DataFrame({name: [values[name]] for name in TRIAL_SCHEMA}, schema=TRIAL_SCHEMA)
+    return frame.with_columns(pl.lit(row_checksum(frame.row(0, named=True))).alias(ROW_CHECKSUM))
 
 
 def write_trial(root: Path, result: TrialResult) -> None:
-    """Write a trial's three files, the row last; an earlier attempt's row is removed first.
+    """Write a trial's files, the row last; an earlier attempt's row is removed first.
 
     Raises:
         StoreError: a column of the row is null and no reason is known.
         OSError: a file cannot be written.
     """
-    row, frame = result.row, trial_frame(result.row)
+    row = result.row
+    written = [*TABLES[1:], *([EVALUATIONS] if row.recipe.evaluate_every else [])]
+    tables = {table: _table_frame(result, table) for table in written}
+    checksums: dict[str, Any] = {
+        CHECKSUM_COLUMNS[table]: table_checksum(rows, table) for table, rows in tables.items()
+    }
+    frame = trial_frame(replace(row, **checksums))
     relative = relative_path(row.model, row.task, row.strategy, row.seed, row.run_id)
     (root / "trials" / relative).unlink(missing_ok=True)
-    for table in ("steps", "predictions"):
-        columns: Mapping[str, Sequence[Any]] = getattr(result, table)
-        length = len(next(iter(columns.values()), ()))
-        data = {"run_id": [row.run_id] * length, **columns}
-        schema = SCHEMAS[table]
-        rows = pl.DataFrame({name: data.get(name, [None] * length) for name in schema}, schema=schema)
+    for table, rows in tables.items():
         write_table(rows, root / table / relative)
     write_table(frame, root / "trials" / relative)
+
+
+def _table_frame(result: TrialResult, table: str) -> pl.DataFrame:
+    columns: Mapping[str, Sequence[Any]] = getattr(result, table)
+    length = len(next(iter(columns.values()), ()))
+    data = {"run_id": [result.row.run_id] * length, **columns}
+    schema = SCHEMAS[table]
+    return pl.DataFrame({name: data.get(name, [None] * length) for name in schema}, schema=schema)
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
@@ -128,8 +120,11 @@ def write_table(frame: pl.DataFrame, path: Path) -> None:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Statistics would double the size of a file of one row, and no reader could skip it by them.
-    write_atomically(path, lambda file: frame.write_parquet(file, compression="zstd", statistics=False))
+    # In memory first: Polars hides the system's error where a file cannot be written. Statistics would double the
+    # size of a file of one row, and no reader could skip it by them.
+    content = io.BytesIO()
+    frame.write_parquet(content, compression="zstd", statistics=False)
+    write_atomically(path, lambda file: file.write(content.getbuffer()))
 
 
 def read_trials(roots: Iterable[Path]) -> TrialTable:
@@ -139,11 +134,13 @@ def read_trials(roots: Iterable[Path]) -> TrialTable:
         StoreError: a folder does not exist or is not an artifact folder.
     """
     frames, damaged = [], []
-    others: dict[str, list[Path]] = {"steps": [], "predictions": []}
+    others: dict[str, list[Path]] = {"steps": [], "predictions": [], EVALUATIONS: []}
     for root in roots:
         # The published rows in a sweep's own folder would repeat its trials.
         swept = (root / "trials").is_dir()
-        whole = [] if swept or not (root / PUBLISHED).is_file() else [root / PUBLISHED]
+        whole: dict[Path, Path | None] = {}
+        if not swept and (root / PUBLISHED).is_file():
+            whole[root / PUBLISHED] = None
         if not whole and not swept:
             raise StoreError(f"{root} is not an artifact folder: it has no folder 'trials'")
         for table, paths in others.items():
@@ -153,11 +150,13 @@ def read_trials(roots: Iterable[Path]) -> TrialTable:
             if problem:
                 damaged.append(problem)
             else:
-                whole.append(path)
-                for table, paths in others.items():
-                    paths.append(root / table / path.relative_to(root / "trials"))
+                whole[path] = path.relative_to(root / "trials")
+                for table in TABLES[1:]:
+                    others[table].append(root / table / path.relative_to(root / "trials"))
         if whole:
-            frame = _read_files(whole, damaged)
+            frame = read_rows(whole, damaged)
+            if swept:
+                frame = _with_evaluations(root, frame, others[EVALUATIONS], damaged)
             name = root.resolve().name
             frames.append(frame.with_columns(pl.lit(name).alias("artifacts")))
     schema = {**TRIAL_SCHEMA, "artifacts": pl.String()}
@@ -170,19 +169,45 @@ def row_status(root: Path, relative: Path) -> str | None:
     path = root / "trials" / relative
     if not path.is_file() or _problem(root, path):
         return None
-    frame = _read_files([path], [])
+    frame = _with_evaluations(root, read_rows({path: relative}, []), [], [])
     return str(frame["status"][0]) if frame.height else None
 
 
 def _problem(root: Path, path: Path) -> Damaged | None:
     """Why the trial whose row is at ``path`` is not finished; None if it is."""
     relative = path.relative_to(root / "trials")
-    for table in TABLES:
-        file = root / table / relative
-        if not file.is_file():
-            return Damaged(file, "the file is missing")
-        if not _has_parquet_ends(file):
-            return Damaged(file, "the file is cut short or is not Parquet")
+    problems = (_file_problem(root / table / relative, is_row=table == "trials") for table in TABLES)
+    return next(filter(None, problems), None)
+
+
+def _with_evaluations(
+    root: Path, frame: pl.DataFrame, found: list[Path], damaged: list[Damaged]
+) -> pl.DataFrame:
+    """The rows without those that lack their file of evaluations; the other files are added to ``found``."""
+    unfinished = []
+    factors = frame.filter(pl.col("recipe_evaluate_every") > 0)
+    for row in factors.select("model", "task", "strategy", "seed", "run_id").iter_rows():
+        file = root / EVALUATIONS / relative_path(*row)
+        problem = _file_problem(file)
+        if problem:
+            damaged.append(problem)
+            unfinished.append(row[-1])
+        else:
+            found.append(file)
+    return frame.filter(~pl.col("run_id").is_in(unfinished)) if unfinished else frame
+
+
+def _file_problem(file: Path, *, is_row: bool = False) -> Damaged | None:
+    if not file.is_file():
+        return Damaged(file, "the file is missing")
+    if not _has_parquet_ends(file):
+        return Damaged(file, "the file is cut short or is not Parquet")
+    try:
+        # Rows are looked at when they are read.
+        if not is_row:
+            require_trial_size(file)
+    except UnreadableError as error:
+        return Damaged(file, str(error))
     return None
 
 
@@ -194,59 +219,8 @@ def _has_parquet_ends(path: Path) -> bool:
         return file.read(4) == b"PAR1"
 
 
-def _read_files(paths: Sequence[Path], damaged: list[Damaged]) -> pl.DataFrame:
-    """The rows of ``paths`` in the present schema; files that cannot be read are added to ``damaged``."""
-    options: dict[str, Any] = {"hive_partitioning": False, "glob": False}
-    try:
-        # One schema in all files: read at once, which is several times faster than one by one.
-        return _completed(pl.scan_parquet(list(paths), **options).collect())
-    except (pl.exceptions.PolarsError, OSError, UnreadableError):
-        pass
-    frames = [pl.DataFrame(schema=TRIAL_SCHEMA)]
-    for path in paths:
-        try:
-            frames.append(_completed(pl.read_parquet(path, **options)))
-        except UnreadableError as error:
-            damaged.append(Damaged(path, str(error), error.newer))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            damaged.append(Damaged(path, first_line(error)))
-    return pl.concat(frames)
-
-
-def _completed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows of any schema version up to the present one, with the present columns.
-
-    Columns that this program does not know are left out.
-
-    Raises:
-        UnreadableError: the rows have a later schema version, lack a column that every version has, or have
-            one of another type.
-    """
-    schema = dict(frame.schema)
-    if schema == TRIAL_SCHEMA and (frame["schema_version"] <= SCHEMA_VERSION).all():
-        return frame
-    if schema.get("schema_version") != TRIAL_SCHEMA["schema_version"]:
-        raise UnreadableError("has no schema version")
-    version = frame["schema_version"].max()
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UnreadableError(
-            f"has schema version {version}; this program reads versions up to {SCHEMA_VERSION}", newer=True
-        )
-    lacking = [column for name, column in TRIAL_COLUMNS.items() if name not in schema]
-    for column in lacking:
-        if column.since == 1:
-            raise UnreadableError(f"lacks the column {column.name}")
-    for name, dtype in schema.items():
-        if name in TRIAL_SCHEMA and dtype != TRIAL_SCHEMA[name]:
-            raise UnreadableError(f"has a column {name} of type {dtype}, not {TRIAL_SCHEMA[name]}")
-    added = [pl.lit(column.older, dtype=column.dtype).alias(column.name) for column in lacking]
-    reasons = [{"column": c.name, "reason": c.older_reason} for c in lacking if c.older is None]
-    explained = pl.concat_list("null_reasons", pl.lit(pl.Series([reasons], dtype=_REASONS)).first())
-    return frame.with_columns(*added, explained.alias("null_reasons")).select(list(TRIAL_SCHEMA))
-
-
 def scan_table(tables: Iterable[TrialTable], name: str) -> pl.LazyFrame | None:
-    """The steps or predictions of trials that were read, lazily; None without any file.
+    """The steps, predictions or evaluations of trials that were read, lazily; None without any file.
 
     Columns that a file lacks are null, columns that this program does not know are left out.
     """

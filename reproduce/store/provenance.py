@@ -28,6 +28,9 @@ _PACKAGES = (
     "transformers",
 )
 
+# In them, git names the repository of a hook to what the hook starts.
+_HOOK_VARIABLES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
+
 
 class Software(TypedDict):
     """Versions of the code and of the packages that it uses."""
@@ -62,7 +65,7 @@ class Hardware(TypedDict):
 def software() -> Software:
     """Versions of the code and of the packages that it uses."""
     versions = {name: _version(name) for name in _PACKAGES}
-    commit, dirty = _git()
+    commit, dirty = code_commit()
     return {
         "git_commit": commit,
         "git_dirty": dirty,
@@ -76,6 +79,28 @@ def software() -> Software:
         "package_versions_json": json.dumps({k: v for k, v in versions.items() if v}, sort_keys=True),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def other_packages(theirs: str, mine: str) -> str | None:
+    """The packages whose versions differ between two ``package_versions_json``; None if none does.
+
+    Builds of one version, such as torch's for the CPU and for CUDA, are the same.
+    """
+    sides = [{name: v.partition("+")[0] for name, v in json.loads(text).items()} for text in (theirs, mine)]
+    texts = [
+        f"{name} {sides[0].get(name, 'none')} there, {sides[1].get(name, 'none')} here"
+        for name in sorted({*sides[0], *sides[1]})
+        if sides[0].get(name) != sides[1].get(name)
+    ]
+    return ", ".join(texts) or None
+
+
+def version() -> str:
+    """The version and the commit of this code, as ``0.2.0 (commit 0123456789ab, with changes)``."""
+    number, (commit, dirty) = _version("lfreeze") or "unknown", code_commit()
+    if commit is None:
+        return f"{number} (commit not known)"
+    return f"{number} (commit {commit[:12]}{', with changes' if dirty else ''})"
 
 
 def hardware(device_type: str) -> Hardware:
@@ -111,22 +136,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git() -> tuple[str | None, bool | None]:
-    """The commit of this code, and whether its files differ from it.
+def code_commit(package: Path = Path(__file__).parents[1]) -> tuple[str | None, bool | None]:
+    """The commit of the code in a folder ``reproduce``, and whether the code differs from it; None if unknown.
 
     A wheel contains the commit that it was built from; in a checkout, git knows it.
     """
-    built = Path(__file__).parents[1] / "commit.json"
+    built = package / "commit.json"
     if built.is_file():
         values = json.loads(built.read_text("utf-8"))
         return values["commit"], values["dirty"]
-    top = Path(__file__).parents[2]
+    top = package.parent
+    # Not the commit of a repository that the code merely lies in.
     if not (top / ".git").exists():
         return None, None
-    commit = _output("git", "-C", str(top), "rev-parse", "HEAD")
-    changes = _output(
-        "git", "-C", str(top), "status", "--porcelain", "--", "lfreeze", "reproduce", "search_spaces"
-    )
+    commit = _git(top, "rev-parse", "HEAD")
+    changes = _git(top, "status", "--porcelain", "--", "lfreeze", "reproduce", "search_spaces")
     return commit, None if changes is None else bool(changes)
 
 
@@ -157,9 +181,17 @@ def _cpu_model() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def _output(*command: str) -> str | None:
+def _git(top: Path, *arguments: str) -> str | None:
+    environment = {name: value for name, value in os.environ.items() if name not in _HOOK_VARIABLES}
     try:
-        completed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(top), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            env=environment,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return completed.stdout.strip()
+    return done.stdout.strip()

@@ -34,6 +34,7 @@ def started_row(spec: TrialSpec, attempt: int) -> TrialRow:
         model=spec.factors.model,
         task=spec.factors.task,
         seed=spec.factors.seed,
+        grid=",".join(name for name, _ in spec.factors.grid),
         recipe=spec.recipe,
         weights=inputs.weights,
         model_id=inputs.model_id,
@@ -43,6 +44,7 @@ def started_row(spec: TrialSpec, attempt: int) -> TrialRow:
         dataset_id=inputs.dataset_id,
         dataset_revision=inputs.dataset_revision,
         dataset_fingerprint=inputs.dataset_fingerprint,
+        pair_separator=inputs.pair_separator,
         **software(),
     )
 
@@ -58,6 +60,8 @@ def trained_row(
         row,
         status="ok",
         validation_accuracy=record.predictions.accuracy,
+        macro_f1=record.predictions.macro_f1,
+        matthews_correlation=record.predictions.matthews_correlation,
         n_validation=len(data.validation),
         majority_accuracy=data.majority_accuracy,
         label_names=tuple(data.task.labels),
@@ -67,9 +71,9 @@ def trained_row(
         step_seconds_median=middle,
         step_seconds_q25=low,
         step_seconds_q75=high,
-        seconds_per_10_steps=10 * middle,
+        seconds_per_10_steps=None if middle is None else 10 * middle,
         n_timed_steps=sum(s.timed and s.phase == "train" for s in record.steps),
-        probe_step_seconds_median=record.step_quartiles("probe")[1] if record.switch_step else None,
+        probe_step_seconds_median=record.step_quartiles("probe")[1],
         selection_seconds=record.selection_seconds,
         train_seconds=record.train_seconds,
         eval_seconds=record.eval_seconds,
@@ -100,6 +104,8 @@ def trained_row(
         optimiser_holds_trainable=proof.optimiser_holds_trainable,
         layer_changes=tuple(plan.layer_changes) if plan.layer_changes else None,
         switch_step=record.switch_step,
+        redraws=record.redraws,
+        lora_targets=plan.adapted or None,
     )
     cost = _predicted(spec, record, checkpoint, data)
     if cost is None:

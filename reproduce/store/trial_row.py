@@ -21,13 +21,17 @@ from reproduce.store.columns import RECIPE_GROUP, WORDS, Column, StoreError, col
 
 _SUCCEEDED = "the trial succeeded"
 _NOT_ADAPTIVE = "the strategy is not adaptive"
+_NOT_TIMED = "no step was timed"
+_NO_TIMED_PROBE = "the strategy is not adaptive, or no step of its probe was timed"
 _NO_GPU = "no GPU was used"
 _NO_ALLOCATOR = "the CPU has no caching allocator"
 _LOCAL = "not read from the hub; identified by its hash"
 _NO_CLOSED_FORM = "no closed form of this architecture's memory"
 _NO_COMMIT = "neither a git checkout nor a wheel built from one"
+_NOT_WRITTEN = "the trial has no files"
 # The status of a trial that does not fit the GPUs at hand; it runs where it fits.
 SKIPPED = "skipped"
+STATUSES = ("ok", "oom", "error", "timeout", SKIPPED)
 _REASONS = pl.List(pl.Struct({"column": pl.String(), "reason": pl.String()}))
 
 
@@ -49,22 +53,30 @@ class TrialRow:
     model: Annotated[str, Column("Factors")]
     task: Annotated[str, Column("Factors")]
     seed: Annotated[int, Column("Factors")]
-    # outcome: status is ok, oom, error, timeout or SKIPPED
+    # names of the recipe values that the space's grid varies, with commas between them
+    grid: Annotated[str, Column("Factors", since=6, older="")] = ""
+    # outcome: status is one of STATUSES
     status: Annotated[str | None, Column("Outcome")] = None
     error_type: Annotated[str | None, Column("Outcome", reason=_SUCCEEDED)] = None
     error_message: Annotated[str | None, Column("Outcome", reason=_SUCCEEDED)] = None
     # accuracy, as fractions of 1
     validation_accuracy: Annotated[float | None, Column("Accuracy", unit="1", verify="result")] = None
+    # the mean F1 of the labels
+    macro_f1: Annotated[float | None, Column("Accuracy", unit="1", since=6)] = None
+    # from -1 to 1
+    matthews_correlation: Annotated[float | None, Column("Accuracy", unit="1", since=6)] = None
     n_validation: Annotated[int | None, Column("Accuracy")] = None
     majority_accuracy: Annotated[float | None, Column("Accuracy", unit="1")] = None
     label_names: Annotated[tuple[str, ...] | None, Column("Accuracy")] = None
     # speed: over the timed steps of the final phase
-    step_seconds_median: Annotated[float | None, Column("Speed", unit="s")] = None
-    step_seconds_q25: Annotated[float | None, Column("Speed", unit="s")] = None
-    step_seconds_q75: Annotated[float | None, Column("Speed", unit="s")] = None
-    seconds_per_10_steps: Annotated[float | None, Column("Speed", unit="s")] = None
+    step_seconds_median: Annotated[float | None, Column("Speed", unit="s", reason=_NOT_TIMED)] = None
+    step_seconds_q25: Annotated[float | None, Column("Speed", unit="s", reason=_NOT_TIMED)] = None
+    step_seconds_q75: Annotated[float | None, Column("Speed", unit="s", reason=_NOT_TIMED)] = None
+    seconds_per_10_steps: Annotated[float | None, Column("Speed", unit="s", reason=_NOT_TIMED)] = None
     n_timed_steps: Annotated[int | None, Column("Speed")] = None
-    probe_step_seconds_median: Annotated[float | None, Column("Speed", unit="s", reason=_NOT_ADAPTIVE)] = None
+    probe_step_seconds_median: Annotated[float | None, Column("Speed", unit="s", reason=_NO_TIMED_PROBE)] = (
+        None
+    )
     selection_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
     setup_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
     train_seconds: Annotated[float | None, Column("Speed", unit="s")] = None
@@ -125,6 +137,12 @@ class TrialRow:
         tuple[float, ...] | None, Column("Freezing", reason=_NOT_ADAPTIVE, verify="result")
     ] = None
     switch_step: Annotated[int | None, Column("Freezing", reason=_NOT_ADAPTIVE)] = None
+    # how often other layers were drawn; frozen_layers are the last ones
+    redraws: Annotated[int | None, Column("Freezing", since=6, older=0)] = None
+    # the names of the linear maps that have an adapter
+    lora_targets: Annotated[
+        tuple[str, ...] | None, Column("Freezing", reason="the strategy has no adapters", since=6)
+    ] = None
     # one column recipe_<name> for each value of the recipe
     recipe: Annotated[Recipe, Column(RECIPE_GROUP)]
     # inputs
@@ -137,6 +155,8 @@ class TrialRow:
     dataset_id: Annotated[str, Column("Inputs")]
     dataset_revision: Annotated[str | None, Column("Inputs", reason=_LOCAL)] = None
     dataset_fingerprint: Annotated[str, Column("Inputs", verify="inputs")]
+    # the text between the two texts of a pair
+    pair_separator: Annotated[str | None, Column("Inputs", since=6)] = None
     n_train: Annotated[int | None, Column("Inputs")] = None
     n_train_available: Annotated[int | None, Column("Inputs", since=2)] = None
     n_validation_available: Annotated[int | None, Column("Inputs", since=2)] = None
@@ -206,6 +226,13 @@ class TrialRow:
     # true only if torch refused all others; before schema version 4, also if it only warned
     deterministic_algorithms: Annotated[
         bool | None, Column("Provenance", origin=("Measuring", "deterministic algorithms"))
+    ] = None
+    # SHA-256 of the trial's content, see reproduce.store.checksums; set when the files are written
+    row_checksum: Annotated[str | None, Column("Integrity", since=6)] = None
+    steps_checksum: Annotated[str | None, Column("Integrity", reason=_NOT_WRITTEN, since=6)] = None
+    predictions_checksum: Annotated[str | None, Column("Integrity", reason=_NOT_WRITTEN, since=6)] = None
+    evaluations_checksum: Annotated[
+        str | None, Column("Integrity", reason="no evaluations during training", since=6)
     ] = None
     # by column: why it is null, where the table's own reason does not apply
     null_reasons: Annotated[Mapping[str, str], Column("", dtype=_REASONS)] = field(default_factory=dict)

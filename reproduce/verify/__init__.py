@@ -9,15 +9,19 @@ from pathlib import Path
 import polars as pl
 
 from lfreeze.errors import first_line
+from reproduce.plan.spec import Factors, point_text
 from reproduce.store.artifacts import FolderState
-from reproduce.store.parquet import scan_table
-from reproduce.verify.differences import CELL, LISTED, ORIGIN, RECIPE, names, shown
+from reproduce.store.contents import checked_contents
+from reproduce.store.grid import grid_names, with_points
+from reproduce.store.parquet import READ_ERRORS, scan_table
+from reproduce.store.schema import BIT_COLUMNS
+from reproduce.store.suspicions import equal_seeds, one_class
+from reproduce.store.suspicions import fingerprints as bits
+from reproduce.verify.differences import BITWISE, CELL, LISTED, ORIGIN, RECIPE, TRIAL, names, shown
 from reproduce.verify.numbers import Check, Side, compare
+from reproduce.verify.proof import freezing, identities
 
 __all__ = ["Check", "verify"]
-
-# Columns whose values distinguish two trainings to the last bit.
-_BITS = {"steps": ("step", "loss", "grad_norm"), "predictions": ("example_id", "prediction", "logits")}
 
 
 def verify(
@@ -28,44 +32,53 @@ def verify(
     Args:
         partial: the folder may lack trials of the reference.
     """
-    here = _side(folder)
-    there = _side(reference) if reference else None
+    grid = grid_names(*(state.table.frame for state in (folder, reference) if state))
+    here = _side(folder, grid)
+    there = _side(reference, grid) if reference else None
     complete = _complete(folder, here, there, partial)
     if here.ok.is_empty():
         return [complete]
-    checks = [complete, _seeds(here), _one_recipe(here.ok), _one_origin(here.ok)]
+    checks = [
+        complete,
+        _seeds(here),
+        *_classes(here),
+        _one_recipe(here),
+        _one_origin(here.ok),
+        freezing(here.ok),
+        identities(here.ok),
+    ]
     return [*checks, *compare(here, there)] if there else checks
 
 
-def _side(folder: FolderState) -> Side:
-    problems = [f"damaged: {Path(*entry.path.parts[-5:])}: {entry.reason}" for entry in folder.table.damaged]
-    fingerprints: dict[str, pl.DataFrame | None] = dict.fromkeys(_BITS)
-    for table, columns in _BITS.items():
-        rows = scan_table([folder.table], table)
+def _side(folder: FolderState, grid: tuple[str, ...]) -> Side:
+    table = checked_contents(folder.table)
+    problems = [f"damaged: {Path(*entry.path.parts[-5:])}: {entry.reason}" for entry in table.damaged]
+    fingerprints: dict[str, pl.DataFrame | None] = dict.fromkeys(BIT_COLUMNS)
+    for name in BIT_COLUMNS:
+        rows = scan_table([table], name)
         if rows is None:
             continue
         try:
-            hashed = pl.struct(columns).hash().bitwise_xor().alias("fingerprint")
-            fingerprints[table] = rows.group_by("run_id").agg(hashed).collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError) as error:
-            problems.append(f"damaged: a file of the {table}: {first_line(error)}")
-    ok = folder.table.frame.filter(pl.col("status") == "ok").unique("run_id", maintain_order=True)
-    return Side(ok, folder.table, fingerprints, tuple(problems))
+            fingerprints[name] = bits(rows, name).collect(engine="streaming")
+        except READ_ERRORS as error:
+            problems.append(f"damaged: a file of the {name}: {first_line(error)}")
+    ok = table.frame.filter(pl.col("status") == "ok").unique("run_id", maintain_order=True)
+    return Side(with_points(ok, grid), table, grid, fingerprints, tuple(problems))
 
 
 def _complete(folder: FolderState, here: Side, there: Side | None, partial: bool) -> Check:
     """Every trial that the folder lists, and did not skip, or that the reference holds has a result."""
-    done = set(here.ok.select(CELL).iter_rows())
-    skipped = set(folder.skipped.select(CELL).iter_rows()) - done
-    expected = {(t.factors.model, t.factors.task, t.factors.strategy, t.factors.seed) for t in folder.listed}
+    done = set(here.ok.select(TRIAL).iter_rows())
+    skipped = set(with_points(folder.skipped, here.grid).select(TRIAL).iter_rows()) - done
+    expected = {(*t.factors.cell.values(), _point(t.factors, here.grid)) for t in folder.listed}
     expected -= skipped
     where = "that the folder lists"
     if there and not partial:
         where += " or the reference holds"
-        expected |= set(there.ok.select(CELL).iter_rows())
+        expected |= set(there.ok.select(TRIAL).iter_rows())
     absent = sorted(expected - done)
-    without = pl.concat([folder.failed, folder.skipped])
-    rows = without.select(*CELL, "status", "error_message").iter_rows()
+    without = with_points(pl.concat([folder.failed, folder.skipped]), here.grid)
+    rows = without.select(*TRIAL, "status", "error_message").iter_rows()
     failed = {
         tuple(cell): f" ({status}: {(message or '').split(chr(10))[0]})" for *cell, status, message in rows
     }
@@ -79,30 +92,56 @@ def _complete(folder: FolderState, here: Side, there: Side | None, partial: bool
     return Check("complete", good, sentence, (*details, *here.problems[:LISTED]))
 
 
+def _point(factors: Factors, grid: tuple[str, ...]) -> str:
+    """As ``with_points`` gives it."""
+    values = dict(factors.grid)
+    return point_text((name, values[name]) for name in grid if name in values)
+
+
 def _seeds(here: Side) -> Check:
     """No trial is there twice, and no two seeds have the same training."""
-    twice = here.ok.filter(pl.len().over(CELL) > 1).select(CELL).unique().sort(CELL).rows()
+    twice = here.ok.filter(pl.len().over(TRIAL) > 1).select(TRIAL).unique().sort(TRIAL).rows()
     if twice:
         sentence = f"{len(twice):,} trials exist more than once, with different recipes or inputs"
         return Check("seeds", False, sentence, names(twice))
-    counts = here.ok.group_by(CELL[:3]).len()["len"]
+    counts = here.ok.group_by(*CELL[:3], "point").len()["len"]
     span = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
     sentence = f"{span} for each strategy, model and task, none twice"
-    losses = here.fingerprints["steps"]
-    if losses is None:
-        return Check("seeds", True, f"{sentence}; the losses are not available for a comparison")
-    alike = here.ok.join(losses, on="run_id").filter(pl.len().over(*CELL[:3], "fingerprint") > 1)
-    if alike.height:
-        sentence = f"{alike.height:,} trials have exactly the losses of another seed"
-        return Check("seeds", False, sentence, names(alike.select(CELL).sort(CELL).rows()))
-    return Check("seeds", True, f"{sentence}, no two with the same losses")
+    known = {table: prints for table, prints in here.fingerprints.items() if prints is not None}
+    if not known:
+        return Check("seeds", True, f"{sentence}; no losses or logits are available for a comparison")
+    for table, prints in known.items():
+        alike = equal_seeds(here.ok, prints)
+        if alike.height:
+            sentence = f"{alike.height:,} trials have exactly the {BITWISE[table]} of another seed"
+            return Check("seeds", False, sentence, names(alike.select(TRIAL).sort(TRIAL).rows()))
+    compared = " or ".join(BITWISE[table] for table in known)
+    return Check("seeds", True, f"{sentence}, no two with the same {compared}")
 
 
-def _one_recipe(ok: pl.DataFrame) -> Check:
-    various = _various(ok, RECIPE)
-    return Check(
-        "recipe", not various, f"the trials have {'several recipes' if various else 'one recipe'}", various
-    )
+def _classes(here: Side) -> list[Check]:
+    """Whether a model predicts one class for every example; not judged, since it may have learned nothing."""
+    rows = scan_table([here.table], "predictions")
+    if rows is None:
+        return []
+    try:
+        constant = one_class(rows).collect(engine="streaming")
+    except READ_ERRORS:  # named with the other damaged files
+        return []
+    found = here.ok.join(constant, on="run_id", how="semi").sort(TRIAL)
+    if found.is_empty():
+        return [Check("classes", True, "no trial predicts one class for every example")]
+    sentence = f"{found.height:,} trials predict one class for every example"
+    return [Check("classes", None, sentence, names(found.select(TRIAL).rows()))]
+
+
+def _one_recipe(here: Side) -> Check:
+    """All trials have the same recipe, but for the values that their space's grid varies."""
+    various = _various(here.ok, [name for name in RECIPE if name.removeprefix("recipe_") not in here.grid])
+    sentence = f"the trials have {'several recipes' if various else 'one recipe'}"
+    if here.grid:
+        sentence += f", and {here.ok['point'].n_unique():,} points of a grid over {', '.join(here.grid)}"
+    return Check("recipe", not various, sentence, various)
 
 
 def _one_origin(ok: pl.DataFrame) -> Check:

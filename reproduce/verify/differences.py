@@ -10,6 +10,10 @@ import polars as pl
 from reproduce.store.schema import TRIAL_COLUMNS
 
 CELL = ["model", "task", "strategy", "seed"]
+# With the values of a grid, as ``reproduce.store.grid.with_points`` names them.
+TRIAL = [*CELL, "point"]
+# The tables that are compared bit by bit.
+BITWISE = {"steps": "losses", "predictions": "logits", "evaluations": "evaluations during training"}
 LISTED = 10  # the number of trials that a check names
 
 
@@ -32,7 +36,8 @@ def names(
 ) -> tuple[str, ...]:
     """The first trials as texts, and the number of further ones."""
     after = after or [""] * len(cells)
-    texts = [f"{before}{'/'.join(map(str, c))}{end}" for c, end in zip(cells[:LISTED], after, strict=False)]
+    shown = zip(cells[:LISTED], after, strict=False)
+    texts = [f"{before}{'/'.join(str(part) for part in cell if part != '')}{end}" for cell, end in shown]
     rest = len(cells) - LISTED
     return (*texts, f"and {rest:,} more") if rest > 0 else tuple(texts)
 
@@ -43,6 +48,11 @@ def shown(column: str, value: object) -> str:
         return (TRIAL_COLUMNS[column].reason if column in RECIPE else None) or "unknown"
     short = column.endswith(("_hash", "_fingerprint", "_commit", "_digest"))
     return str(value)[:12] if short else str(value)
+
+
+def percent(part: float | None) -> str:
+    """A relative difference."""
+    return "unknown" if part is None else f"{100 * part:+.1f} %"
 
 
 def strictly_deterministic(suffix: str = "") -> pl.Expr:

@@ -11,15 +11,17 @@ import polars as pl
 from reproduce.store.parquet import TrialTable, scan_table
 from reproduce.store.schema import TRIAL_COLUMNS
 from reproduce.verify.differences import (
-    CELL,
+    BITWISE,
     HARDWARE,
     INPUTS,
     LISTED,
     RECIPE,
+    TRIAL,
     VERSIONS,
     columns_with_role,
     differences,
     names,
+    percent,
     reason,
     strictly_deterministic,
 )
@@ -51,27 +53,29 @@ class Side:
     """The folder or its reference, as far as the checks need it.
 
     Attributes:
-        ok: the rows of the successful trials.
-        fingerprints: for ``steps`` and ``predictions``, a ``fingerprint`` by run_id, equal for trials whose
-            losses or logits are equal bit by bit; None without such files.
+        ok: the rows of the successful trials, with a column ``point``: their values of a grid.
+        grid: the names of the recipe values that the grid of either side varies.
+        fingerprints: for each of ``BITWISE``, a ``fingerprint`` by run_id, equal for trials whose numbers are
+            equal bit by bit; None without such files.
         problems: one text for each file that could not be read.
     """
 
     ok: pl.DataFrame
     table: TrialTable
+    grid: tuple[str, ...]
     fingerprints: Mapping[str, pl.DataFrame | None]
     problems: tuple[str, ...]
 
 
 def compare(here: Side, there: Side) -> list[Check]:
     """Compare the trials that both sides hold."""
-    pairs = here.ok.unique(CELL, keep="first").join(
-        there.ok.unique(CELL, keep="first"), on=CELL, suffix="_there", maintain_order="left"
+    pairs = here.ok.unique(TRIAL, keep="first").join(
+        there.ok.unique(TRIAL, keep="first"), on=TRIAL, suffix="_there", maintain_order="left"
     )
     if pairs.is_empty():
         return [Check("reference", False, "no trial has a result both here and in the reference")]
     only = here.ok.height - pairs.height
-    for table in ("steps", "predictions"):
+    for table in BITWISE:
         pairs = pairs.with_columns(_same_bits(pairs, here, there, table).alias(f"same_{table}"))
     settings = [*RECIPE, *INPUTS, *VERSIONS, *HARDWARE]
     alike = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in settings)
@@ -119,11 +123,11 @@ def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
     columns = columns_with_role("result")
     same = pl.all_horizontal(
         *(pl.col(c).eq_missing(pl.col(f"{c}_there")) for c in columns),
-        *(pl.col(f"same_{table}").fill_null(True) for table in ("steps", "predictions")),
+        *(pl.col(f"same_{table}").fill_null(True) for table in BITWISE),
     )
-    other = pairs.filter(~same).sort(CELL)
+    other = pairs.filter(~same).sort(TRIAL)
     compared = ["accuracies", "frozen layers"]
-    for table, what in (("steps", "losses"), ("predictions", "logits")):
+    for table, what in BITWISE.items():
         if count := pairs[f"same_{table}"].count():
             compared.append(f"{what} of {count:,}")
     sentence = (
@@ -133,7 +137,7 @@ def _exact(pairs: pl.DataFrame, here: Side, there: Side) -> Check | None:
     if other.is_empty():
         return Check("exact", True, sentence)
     details = names(
-        other.select(CELL).rows(), after=[_apart(row, here, there) for row in other.head(LISTED).to_dicts()]
+        other.select(TRIAL).rows(), after=[_apart(row, here, there) for row in other.head(LISTED).to_dicts()]
     )
     return Check("exact", False, sentence, (*details, reason(other)))
 
@@ -160,6 +164,8 @@ def _apart(row: Mapping[str, Any], here: Side, there: Side) -> str:
         parts.append(f"losses from step {min(apart['step'])} on, by at most {most:.3g}")
     if row["same_predictions"] is False:
         parts.append("logits")
+    if row["same_evaluations"] is False:
+        parts.append("evaluations during training")
     return f": {'; '.join(parts) or 'layer changes'}"
 
 
@@ -183,7 +189,7 @@ def _close(pairs: pl.DataFrame) -> list[Check]:
         apart=pl.col("validation_accuracy") - pl.col("validation_accuracy_there"),
         allowed=pl.max_horizontal(pl.lit(_POINTS), z * error),
     )
-    far = pairs.filter(pl.col("apart").abs() > pl.col("allowed")).sort(CELL)
+    far = pairs.filter(pl.col("apart").abs() > pl.col("allowed")).sort(TRIAL)
     reasons = {
         "on other hardware, versions or settings": pairs.filter(~pl.col("alike")).height,
         "with algorithms that may not be deterministic": pairs.filter(pl.col("alike")).height,
@@ -197,7 +203,7 @@ def _close(pairs: pl.DataFrame) -> list[Check]:
     after = [
         f": {_apart_points(row)}, allowed ± {100 * row['allowed']:.1f}" for row in far.head(LISTED).to_dicts()
     ]
-    details = names(far.select(CELL).rows(), after=after)
+    details = names(far.select(TRIAL).rows(), after=after)
     checks = [Check("accuracy", far.is_empty(), sentence, (*details, *([reason(far)] if far.height else [])))]
     # A single trial has no standard error; the check of single trials covers it.
     several = pairs.filter(pl.len().over("strategy") > 1)
@@ -241,7 +247,7 @@ def _same_layers(pairs: pl.DataFrame) -> Check:
     """Strategies with fixed layers froze the same layers; adaptive ones may have selected others."""
     pairs = pairs.with_columns(same=pl.col("frozen_layers").eq_missing(pl.col("frozen_layers_there")))
     adaptive = pairs.filter(pl.col("layer_changes").is_not_null())
-    other = pairs.filter(pl.col("layer_changes").is_null() & ~pl.col("same")).sort(CELL)
+    other = pairs.filter(pl.col("layer_changes").is_null() & ~pl.col("same")).sort(TRIAL)
     sentence = "every strategy with fixed layers froze the same layers as in the reference"
     if other.height:
         sentence = f"{other.height:,} trials of strategies with fixed layers froze other layers than in the reference"
@@ -249,7 +255,7 @@ def _same_layers(pairs: pl.DataFrame) -> Check:
         sentence += (
             f"; of {adaptive.height:,} adaptive trials, {adaptive['same'].sum():,} selected the same layers"
         )
-    return Check("layers", other.is_empty(), sentence, names(other.select(CELL).rows()))
+    return Check("layers", other.is_empty(), sentence, names(other.select(TRIAL).rows()))
 
 
 def _memory(pairs: pl.DataFrame) -> Check:
@@ -267,9 +273,9 @@ def _memory(pairs: pl.DataFrame) -> Check:
         name: pl.when(pl.col(f"{name}_there") > 0).then(pl.col(name) / pl.col(f"{name}_there") - 1)
         for name in _MEMORY
     }
-    ratios = alike.select(*CELL, **apart)
+    ratios = alike.select(*TRIAL, **apart)
     outside = pl.any_horizontal(pl.col(name).abs() > most for name, most in _MEMORY.items())
-    far = ratios.filter(outside.fill_null(False)).sort(CELL)
+    far = ratios.filter(outside.fill_null(False)).sort(TRIAL)
     largest = max((abs(value) for name in _MEMORY for value in ratios[name].drop_nulls()), default=0.0)
     sentence = (
         f"of {alike.height:,} trials, {alike.height - far.height:,} need as much memory as in the reference "
@@ -277,14 +283,10 @@ def _memory(pairs: pl.DataFrame) -> Check:
         f"largest difference {100 * largest:.1f} %)"
     )
     after = [
-        f": training {_percent(row['training_bytes'])}, static {_percent(row['static_bytes'])}"
+        f": training {percent(row['training_bytes'])}, static {percent(row['static_bytes'])}"
         for row in far.to_dicts()
     ]
-    return Check("memory", far.is_empty(), sentence, names(far.select(CELL).rows(), after=after))
-
-
-def _percent(part: float | None) -> str:
-    return "unknown" if part is None else f"{100 * part:+.1f} %"
+    return Check("memory", far.is_empty(), sentence, names(far.select(TRIAL).rows(), after=after))
 
 
 def _speed(pairs: pl.DataFrame) -> Check:

@@ -149,14 +149,23 @@ def test_an_address_without_a_cluster(network: Network, tmp_path: Path, address:
     assert not list(tmp_path.glob("a/trials/**/*.parquet"))
 
 
-def test_a_worker_of_another_version_is_named(network: Network, tmp_path: Path) -> None:
-    """One that says it is of another commit, as an image built earlier would."""
+@pytest.mark.parametrize(
+    ("package", "sentence"),
+    [
+        ("lfreeze", "it has another version of this package: lfreeze_version 0.0.9"),
+        ("transformers", "it has other versions of packages: transformers 0.0.9 there, "),
+    ],
+)
+def test_a_worker_of_another_version_is_named(
+    network: Network, tmp_path: Path, package: str, sentence: str
+) -> None:
+    """One that says it has another version, as an image built earlier would."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "sitecustomize.py").write_text(
         "from importlib import metadata\n"
         "found = metadata.version\n"
-        "metadata.version = lambda name: '0.0.9' if name == 'lfreeze' else found(name)\n"
+        f"metadata.version = lambda name: '0.0.9' if name == '{package}' else found(name)\n"
     )
     worker = network.workers[1]
     worker.kill()
@@ -165,9 +174,7 @@ def test_a_worker_of_another_version_is_named(network: Network, tmp_path: Path) 
     network.wait_for_nodes(3)
     done = network.head.run(*sweep(network, tmp_path / "a", "1")[6:])
     assert done.returncode == 2, done.stdout + done.stderr
-    assert (
-        f"node {worker.address}: it has another version of this package: lfreeze_version 0.0.9" in done.stderr
-    )
+    assert f"node {worker.address}: {sentence}" in done.stderr
     worker.kill()
     network.wait_for_nodes(2)
     network.start_worker(worker)

@@ -73,6 +73,25 @@ def test_the_jobs_parts_are_valid_kubernetes() -> None:
         kubernetes_validate.validate(pod, "1.31", strict=True)
 
 
+def test_the_pod_that_hands_out_the_results_mounts_the_jobs_claim() -> None:
+    claim, job = load("rayjob.yaml")
+    (pod,) = load("results.yaml")
+    kubernetes_validate.validate(pod, "1.31", strict=True)
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert pod["spec"]["securityContext"] == head["securityContext"]
+    (container,), (writer,) = pod["spec"]["containers"], head["containers"]
+    assert container["securityContext"] == writer["securityContext"]
+    assert container["image"] == writer["image"]
+    (volume,) = pod["spec"]["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    assert container["volumeMounts"] == [
+        {"name": volume["name"], "mountPath": "/artifacts", "readOnly": True}
+    ]
+    assert f"kubectl cp {pod['metadata']['name']}:/artifacts/paper " in PAGES
+    for name in ("results.yaml", "rayjob.yaml"):
+        assert f"-f reproduce/cluster/{name}" in PAGES
+
+
 def test_the_jobs_own_fields_are_kuberays() -> None:
     """Its fields by KubeRay's API reference (1.6), whose schema no package carries."""
     job = load("rayjob.yaml")[1]
@@ -133,7 +152,9 @@ def test_every_command_of_the_recipes_exists() -> None:
     assert len(seen) >= 4
     for words in map(shlex.split, commands()):
         command = main.commands[words[1]]
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert {word for word in words[2:] if word.startswith("--")} <= options, words
         if len(words) > 2 and not words[2].startswith("-") and words[2].isalpha():
             assert words[2] in space_names() or words[2] == "SPACE", words

@@ -162,6 +162,18 @@ def test_secrets_stay_out_of_layers_logs_artifacts_and_process_lists(
             assert value not in history.stdout + inspected.stdout
 
 
+def test_the_bill_of_materials_lists_what_is_installed(image: str) -> None:
+    path = "/usr/share/doc/lfreeze/lfreeze.cdx.json"
+    materials = json.loads(run(podman(None, "--entrypoint=cat", image, path)))
+    listed = {component["name"].lower(): component["version"] for component in materials["components"]}
+    names = "import importlib.metadata as m; print(*{f'{d.name} {d.version}' for d in m.distributions()}, sep='\\n')"
+    installed = run(podman(None, "--entrypoint=/opt/venv/bin/python", image, "-c", names))
+    assert listed == dict(line.lower().split(" ") for line in installed.splitlines())
+    assert {"torch", "ray", "lfreeze"} <= set(listed)
+    licensed = {c["name"].lower() for c in materials["components"] if "licenses" in c}
+    assert {"torch", "polars", "lfreeze"} <= licensed
+
+
 @pytest.mark.parametrize(
     ("options", "arguments", "expected"),
     [

@@ -19,6 +19,7 @@ from lfreeze.callback import PROBE_FILE, FreezeCallback
 from lfreeze.errors import StrategyError
 from lfreeze.freeze_proof import FreezeProof, fingerprint
 from lfreeze.kinds.adaptive import AdaptiveLow
+from lfreeze.strategy import Strategy
 from lfreeze.training.meter import optimiser_bytes
 from tests.support.architectures import LAYERS, build
 
@@ -121,12 +122,12 @@ def hand_written(model: PreTrainedModel, strategy: str, steps: int, accumulate: 
     """AdamW without the Trainer: its order of examples, its linear decay, its clipping."""
     order = torch.arange(steps * accumulate * BATCH).view(steps, -1)
     data = examples()
-    adaptive = AdaptiveFreezing(model, strategy, probe_steps=probe) if strategy.startswith("ADT") else None
-    if adaptive is None:
+    adaptive = None
+    if Strategy.parse(strategy).implementation.adaptive:
+        adaptive = AdaptiveFreezing(model, strategy, probe_steps=probe, redraw_steps=probe)
+    else:
         freeze(model, strategy)
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     model.train()
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
@@ -141,22 +142,23 @@ def hand_written(model: PreTrainedModel, strategy: str, steps: int, accumulate: 
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("strategy", ["BOT50", "ADT-L50", "ADT-H25"])
+@pytest.mark.parametrize("strategy", ["BOT50", "ADT-L50", "ADT-H25", "LISA50"])
 def test_the_trainer_and_a_handwritten_loop_give_the_same_weights(
     tmp_path: Path, strategy: str, accumulate: int
 ) -> None:
     model, twin = tiny(), tiny()
-    callback = FreezeCallback(strategy, probe_steps=2)
+    # Layers are drawn after the last step in a loop, which does not know that it is the last.
+    callback = FreezeCallback(strategy, probe_steps=2, redraw_steps=2)
     make(
         tmp_path,
         model,
         callback,
-        max_steps=4,
+        max_steps=5,
         weight_decay=0.0,
         train_sampling_strategy="sequential",
         gradient_accumulation_steps=accumulate,
     ).train()
-    hand_written(twin, strategy, 4, accumulate, probe=2)
+    hand_written(twin, strategy, 5, accumulate, probe=2)
     assert callback.plan is not None
     assert trainable(model) == trainable(twin)
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -200,7 +202,7 @@ def test_after_the_switch_frozen_layers_do_not_change_and_have_no_state(tmp_path
 def trained(
     folder: Path, strategy: str, resume: str | None = None, *, seed: int = 0, **changes: Any
 ) -> tuple[Trainer, FreezeCallback]:
-    callback = FreezeCallback(strategy, probe_steps=3, lora_dropout=0.0)
+    callback = FreezeCallback(strategy, probe_steps=3, redraw_steps=2, lora_dropout=0.0)
     values = {
         "save_strategy": "steps",
         "save_steps": 1,
@@ -219,7 +221,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize(
     ("strategy", "steps"),
-    [("BOT50", [2]), ("LoRA", [2]), ("ADT-L50", [2, 3, 4]), ("ADT-H25", [1, 5])],
+    [("BOT50", [2]), ("LoRA", [2]), ("ADT-L50", [2, 3, 4]), ("ADT-H25", [1, 5]), ("LISA50", [1, 2, 3])],
 )
 def test_resumed_and_uninterrupted_training_give_the_same_weights(
     tmp_path: Path, strategy: str, steps: list[int]
@@ -244,6 +246,34 @@ def test_resumed_and_uninterrupted_training_give_the_same_weights(
             assert len(resumed.optimizer.state) == sum(p.requires_grad for p in resumed.model.parameters())
     different, _ = trained(tmp_path / "other", strategy, max_steps=5, save_strategy="no")
     assert not same(trainer.model, different.model)
+
+
+def test_layers_are_drawn_by_updates_and_keep_no_state(tmp_path: Path) -> None:
+    """Under accumulation and weight decay; the optimiser lists every parameter, so that a resumed run fits it."""
+    model, callback = tiny(), FreezeCallback("LISA75", redraw_steps=2, seed=4)
+    marks = Recorder(lambda model, _: (trainable(model), prints(model)))
+    grads = Recorder(gradients, "on_pre_optimizer_step")
+    states = Recorder(lambda _, optimizer: {id(p) for p in optimizer.state})
+    changes = {"max_steps": 7, "gradient_accumulation_steps": 2}
+    trainer = make(tmp_path, model, callback, marks, grads, states, **changes)
+    before, every = prints(model), trainable(model)
+    assert every == set(before)
+    trainer.train()
+    assert [grads.seen[i] == grads.seen[i + 1] for i in range(6)] == [True, False] * 3
+    for number in range(7):
+        earlier = marks.seen[number - 1][1] if number else before
+        assert {n for n, value in marks.seen[number][1].items() if value != earlier[n]} == grads.seen[number]
+        names = {n for n in grads.seen[number] if n in marks.seen[number][0]}
+        assert states.seen[number] == {id(p) for n, p in model.named_parameters() if n in names}
+    assert callback.plan is not None
+    assert len(callback.plan.frozen_layers) == 9
+    assert trainable(model) == grads.seen[6]
+    listed = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert listed == {id(p) for p in model.parameters()}
+    with pytest.raises(
+        StrategyError, match="LISA75 draws other layers after redraw_steps = 2; it must be between 1"
+    ):
+        make(tmp_path, tiny(), FreezeCallback("LISA75", redraw_steps=2), max_steps=2).train()
 
 
 def test_the_probes_snapshot_is_recognised_by_its_content(tmp_path: Path) -> None:

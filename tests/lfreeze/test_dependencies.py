@@ -34,6 +34,9 @@ for use in (lambda: lfreeze.freeze(model, "LoRA"), lambda: lfreeze.merge_lora(mo
     except lfreeze.StrategyError as error:
         print(error)
 lfreeze.Strategy.parse("LoRA").implementation.undo(model)
+for causal_lm in (False, True):
+    found = lfreeze.estimate(model.config.to_dict(), batch_size=2, max_length=8, causal_lm=causal_lm)
+    print(*[s.strategy for s in found.strategies])
 print(len(lfreeze.PAPER_STRATEGIES))
 """
 
@@ -41,7 +44,7 @@ print(len(lfreeze.PAPER_STRATEGIES))
 def test_freezing_needs_no_extra() -> None:
     modules = (
         "lfreeze.cost", "lfreeze.models.loading", "lfreeze.models.preflight", "lfreeze.data.loading",
-        "lfreeze.data.encoding_cache", "lfreeze.training.loop", "lfreeze.tiny.tasks", "lfreeze.hub",
+        "lfreeze.data.encoding_cache", "lfreeze.training.loop", "lfreeze.tiny.tasks", "lfreeze.hub", "lfreeze.__main__",
     )  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT.replace("{module}", repr(modules))],
@@ -51,4 +54,6 @@ def test_freezing_needs_no_extra() -> None:
     )
     assert done.returncode == 0, done.stderr
     missing = "strategy LoRA needs the package peft, which is not installed: pip install 'lfreeze[lora]'"
-    assert done.stdout.splitlines() == ["(0, 1)", "2 None", missing, missing, "17"]
+    estimated = "ALL LoRA BOT25 BOT50"
+    lines = ["(0, 1)", "2 None", missing, missing, estimated, estimated, "17"]
+    assert done.stdout.splitlines() == lines

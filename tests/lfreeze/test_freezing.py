@@ -113,14 +113,17 @@ def test_a_merged_lora_is_saved_and_loaded_like_any_model(tmp_path: Path) -> Non
 
 
 def test_lora_targets_are_a_list_of_names() -> None:
-    for targets in ("q_proj,v_proj", (), [1]):
+    for targets in ("q_proj,v_proj", [1]):
         with pytest.raises(StrategyError, match="is not a list of names"):
             freeze(build("llama"), "LoRA", lora_targets=targets)
 
 
 def test_lora_on_an_architecture_without_its_targets_is_refused() -> None:
     with pytest.raises(StrategyError, match=r"no module named q_proj, v_proj in GPT2.*lora_targets"):
-        freeze(build("gpt2"), "LoRA")
+        freeze(build("gpt2"), "LoRA", lora_targets=("q_proj", "v_proj"))
+    # Not in peft's table.
+    with pytest.raises(StrategyError, match=r"no module named q_proj, v_proj in ModernBert.*lora_targets"):
+        freeze(build("modernbert"), "LoRA")
     with pytest.raises(StrategyError, match=r"no module named valu in BertForSequenceClassification"):
         freeze(build("bert"), "LoRA", lora_targets=("query", "valu"))
     assert freeze(build("gpt2"), "LoRA", lora_targets=("c_attn",)).trainable_parameters > 0

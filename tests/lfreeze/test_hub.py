@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
 import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from reproduce.store.parquet import read_trials
 from tests.support.checkpoints import write_causal
 from tests.support.hub_server import HubServer
+from tests.support.program import CODE, Program
 
 TOKEN = "hf_planted_token_of_a_test"
 FAST = [
@@ -62,33 +63,33 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def reproduce(hub: HubServer, tmp_path: Path) -> Any:
-    """Runs `reproduce` against the hub, with its own cache."""
+def reproduce(hub: HubServer, tmp_path: Path) -> Iterator[Any]:
+    """Runs `reproduce` against the hub, with its own cache; one process for all calls with the same variables."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    environment |= {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hub"),
+        "LFREEZE_CACHE": str(tmp_path / "cache"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    with contextlib.ExitStack() as stack:
 
-    def run(*arguments: str, expect: int = 0, **variables: str) -> str:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-        environment |= {
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_HOME": str(tmp_path / "hub"),
-            "LFREEZE_CACHE": str(tmp_path / "cache"),
-            "NO_PROXY": "127.0.0.1",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            **variables,
-        }
-        command = [sys.executable, "-m", "reproduce", *arguments]
-        done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
-        )
-        output = done.stdout + done.stderr
-        assert done.returncode == expect, output
-        assert "Traceback" not in output
-        assert TOKEN not in output
-        if expect == 2:
-            assert done.stderr.startswith("error: ")
-            assert done.stderr.count("\n") == 1, done.stderr
-        return output
+        @functools.cache
+        def program(*variables: tuple[str, str]) -> Program:
+            return stack.enter_context(Program(CODE, environment=environment | dict(variables)))
 
-    return run
+        def run(*arguments: str, expect: int = 0, **variables: str) -> str:
+            done = program(*sorted(variables.items())).answer(*arguments, cwd=tmp_path)
+            output = str(done["stdout"] + done["stderr"])
+            assert done["status"] == expect, output
+            assert "Traceback" not in output
+            assert TOKEN not in output
+            if expect == 2:
+                assert done["stderr"].startswith("error: ")
+                assert done["stderr"].count("\n") == 1, done["stderr"]
+            return output
+
+        yield run
 
 
 @pytest.mark.sweep
@@ -125,7 +126,7 @@ def test_fetch_then_run_offline_then_refuse_changed_inputs(
     for expected in ("someone/small-llama", "inputs.lock.toml", first[:12], second[:12], "--accept-inputs"):
         assert expected in message
     old = set((tmp_path / "out" / "trials").rglob("*.parquet"))
-    reproduce("run", *tasks, *one, "--accept-inputs")
+    reproduce("run", *tasks, "--engine", "inline", "--no-report", "--accept-inputs")
     rows = read_trials([tmp_path / "out"]).frame
     assert rows["model_revision"].to_list() == [second, second]
     moved = {p.name for p in (tmp_path / "out" / "superseded" / "trials").rglob("*.parquet")}

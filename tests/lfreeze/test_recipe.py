@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lfreeze.recipe import CHOICES, Recipe, RecipeError, coerce
+from lfreeze.recipe import CHOICES, RANGES, Recipe, RecipeError, coerce, field_types
 from reproduce.plan.search_space import load_space
 from reproduce.store.parquet import TRIAL_SCHEMA
 
@@ -42,9 +42,21 @@ def test_the_papers_values_have_no_default() -> None:
         ("learning_rate", float("inf"), "not a finite number"),
         ("lora_targets", [], "not a list of names"),
         ("lora_targets", 5, "not a list of names"),
+        ("lora_targets", ["q"] * 101, "not a list of names"),
+        ("lora_targets", ["q" * 201], "not a list of names"),
+        ("steps", 10**12, "steps = 1000000000000 is above 10,000,000"),
+        ("steps", "9" * 5000, r"steps = '9+\.\.\. is not a whole number"),
+        pytest.param("steps", 10**5000, "steps = a value .* too long to show is above 10,000,000", id="huge"),
+        ("steps", "٢٥", "steps = '٢٥' is not a whole number"),
+        ("steps", 10**7, "steps = 10000000 of batch_size = 32 read more than 100,000,000 examples"),
+        ("batch_size", 2**63, "batch_size = 9223372036854775808 is above 65,536"),
+        ("cpu_threads", 100_000, "cpu_threads = 100000 is above 1,024"),
+        ("lora_rank", 2**31, "lora_rank = 2147483648 is above 65,536"),
+        ("learning_rate", 10**400, "learning_rate = 1000.* is not a number"),
+        ("schedule", "x" * 10_000, r"schedule = 'x{76}\.\.\. is not one of"),
         *(
             ("data_seed", bad, "is neither a whole number from 0 to 2\\*\\*63 - 1 nor 'trial'")
-            for bad in ("random", "-1", -1, "1.0", 1.0, True, "9" * 5000, 2**63, None, ["trial"])
+            for bad in ("٢٥", "random", "-1", -1, "1.0", 1.0, True, "9" * 5000, 2**63, None, ["trial"])
         ),
     ],
 )
@@ -73,3 +85,11 @@ def test_every_value_is_a_column_of_the_trial_row() -> None:
     for field in dataclasses.fields(Recipe):
         assert f"recipe_{field.name}" in TRIAL_SCHEMA
     assert set(CHOICES) <= {field.name for field in dataclasses.fields(Recipe)}
+
+
+def test_every_whole_number_fits_its_column() -> None:
+    """A number beyond 64 bits was trained with, and then its row could not be written."""
+    for name, kind in field_types().items():
+        if kind is int:
+            least, most = RANGES[name]
+            assert 0 <= least < (most or 0) < 2**31

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,11 @@ def test_other_ratios(name: str, n_layers: int, frozen: list[int]) -> None:
         ("lora", "LoRA"),
         ("adt-l50", "ADT-L50"),
         ("all", "ALL"),
+        ("bot-lora50", "BOT-LoRA50"),
+        ("bitfit", "BitFit"),
+        ("Norm", "NORM"),
+        ("rnd33", "RND33"),
+        ("lisa75", "LISA75"),
     ],
 )
 def test_names_are_canonical(text: str, name: str) -> None:
@@ -130,7 +136,30 @@ def test_names_are_canonical(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "FOO", "FOO25", "BOT", "BOT2x5", "ALL50", "LoRA8", "BOTTOM25", "25", "BOT1e1"]
+    "text",
+    [
+        "",
+        "FOO",
+        "FOO25",
+        "BOT",
+        "BOT2x5",
+        "ALL50",
+        "LoRA8",
+        "BOTTOM25",
+        "25",
+        "BOT1e1",
+        "BitFit50",
+        "NORM25",
+        "BOT-LoRA",
+        "RND",
+        "LISA",
+        # Digits, and letters whose capitals are ASCII, of other scripts.
+        "BOT٢٥",
+        "BOT２５",
+        "ıNT25",
+        "BOT1234567890",
+        "BOT25.1234567890",
+    ],
 )
 def test_unknown_names_are_refused_with_the_accepted_ones(text: str) -> None:
     with pytest.raises(StrategyError, match="accepted are ALL, LoRA, INT<ratio>") as caught:
@@ -138,7 +167,23 @@ def test_unknown_names_are_refused_with_the_accepted_ones(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize("ratio", ["0", "100", "150", "-5", "0.0"])
+@pytest.mark.parametrize("length", [1, 5000, 10**6])
+def test_a_long_name_is_refused_at_once(length: int) -> None:
+    for text in (f"BOT{'2' * 9 * length}", f"BOT25.{'3' * 10 * length}", "BOT" * 40 * length):
+        with pytest.raises(StrategyError) as caught:
+            Strategy.parse(text)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("ratio", ["0.0001", "33.3333", "99.9999", "25.10", "12.50000"])
+def test_a_name_keeps_every_accepted_ratio(ratio: str) -> None:
+    """The shortest ones were written with an exponent, which no name may have, and long ones were rounded."""
+    strategy = Strategy.parse(f"BOT{ratio}")
+    assert strategy.ratio == Fraction(ratio) / 100
+    assert Strategy.parse(strategy.name) == strategy
+
+
+@pytest.mark.parametrize("ratio", ["0", "100", "150", "-5", "0.0", "0.00001", "33.33333", "99.99999"])
 def test_ratios_outside_0_to_100_are_refused(ratio: str) -> None:
     with pytest.raises(StrategyError, match="not above 0 and below 100"):
         Strategy.parse(f"BOT{ratio}")
@@ -155,12 +200,12 @@ def test_a_ratio_that_freezes_nothing_or_everything_is_refused() -> None:
 
 def test_a_new_kind_is_one_file(tmp_path: Path) -> None:
     """A kind that draws layers by the seed is registered, parsed, and trained with."""
-    (tmp_path / "random_layers.py").write_text(
+    (tmp_path / "drawn_by_seed.py").write_text(
         "import random\n"
         "from lfreeze.strategy import Kind, register\n\n\n"
         "@register\n"
         "class Random(Kind):\n"
-        "    label = 'RND'\n\n"
+        "    label = 'DRAW'\n\n"
         "    def select(self, n_layers, ratio, seed):\n"
         "        return random.Random(seed).sample(range(n_layers), int(ratio * n_layers))\n"
     )
@@ -172,7 +217,7 @@ from lfreeze.recipe import Recipe
 from lfreeze.strategy import Strategy
 recipe = Recipe(batch_size=4, max_length=64, steps=3, learning_rate=1e-3, schedule="cosine", lora_rank=4,
                 lora_alpha=16, lora_dropout=0.0, max_train_examples=50, probe_steps=1, precision="fp32")
-strategy = Strategy.parse("rnd50")
+strategy = Strategy.parse("draw50")
 for seed in (1, 2):
     record = train(make_model(), make_data(), recipe, strategy, seed, CPU)
     assert record.proof.holds and record.plan.frozen_layers == strategy.frozen_layers(4, seed)
@@ -181,11 +226,11 @@ print(strategy.name, [strategy.frozen_layers(8, seed) for seed in (1, 2)])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     name, first = done.stdout.split(" ", 1)
-    assert name == "RND50"
+    assert name == "DRAW50"
     selections = eval(first)
     assert [len(s) for s in selections] == [4, 4]
     assert selections[0] != selections[1]
-    assert "RND" not in kinds()
+    assert "DRAW" not in kinds()
 
 
 def run_with_plugin(folder: Path, target: str, module: str) -> subprocess.CompletedProcess[str]:
@@ -226,7 +271,10 @@ def test_an_installed_package_adds_a_kind_by_its_entry_point(
 ) -> None:
     """In its place by ``order``; what is not inherited, such as the paper's ratios, stays at its default."""
     done = run_with_plugin(tmp_path, target, module)
-    assert done.stdout.strip() == "ALL LoRA INT BOT TOP PLG ADT-L ADT-H BOT-E (0, 1) 17"
+    assert (
+        done.stdout.strip()
+        == "ALL LoRA INT BOT TOP PLG ADT-L ADT-H BOT-E BOT-LoRA RND LISA BitFit NORM (0, 1) 17"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+REFERENCE = Path(__file__).parents[2] / "artifacts" / "reference" / "embedded"
+SLOW = ("torch", "transformers", "peft", "datasets", "ray", "matplotlib", "scipy")
 
 
 def run_without(*packages: str) -> subprocess.CompletedProcess[str]:
@@ -39,3 +45,26 @@ def test_with_its_packages_the_command_runs() -> None:
     done = run_without()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("reproduce, version")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (("--help",), (*SLOW, "polars", "pydantic")),
+        (("run", "--help"), (*SLOW, "polars", "pydantic")),
+        (("plan", "embedded"), SLOW),
+        (("status", str(REFERENCE)), SLOW),
+    ],
+)
+def test_a_quick_command_imports_no_slow_package(arguments: tuple[str, ...], unused: tuple[str, ...]) -> None:
+    code = (
+        "import sys\n"
+        f"sys.argv = ['reproduce', *{arguments!r}]\n"
+        "from reproduce.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        f"print([name for name in {unused!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

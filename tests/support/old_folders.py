@@ -58,10 +58,15 @@ def copied(name: str, tmp_path: Path) -> Path:
 
 
 def run(
-    program: Program, folder: Path, *arguments: str, strategies: str = STRATEGIES, seeds: str = "42"
+    program: Program,
+    folder: Path,
+    *arguments: str,
+    engine: str = "ray",
+    strategies: str = STRATEGIES,
+    seeds: str = "42",
 ) -> str:
     return program(
-        "run", "embedded", "--strategies", strategies, "--seeds", seeds, "--set", "steps=12", *arguments,
+        "run", "embedded", "--strategies", strategies, "--seeds", seeds, "--set", "steps=12", "--engine", engine, *arguments,
         # One worker: its imports cost more than the trials.
         "--max-concurrent", "1", "--artifacts", folder,
     )  # fmt: skip

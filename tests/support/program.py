@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,21 @@ CODE = Path(__file__).parents[2]
 class Program:
     """Runs commands one after another, each as the console script does, in one process of its own.
 
-    For commands whose process does not matter. A command that receives a signal, or reads an environment of
-    its own, needs its own process.
+    For commands whose process does not matter. A command that receives a signal needs its own process.
 
     Args:
         path: the folders that Python's path begins with; the first is the program's code.
+        environment: the process's variables; those of this process unless given.
     """
 
-    def __init__(self, *path: Path):
+    def __init__(self, *path: Path, environment: Mapping[str, str] | None = None):
         self._process = subprocess.Popen(
             [sys.executable, "-P", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=path[0],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
+            env={**(environment or os.environ), "PYTHONPATH": os.pathsep.join(map(str, path))},
         )
 
     def __enter__(self) -> Program:
@@ -43,10 +44,15 @@ class Program:
 
     def __call__(self, *arguments: str | Path, cwd: Path | None = None, expect: int = 0) -> str:
         """What the command prints, after a check of its exit status."""
-        answer = self._ask({"arguments": [str(argument) for argument in arguments]}, cwd)
+        answer = self.answer(*arguments, cwd=cwd)
         assert answer["status"] == expect, answer["stdout"] + answer["stderr"]
         assert "Traceback" not in answer["stderr"]
         return answer["stdout"] + answer["stderr"]
+
+    def answer(self, *arguments: str | Path, cwd: Path | None = None) -> dict[str, Any]:
+        """A command's exit status as ``status``, and what it prints as ``stdout`` and ``stderr``."""
+        answer: dict[str, Any] = self._ask({"arguments": [str(argument) for argument in arguments]}, cwd)
+        return answer
 
     def execute(self, source: str, cwd: Path | None = None) -> str:
         """What Python source prints that runs by itself, in a namespace of its own."""

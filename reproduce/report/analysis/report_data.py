@@ -11,9 +11,12 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from reproduce.report.analysis.aggregates import CELL, distinct_trials, one_per_cell
+from reproduce.plan.spec import point_text
+from reproduce.report.analysis.aggregates import CELL, distinct_trials
 from reproduce.report.analysis.examples import Correctness, read_correctness
-from reproduce.store.parquet import Damaged, StoreError, TrialTable, read_trials, scan_table
+from reproduce.report.analysis.grid import GridChoice, choose_grid
+from reproduce.store.grid import grid_names, with_points
+from reproduce.store.parquet import READ_ERRORS, Damaged, StoreError, TrialTable, read_trials, scan_table
 from reproduce.store.trial_row import SKIPPED
 
 _FACTOR = re.compile(r"(model|task|strategy)=(.+)")
@@ -25,32 +28,37 @@ class ReportData:
     """The trials of one or more artifact folders.
 
     Attributes:
-        trials: each run once, in order; failed ones included.
+        every: each run once, in order; failed ones included.
+        trials: those of ``every`` that are compared; with a grid, those at its main point.
         runs: the rows of every folder, so that a run in several folders occurs several times;
-            ``artifacts`` names the folder.
-        steps, predictions: lazy tables of the finished trials; None if no folder has any.
+            ``artifacts`` names the folder. With a grid, those at its main point.
+        steps, predictions, evaluations: lazy tables of the finished trials; None if no folder has any.
         damaged: files that could not be read: the trial's factors, as far as the path contains them,
             and ``reason``.
         missing: planned trials without a row.
-        unreadable: which of ``steps`` and ``predictions`` turned out to be damaged.
+        grid: the grid of the trials' spaces; None without one.
+        unreadable: which of the lazy tables turned out to be damaged.
     """
 
+    every: pl.DataFrame
     trials: pl.DataFrame
     runs: pl.DataFrame
     steps: pl.LazyFrame | None
     predictions: pl.LazyFrame | None
+    evaluations: pl.LazyFrame | None
     damaged: tuple[Mapping[str, object], ...]
     missing: tuple[Mapping[str, object], ...]
+    grid: GridChoice | None = None
     unreadable: set[str] = field(default_factory=set)
 
     def read(self, table: str, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame | None:
-        """The result of a query on ``steps`` or ``predictions``; None if there are no such files or one is damaged."""
+        """The result of a query on a lazy table; None if there are no such files or one is damaged."""
         frame: pl.LazyFrame | None = getattr(self, table)
         if frame is None:
             return None
         try:
             return query(frame).collect(engine="streaming")
-        except (pl.exceptions.PolarsError, OSError):
+        except READ_ERRORS:
             self.unreadable.add(table)
             return None
 
@@ -61,26 +69,27 @@ class ReportData:
 
     @property
     def ok(self) -> int:
-        return self.trials.filter(pl.col("status") == "ok").height
+        return self.every.filter(pl.col("status") == "ok").height
 
     @property
     def skipped(self) -> int:
         """The number of trials that did not run, since they do not fit the GPUs."""
-        return self.trials.filter(pl.col("status") == SKIPPED).height
+        return self.every.filter(pl.col("status") == SKIPPED).height
 
     @property
     def failed(self) -> int:
-        return self.trials.height - self.ok - self.skipped
+        return self.every.height - self.ok - self.skipped
 
     @property
     def total(self) -> int:
         """The number of all known trials, with or without a result."""
-        return self.trials.height + len(self.damaged) + len(self.missing)
+        return self.every.height + len(self.damaged) + len(self.missing)
 
     @property
     def repeated(self) -> int:
-        """The number of runs that are not used because another run has the same cell (``one_per_cell``)."""
-        return self.trials.height - one_per_cell(self.trials).height
+        """The number of runs that are not used because another run has the same cell and grid values."""
+        cells = with_points(self.every, self.grid.names if self.grid else ())
+        return cells.height - cells.unique([*CELL, "point"]).height
 
 
 def collect_data(
@@ -91,6 +100,8 @@ def collect_data(
     """Read the folders; a planned trial is missing if it is neither finished nor damaged.
 
     Args:
+        missing: mappings with model, task, strategy and seed, and as far as there are, ``point``, the values of a
+            grid, and ``run_id``.
         tables: what ``reproduce.store.parquet.read_trials`` returned for each folder, if it has been read.
 
     Raises:
@@ -102,17 +113,40 @@ def collect_data(
         for table, name in zip(tables, _names(roots), strict=True)
     ]
     runs = pl.concat(named).with_columns(pl.selectors.float().fill_nan(None))
-    trials = distinct_trials(runs)
+    every = distinct_trials(runs)
     damaged = _without_repeats([_damaged(entry) for table in tables for entry in table.damaged])
-    known = {tuple(cell) for cell in trials.select(CELL).iter_rows()}
-    known |= {tuple(entry[name] for name in CELL) for entry in damaged}
-    absent = {tuple(entry[name] for name in CELL): None for entry in missing}
-    rest = [dict(zip(CELL, cell, strict=True)) for cell in absent if cell not in known]
-    if not (trials.height or damaged or rest):
+    rest = _absent(every, tables, missing, damaged)
+    if not (every.height or damaged or rest):
         folders = ", ".join(str(root) for root in roots)
         raise StoreError(f"there is nothing to report: {folders or 'no folder'} holds no finished trial")
-    steps, predictions = (scan_table(tables, name) for name in ("steps", "predictions"))
-    return ReportData(trials, runs, steps, predictions, tuple(damaged), tuple(rest))
+    steps, predictions, evaluations = (
+        scan_table(tables, name) for name in ("steps", "predictions", "evaluations")
+    )
+    grid = choose_grid(every)
+    trials, runs = (grid.at_main(rows) if grid else rows for rows in (every, runs))
+    return ReportData(every, trials, runs, steps, predictions, evaluations, tuple(damaged), tuple(rest), grid)
+
+
+def _absent(
+    trials: pl.DataFrame,
+    tables: Sequence[TrialTable],
+    missing: Sequence[Mapping[str, object]],
+    damaged: Sequence[Mapping[str, object]],
+) -> list[dict[str, object]]:
+    """The planned trials that are neither finished nor damaged, each once."""
+    points: list[dict[str, object]] = [dict(entry.get("point", ())) for entry in missing]  # type: ignore[call-overload]
+    names = tuple(dict.fromkeys([*grid_names(trials), *(name for point in points for name in point)]))
+    known = {tuple(cell) for cell in with_points(trials, names).select(*CELL, "point").iter_rows()}
+    ids = {entry.path.stem.rsplit("-", 1)[-1] for table in tables for entry in table.damaged}
+    without_id = {tuple(entry[name] for name in CELL) for entry in damaged}
+    absent = {}
+    for entry, values in zip(missing, points, strict=True):
+        cell = tuple(entry[name] for name in CELL)
+        point = point_text((name, values[name]) for name in names if name in values)
+        found = entry["run_id"] in ids if "run_id" in entry else cell in without_id
+        if not found and (*cell, point) not in known:
+            absent[*cell, point] = dict(zip((*CELL, "point"), (*cell, point), strict=True))
+    return list(absent.values())
 
 
 def _names(roots: Sequence[Path]) -> list[str]:

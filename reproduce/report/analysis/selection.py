@@ -47,7 +47,7 @@ def selection_data(trials: pl.DataFrame) -> pl.DataFrame:
     cells = one_per_cell(trials)
     # The kind identifies adaptive strategies whose trials all failed before the switch, the row's
     # columns those of kinds that are not installed here.
-    labels = [label for label, kind in kinds().items() if kind.adaptive]
+    labels = [label for label, kind in kinds().items() if kind.adaptive and not kind.redraws]
     switched = pl.any_horizontal(pl.col("layer_changes", "switch_step").is_not_null())
     adaptive = set(cells.filter(switched | pl.col("kind").is_in(labels))["strategy"])
     usable = (pl.col("status") == "ok") & pl.col("n_layers").is_not_null()

@@ -16,6 +16,7 @@ from reproduce.report.analysis.aggregates import (
     training_peak,
 )
 from reproduce.report.strategy_order import BASELINE, in_order
+from reproduce.store.grid import grid_names, with_points
 
 _TRIALS = (
     "strategy",
@@ -24,6 +25,8 @@ _TRIALS = (
     "seed",
     "status",
     "validation_accuracy",
+    "macro_f1",
+    "matthews_correlation",
     "seconds_per_10_steps",
     "exclusive",
     "training_bytes",
@@ -50,6 +53,7 @@ PROBLEM_SCHEMA = {
     "task": pl.String(),
     "strategy": pl.String(),
     "seed": pl.Int64(),
+    "point": pl.String(),
     "reason": pl.String(),
 }
 MAJORITY = "majority class"
@@ -147,8 +151,13 @@ def table_ranking(trials: pl.DataFrame) -> pl.DataFrame:
 
 
 def table_trials(trials: pl.DataFrame) -> pl.DataFrame:
-    """Every trial, one row each, its training memory that of the whole run; layers are counted from 0."""
-    return distinct_trials(trials).with_columns(training_bytes=training_peak()).select(_TRIALS)
+    """Every trial, one row each, its training memory that of the whole run; layers are counted from 0.
+
+    The last columns are the recipe values that a grid varies.
+    """
+    varied = [f"recipe_{name}" for name in grid_names(trials)]
+    rows = distinct_trials(trials).with_columns(training_bytes=training_peak())
+    return rows.select(*_TRIALS, *varied)
 
 
 def table_problems(
@@ -156,6 +165,7 @@ def table_problems(
 ) -> pl.DataFrame:
     """Trials without a result, each with the reason: failed (with their status), damaged, missing."""
     failed = distinct_trials(trials).filter(pl.col("status") != "ok")
+    failed = with_points(failed, grid_names(trials))
     kind = pl.when(pl.col("error_type").is_null()).then(pl.lit("")).otherwise(pl.col("error_type") + ": ")
     failures = failed.select(
         problem=pl.col("status"),
@@ -163,6 +173,7 @@ def table_problems(
         task="task",
         strategy="strategy",
         seed="seed",
+        point="point",
         reason=kind + pl.col("error_message").fill_null("no message was recorded"),
     )
     others = [{**entry, "problem": "damaged"} for entry in damaged]

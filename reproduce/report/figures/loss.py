@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
@@ -90,24 +91,29 @@ def figure_loss(data: pl.DataFrame) -> Figure:
                 line = here.filter(pl.col("strategy") == name)
                 ink = MUTED if name == BASELINE else colour(name, families)
                 width = 1.0 if name == BASELINE else 1.5
-                panel.plot(line["step"], line["loss"], color=ink, linestyle=_line(name), linewidth=width)
+                panel.plot(line["step"], line["loss"], color=ink, linestyle=line_style(name), linewidth=width)
             panel.set_ylim(0, 1.05 * top)
             panel.set_xlabel("training step")
             panel.set_ylabel("loss")
             plain(panel, grid="y")
-    used = {_line(name) for name in names if name != BASELINE}
-    handles = [
+    legend(figure, [Line2D([], [], color=MUTED, linewidth=1.0, label=BASELINE), *ratio_handles(names)])
+    return figure
+
+
+def line_style(strategy: str) -> Any:
+    """The line that shows a strategy's ratio."""
+    percent = kind_and_percent(strategy)[1] or 0.0
+    return next((line for limit, line in _STYLES if percent < limit), _STYLES[-1][1])
+
+
+def ratio_handles(strategies: Iterable[str]) -> list[Line2D]:
+    """Legend entries for the lines of ratios that occur."""
+    used = {line_style(name) for name in strategies if name != BASELINE}
+    return [
         Line2D([], [], color=INK, linestyle=style, linewidth=1.4, label=f"ratio below {limit:g} %")
         for limit, style in _STYLES
         if style in used
     ]
-    legend(figure, [Line2D([], [], color=MUTED, linewidth=1.0, label=BASELINE), *handles])
-    return figure
-
-
-def _line(strategy: str) -> Any:
-    percent = kind_and_percent(strategy)[1] or 0.0
-    return next((line for limit, line in _STYLES if percent < limit), _STYLES[-1][1])
 
 
 def _caption(report_data: ReportData, data: pl.DataFrame) -> str:

@@ -7,7 +7,15 @@ from pathlib import Path
 import polars as pl
 
 from reproduce.report.analysis.report_data import ReportData
-from reproduce.report.figures import appendix, effects, loss, paper_captions, selection, tradeoffs
+from reproduce.report.figures import (
+    appendix,
+    effects,
+    evaluations,
+    loss,
+    paper_captions,
+    selection,
+    tradeoffs,
+)
 from reproduce.report.figures.render_pool import RenderPool
 from reproduce.report.figures.spec import RenderedFigure
 from reproduce.report.formatting import plural
@@ -15,21 +23,23 @@ from reproduce.report.text.exports import write_csv
 
 FIGURES = (
     *paper_captions.FIGURES, *appendix.FIGURES, paper_captions.SPEED, *effects.FIGURES, *tradeoffs.FIGURES, *selection.FIGURES,
-    *loss.FIGURES,
+    *evaluations.FIGURES, *loss.FIGURES,
 )  # fmt: skip
 _SUFFIXES = ("png", "svg", "pdf", "csv")
 PARALLEL_FROM = 100  # trials; with fewer, starting worker processes takes longer than they save
 
 
+def figure_files() -> list[str]:
+    """The names of all files that a report's figures may have."""
+    return [f"{spec.name}.{suffix}" for spec in FIGURES for suffix in _SUFFIXES]
+
+
 def start_rendering(report_data: ReportData, folder: Path, pool: RenderPool) -> list[RenderedFigure]:
-    """Hand the figures that have data to ``pool``, and delete the files of an earlier report's figures.
+    """Hand the figures that have data to ``pool``.
 
     The figures' files exist once the pool is finished; their CSV files are written at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for spec in FIGURES:
-        for suffix in _SUFFIXES:
-            (folder / f"{spec.name}.{suffix}").unlink(missing_ok=True)
     rendered = []
     for spec in FIGURES:
         data = spec.compute(report_data)

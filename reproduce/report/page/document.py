@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from reproduce.report.analysis.claims import Verdict, evidence_estimators, verdicts
-from reproduce.report.analysis.headline import comparisons
+from reproduce.report.analysis.grid import grid_comparisons, tuned_accuracy
+from reproduce.report.analysis.headline import AGAINST, comparisons
 from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import (
     table_accuracy,
@@ -29,9 +32,11 @@ from reproduce.report.text.folders import (
     table_folders,
     table_side_by_side,
 )
+from reproduce.report.text.grid import comparisons_layout, tuned_layout
 from reproduce.report.text.headline import headline_layout, sentence
 from reproduce.report.text.mcnemar import agreement_layout, prediction_differences
 from reproduce.report.text.provenance import Fact, open_questions, origins
+from reproduce.report.text.suspicions import suspicions
 from reproduce.report.text.tables import (
     Table,
     accuracy_layout,
@@ -80,7 +85,7 @@ def compose(report_data: ReportData, out: Path, command: str | None, pool: Rende
         headline(report_data),
         headline_layout(compared) if compared else None,
         [sentence(comparison) for comparison in compared],
-        notices(report_data),
+        [*suspicions(report_data), *notices(report_data)],
         findings(report_data),
         tally(judged),
         evidence_notes(judged),
@@ -88,8 +93,8 @@ def compose(report_data: ReportData, out: Path, command: str | None, pool: Rende
         freeze_proof(report_data),
         figures,
         tables,
-        origins(trials, command),
-        open_questions(trials),
+        origins(report_data.every, command),
+        open_questions(report_data.every),
     )
 
 
@@ -103,6 +108,7 @@ def _tables(report_data: ReportData, judged: Sequence[Verdict]) -> list[Table]:
             efficiency_layout(table_efficiency(trials)),
             predictions_layout(table_predictions(trials)),
             ranking_layout(table_ranking(trials)),
+            *_grid_tables(report_data),
         ]
         compared = prediction_differences(report_data)
         built += [agreement_layout(compared)] if compared is not None else []
@@ -111,6 +117,17 @@ def _tables(report_data: ReportData, judged: Sequence[Verdict]) -> list[Table]:
             folders_layout(table_folders(report_data.runs)),
             side_by_side_layout(table_side_by_side(report_data.runs)),
         ]
-    built.append(problems_layout(table_problems(trials, report_data.damaged, report_data.missing)))
-    built.append(trials_layout(table_trials(trials)))
+    every = report_data.every
+    built.append(problems_layout(table_problems(every, report_data.damaged, report_data.missing)))
+    built.append(trials_layout(table_trials(every)))
     return [table for table in built if table.frame.height]
+
+
+def _grid_tables(report_data: ReportData) -> list[Table]:
+    """Strategies at equal and at tuned values, if there are several and weights are trained."""
+    grid, trials = report_data.grid, report_data.every.filter(pl.col("weights") == "pretrained")
+    if grid is None or trials.is_empty():
+        return []
+    compared = grid_comparisons(trials, grid, lambda query: report_data.read("predictions", query), AGAINST)
+    tables = [comparisons_layout(compared)] if compared else []
+    return [*tables, tuned_layout(tuned_accuracy(trials, grid), grid)]

@@ -15,6 +15,7 @@ import polars as pl
 
 from reproduce.report.analysis.aggregates import distinct_trials
 from reproduce.report.text.tables import MOST_ROWS
+from reproduce.store.parquet import READ_ERRORS
 from reproduce.store.schema import STEP_SCHEMA, TRIAL_COLUMNS
 
 MOST_TRIALS = MOST_ROWS
@@ -106,7 +107,7 @@ def _curves(run_ids: Sequence[str], steps: pl.LazyFrame) -> list[dict[str, Any]]
     none = {"why": "no training step was recorded"}
     try:
         curves = {run_id: curve for run_id, *curve in points.collect().iter_rows()}
-    except (pl.exceptions.PolarsError, OSError):
+    except READ_ERRORS:
         # One damaged file makes all curves unreadable; the report is made without them.
         curves, none = {}, {"why": "a file of training steps could not be read"}
     by_name: dict[str, list[Any]] = {"loss_step": [], "loss": [], "loss_width": []}

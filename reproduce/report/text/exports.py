@@ -27,9 +27,17 @@ _LATEX = {
 
 
 def write_csv(frame: pl.DataFrame, path: Path) -> None:
-    """Write unformatted numbers; the items of a list are separated by spaces."""
+    """Write unformatted numbers; the items of a list are separated by spaces.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
     lists = [name for name, dtype in frame.schema.items() if dtype.is_nested()]
-    flat = frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists)
+    texts = [pl.col(name) for name, dtype in frame.schema.items() if dtype == pl.String]
+    flat = frame.with_columns(
+        pl.when(text.str.contains(r"^[=+\-@\t\r]")).then(pl.lit("'") + text).otherwise(text).name.keep()
+        for text in texts
+    )
+    flat = flat.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(" ") for name in lists)
     flat.write_csv(path)
 
 

@@ -12,6 +12,7 @@ from reproduce.report.analysis.report_data import ReportData
 from reproduce.report.analysis.tables import table_tasks
 from reproduce.report.formatting import listed, n_is, number, plural
 from reproduce.report.strategy_order import BASELINE, experiments, is_tiny, strategies_in_order
+from reproduce.report.text.grid import grid_notice
 
 _CHECKS = {
     "frozen tensors stayed bit-identical": pl.col("frozen_unchanged"),
@@ -47,7 +48,7 @@ class FreezeCheck:
 
 def headline(report_data: ReportData) -> str:
     """What was run, in one sentence."""
-    trials = report_data.trials
+    trials = report_data.every
     text = f"{report_data.ok:,} of {plural(report_data.total, 'trial')} succeeded"
     if not trials.height:
         return text + "."
@@ -58,6 +59,9 @@ def headline(report_data: ReportData) -> str:
         listed(sorted(set(trials["task"]))),
         plural(trials["seed"].n_unique(), "seed"),
     ]
+    if report_data.grid:
+        count = len(report_data.grid.points)
+        parts.append(f"{plural(count, 'value')} of {listed(list(report_data.grid.names))}")
     devices = trials["gpu_name"].fill_null(trials["device"].replace("cpu", "CPU")).drop_nulls()
     where = f", on {listed(sorted(set(devices)))}" if devices.len() else ""
     return f"{text}: {' × '.join(parts)}{where}."
@@ -79,7 +83,8 @@ def findings(report_data: ReportData) -> list[str]:
 
 def notices(report_data: ReportData) -> list[str]:
     """What limits the validity of the figures, one sentence each."""
-    trials, texts = report_data.trials, []
+    trials, texts = report_data.every, []
+    texts += [grid_notice(report_data.grid)] if report_data.grid else []
     models = sorted(set(trials["model"]))
     tiny = [model for model in models if is_tiny(model)]
     if tiny:
@@ -125,7 +130,7 @@ def notices(report_data: ReportData) -> list[str]:
                 texts.append(
                     f"The {name} split of {row['task']} has {loaded:,} examples here, officially {official:,}."
                 )
-    shared = shared_experiments(trials)
+    shared = shared_experiments(report_data.trials)
     if shared:
         pairs = listed([f"{model} · {task}" for model, task in shared])
         which = "in every experiment" if len(shared) == len(experiments(trials)) else f"for {pairs}"
@@ -133,7 +138,7 @@ def notices(report_data: ReportData) -> list[str]:
             f"Speed was measured while other trials used the same device (marked ▲, {which}). Memory and "
             "accuracy are not affected; compare step times with care."
         )
-    devices = timed_devices(trials)
+    devices = timed_devices(report_data.trials)
     if devices:
         texts.append(
             f"Times were measured on {plural(len(devices), 'kind')} of devices ({listed(devices)}): each experiment uses "
@@ -150,7 +155,7 @@ def notices(report_data: ReportData) -> list[str]:
             "seed of another: the folder named first is used and, for speed, the trial with exclusive use of "
             "its device."
         )
-    varying = varying_recipe(trials)
+    varying = varying_recipe(report_data.trials)
     if varying:
         texts.append(f"The trials do not have the same recipe; they differ in {listed(varying)}.")
     if trials["memory_method"].drop_nulls().n_unique() > 1:
@@ -168,7 +173,7 @@ def varying_recipe(trials: pl.DataFrame) -> list[str]:
 
 def freeze_proof(report_data: ReportData) -> list[FreezeCheck]:
     """The checks that frozen parameters stayed frozen, over all successful trials."""
-    trials = report_data.trials.filter(pl.col("status") == "ok")
+    trials = report_data.every.filter(pl.col("status") == "ok")
     checks = []
     for statement, held in _CHECKS.items():
         known = trials.filter(held.is_not_null())

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from reproduce.plan.spec import value_text
 from reproduce.report.analysis.tables import MAJORITY
 from reproduce.report.formatting import NONE, change, memory_unit, number, percent, seconds
 
@@ -64,8 +65,7 @@ class Table:
             "| " + " | ".join(column.header for column in self.columns) + " |",
             "|" + "|".join("---:" if column.numeric else "---" for column in self.columns) + "|",
         ]
-        for row in self.rows:
-            lines.append("| " + " | ".join(escape_markdown(cell.text) for cell in row) + " |")
+        lines += ["| " + " | ".join(escape_markdown(cell.text) for cell in row) + " |" for row in self.rows]
         return "\n".join(lines)
 
 
@@ -175,9 +175,6 @@ def efficiency_layout(frame: pl.DataFrame) -> Table:
     def memory(header: str, name: str) -> Column:
         return _plain(f"{header}, {unit}", name, lambda v: number(v, 2, 1 / size))
 
-    def speed(row: Row) -> str:
-        return seconds(row["seconds_per_10_steps"]) + (" ▲" if row["exclusive"] is False else "")
-
     columns = (
         _word("model"),
         _word("task"),
@@ -186,7 +183,7 @@ def efficiency_layout(frame: pl.DataFrame) -> Table:
         memory("training memory", "training_bytes"),
         _plain("against ALL", "memory_ratio", change),
         memory("after the switch", "after_switch_bytes"),
-        Column("s per 10 steps", speed, value=lambda row: row["seconds_per_10_steps"]),
+        Column("s per 10 steps", _speed, value=lambda row: row["seconds_per_10_steps"]),
         _plain("against ALL", "time_ratio", change),
         _plain("first 10 steps, s", "first_10_steps_seconds", seconds),
         Column("backward depth", _depth, value=lambda row: row["backward_depth"]),
@@ -205,6 +202,10 @@ def efficiency_layout(frame: pl.DataFrame) -> Table:
         "layers that the backward pass crosses. ▲ the device was shared with other trials."
     )
     return Table("efficiency", "Memory and speed", note, frame, columns)
+
+
+def _speed(row: Row) -> str:
+    return seconds(row["seconds_per_10_steps"]) + (" ▲" if row["exclusive"] is False else "")
 
 
 def _depth(row: Row) -> str:
@@ -233,23 +234,23 @@ def ranking_layout(frame: pl.DataFrame) -> Table:
 def trials_layout(frame: pl.DataFrame) -> Table:
     most = frame["training_bytes"].max()
     unit, size = memory_unit(most if isinstance(most, int) else None)
-
-    def speed(row: Row) -> str:
-        return seconds(row["seconds_per_10_steps"]) + (" ▲" if row["exclusive"] is False else "")
-
+    varied = [name for name in frame.columns if name.startswith("recipe_")]
     columns = (
         _word("strategy"),
         _word("model"),
         _word("task"),
         _plain("seed", "seed", str),
+        *(_plain(name.removeprefix("recipe_"), name, value_text) for name in varied),
         _word("status"),
         _plain("accuracy, %", "validation_accuracy", percent),
-        Column("s per 10 steps", speed, value=lambda row: row["seconds_per_10_steps"]),
+        _plain("macro-F1, %", "macro_f1", percent),
+        _plain("Matthews correlation", "matthews_correlation", lambda v: number(v, 3)),
+        Column("s per 10 steps", _speed, value=lambda row: row["seconds_per_10_steps"]),
         _plain(f"training memory, {unit}", "training_bytes", lambda v: number(v, 2, 1 / size)),
         Column("frozen layers", _layers, numeric=False, value=lambda row: len(row["frozen_layers"] or ())),
         _word("run_id", "run id"),
     )
-    note = "Training memory is the whole run's peak. Layers are counted from 1 at the input. ▲ the device was shared."
+    note = "Memory is the whole run's peak; macro-F1 the labels' mean. Layers count from 1 at the input. ▲ shared device."
     return Table("trials", "All trials", note, frame, columns)
 
 
@@ -274,6 +275,7 @@ def problems_layout(frame: pl.DataFrame) -> Table:
         _word("model"),
         _word("task"),
         _plain("seed", "seed", str),
+        *([_word("point", "grid")] if frame["point"].str.len_chars().sum() else []),
         _word("reason"),
     )
     note = "Planned trials without a result. They are excluded from all means."

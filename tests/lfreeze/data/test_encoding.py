@@ -2,7 +2,53 @@
 
 from __future__ import annotations
 
-from lfreeze.data.encoding import EncodedSplit, collate, training_order
+from dataclasses import replace
+
+import pytest
+
+from lfreeze.data.encoding import EncodedSplit, collate, encode_task, training_order
+from lfreeze.data.encoding_cache import encoded
+from lfreeze.data.loading import load_task
+from lfreeze.data.tasks import Example, TaskData
+from lfreeze.models.catalog import find_checkpoint, get_model
+from lfreeze.models.loading import load_tokenizer
+
+
+def single_texts(*texts: str) -> TaskData:
+    """A task of single texts in place of the pairs of one."""
+    pairs = load_task("tiny-cb", 4, 0, max_validation_examples=2)
+    rows = tuple(Example(str(i), text, None, i % 3) for i, text in enumerate(texts))
+    task = replace(pairs.task, name="single", fields=("text",))
+    return replace(pairs, task=task, train=rows, validation=rows[:2], fingerprint="-".join(texts))
+
+
+def test_single_texts_are_encoded_alone() -> None:
+    checkpoint = find_checkpoint(get_model("tiny-gemma"))
+    tokenizer, texts = load_tokenizer(checkpoint), ("Every dog barks.", "No cat", "a " * 40)
+    task = encoded(single_texts(*texts), checkpoint, 16, "auto")
+    alone = [tokenizer(text)["input_ids"] for text in texts]
+    # Truncation keeps the last token, which ends every text.
+    assert task.train.input_ids == tuple((*ids[:-1][:15], ids[-1]) for ids in alone)
+    assert task.train.labels == (0, 1, 2)
+    assert task.validation.input_ids == task.train.input_ids[:2]
+    assert len(task.train.input_ids[2]) == 16
+
+
+@pytest.mark.parametrize("second", [None, ""])
+def test_a_single_text_has_no_second_token_type(second: str | None) -> None:
+    """BERT's separator after the first text ends a single text; an empty second text adds another."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "a": 2, "b": 3}, unk_token="a"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="a")
+    data = single_texts("a b", "b")
+    rows = tuple(replace(example, second=second) for example in data.train)
+    ids = encode_task(replace(data, train=rows), tokenizer, 8).train.input_ids
+    end = (1,) if second is None else (1, 1)
+    assert ids == ((0, 2, 3, *end), (0, 3, *end))
 
 
 def test_every_epoch_sees_every_example_once() -> None:

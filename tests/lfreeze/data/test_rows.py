@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from lfreeze import hub
 from lfreeze.data.loading import load_task
-from lfreeze.data.tasks import TASKS, TaskError
+from lfreeze.data.tasks import TASKS, Example, TaskError
 
 ROW: dict[str, Any] = {"premise": "p", "hypothesis": "h", "label": "neutral", "idx": 0}
 RTE = "index\tsentence1\tsentence2\tlabel"
@@ -57,12 +58,12 @@ def test_a_text_that_shows_nothing(tmp_path: Path, text: str, empty: str) -> Non
     [
         (ROW | {"premise": "a \ud83d b"}, "line 2: premise contains U+D83D, half of a surrogate pair"),
         (ROW | {"hypothesis": "\udc00"}, "line 2: hypothesis contains U+DC00"),
-        (ROW | {"idx": "\ud83d"}, "the example's index contains U+D83D"),
+        (ROW | {"idx": "\ud83d"}, "line 2: idx contains U+D83D"),
         (ROW | {"premise": "a\0b"}, "line 2: premise contains the character NUL"),
         (ROW | {"premise": "é\0"}, "line 2: premise contains the character NUL"),
         (ROW | {"premise": 5}, "premise and hypothesis must be text"),
         (ROW | {"hypothesis": None}, "premise and hypothesis must be text"),
-        (ROW | {"label": None}, "unknown label 'None'; accepted are entailment"),
+        (ROW | {"label": None}, "unknown label null; accepted are entailment"),
         (ROW | {"label": True}, "unknown label 'True'"),
         (ROW | {"label": ["neutral"]}, "unknown label of type list"),
         (ROW | {"label": "x" * 10_000}, "unknown label 'xxx"),
@@ -176,7 +177,7 @@ def test_labels_stored_as_names_are_mapped_by_name(hosted: HostedTask) -> None:
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ({"label": pa.array([None], pa.int64())}, "unknown label 'None'"),
+        ({"label": pa.array([None], pa.int64())}, "unknown label null"),
         ({"label": [True]}, "unknown label 'True'"),
         ({"label": [2**62]}, f"unknown label '{2**62}'"),
         ({"label": [1.0]}, "unknown label '1.0'"),
@@ -201,4 +202,17 @@ def test_parquet_files_that_no_trial_can_use(hosted: HostedTask, tmp_path: Path)
         names=["premise", "hypothesis", "label", "label"],
     )
     pq.write_table(table, tmp_path / "cb" / "train-00000-of-00001.parquet")
-    assert "Multiple matches for FieldRef.Name(label)" in refusal("cb")
+    assert "has 2 columns label, of which it may have one" in refusal("cb")
+
+
+def test_a_single_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its column is checked as the two of a pair are, and a quote is a character of it."""
+    single = replace(TASKS["rte"], name="single", fields=("sentence1",))
+    monkeypatch.setitem(TASKS, "single", single)
+    (tmp_path / "RTE").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / "RTE" / name).write_text(f'index\tsentence1\tlabel\n7\t"a\t{single.labels[1]}\n')
+    data = load_task("single", 10, 0, tmp_path)
+    assert data.train == (Example("7", '"a', None, 1),)
+    (tmp_path / "RTE" / "dev.tsv").write_text(f"index\tsentence1\tlabel\n7\t \t{single.labels[1]}\n")
+    assert "example '7' is empty; every example needs a text" in refusal("single", tmp_path)

@@ -151,8 +151,8 @@ def test_missing_files_and_folders_are_named(rte: Path) -> None:
         load_task("cb", 10, 0, rte)
     with pytest.raises(TaskError, match="does not exist"):
         load_task("cb", 10, 0, rte / "nowhere")
-    with pytest.raises(TaskError, match="unknown task 'sst2'; known are rte"):
-        load_task("sst2", 10, 0)
+    with pytest.raises(TaskError, match="unknown task 'sst5'; known are rte"):
+        load_task("sst5", 10, 0)
 
 
 def test_json_lines(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentencepiece
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import BartConfig, BartForSequenceClassification
 
@@ -289,6 +292,27 @@ def test_cached_encodings_are_reused_and_never_read_partially(
     assert len(list((tmp_path / "cache" / "encoded").iterdir())) == 2
     monkeypatch.setenv("LFREEZE_CACHE", "/proc/nowhere")
     assert encoded(data, of(tmp_path / "m"), 64, "auto") == first
+
+
+def test_changed_encodings_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the cache that is valid in itself, with other token ids; and what a killed process left."""
+    monkeypatch.setenv("LFREEZE_CACHE", str(tmp_path / "cache"))
+    write_causal(tmp_path / "m")
+    data = load_task("tiny-cb", 50, 0, max_validation_examples=20)
+    first = encoded(data, of(tmp_path / "m"), 64, "auto")
+    (file,) = (tmp_path / "cache" / "encoded").iterdir()
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    tensors["train.ids"] = tensors["train.ids"].flip(0).contiguous()
+    leftovers = {age: file.with_name(f".{age}.tmp") for age in (60, 7200)}
+    for age, leftover in leftovers.items():
+        leftover.touch()
+        os.utime(leftover, (time.time() - age,) * 2)
+    for changed in ({}, metadata):
+        save_file(tensors, file, changed)
+        assert encoded(data, of(tmp_path / "m"), 64, "auto") == first
+    assert [leftover.exists() for leftover in leftovers.values()] == [True, False]
 
 
 def test_random_weights_are_the_same_everywhere_and_after_each_trial(recipe: Recipe) -> None:

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from lfreeze.cost import Adapters, cost
 from lfreeze.freezing import prepare
-from lfreeze.model_shape import ModelShape, Shape, ShapeError
+from lfreeze.model_shape import ModelShape, ShapeError
 from lfreeze.models.catalog import MODELS
 from lfreeze.models.shapes import model_shape
 from lfreeze.models.walk import WalkedShape
 from lfreeze.plan import FreezeOptions
+from lfreeze.shape import Shape
 from lfreeze.strategy import Strategy
 from lfreeze.training.meter import MemoryUse, Meter
 from tests.support.architectures import build
@@ -163,7 +164,7 @@ def test_a_formula_loads_no_torch() -> None:
     [
         ({"model_type": "unheard-of"}, "no predicted cost for model_type 'unheard-of': .* no architecture"),
         ({"model_type": "bart"}, "no predicted cost for model_type 'bart'"),
-        ({"model_type": "gemma"}, "needs hidden_size, not None"),
+        ({"model_type": "gemma"}, "needs hidden_size from 1 to 16,777,216, not None"),
     ],
 )
 def test_what_cannot_be_counted_is_named(config: dict[str, Any], message: str) -> None:

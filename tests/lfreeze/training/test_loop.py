@@ -23,7 +23,7 @@ from lfreeze.freezing import freeze
 from lfreeze.recipe import Recipe
 from lfreeze.seeding import stream_seed
 from lfreeze.strategy import Strategy, paper_strategies
-from lfreeze.training import batches, loop
+from lfreeze.training import batches, evaluation, loop
 from lfreeze.training.evaluation import evaluate
 from lfreeze.training.loop import TrainingError, make_optimizer, train
 from tests.conftest import with_values
@@ -233,7 +233,7 @@ def test_the_moments_are_gone_before_the_evaluation(recipe: Recipe, monkeypatch:
         return evaluate(*arguments)
 
     monkeypatch.setattr(loop, "make_optimizer", made)
-    monkeypatch.setattr(loop, "evaluate", evaluated)
+    monkeypatch.setattr(evaluation, "evaluate", evaluated)
     gc.disable()
     try:
         train(make_model(), make_data(), recipe, Strategy.parse("BOT50"), seed=1, device=CPU)

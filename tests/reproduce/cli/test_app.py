@@ -59,7 +59,7 @@ def refused(*arguments: str) -> str:
         (["--strategies", "BOT5"], ["BOT5", "freezes no layer", "8 layers", "between 1 and 7"]),
         (["--strategies", ""], ["strategies"]),
         (["--models", "gpt-5"], ["'gpt-5'", "tiny-gemma", "phi-2"]),
-        (["--tasks", "sst2"], ["'sst2'", "tiny-rte", "mnli"]),
+        (["--tasks", "sst3"], ["'sst3'", "tiny-rte", "mnli"]),
         (["--seeds", "1,x"], ["1,x", "whole numbers"]),
         (["--seeds", "99999999999999999999999"], ["99999999999999999999999", "64-bit"]),
         (["--set", "stepz=3"], ["'stepz'", "steps"]),
@@ -206,7 +206,8 @@ def test_one_trial_takes_one_value_of_each_factor() -> None:
 
 
 def test_unknown_spaces_and_folders_are_named(tmp_path: Path) -> None:
-    assert "known are efficiency, embedded, embedded-full, paper, small" in refused("run", "everything")
+    known = ", ".join(sorted(path.stem for path in Path("search_spaces").glob("*.toml")))
+    assert f"known are {known}, or a path" in refused("run", "everything")
     assert "not an artifact folder" in refused("status", str(tmp_path))
     assert "not an artifact folder" in refused("report", str(tmp_path))
     for content in ("[]", "[" * 100_000, '{"a": ' + "1" * 5_000 + "}"):

@@ -23,7 +23,7 @@ RECIPE = replace(load_space("embedded").recipe, max_length=64, steps=100)
 LAYOUTS = [("longest", 0), ("longest", 8), ("bucketed", 0), ("bucketed", 4), ("packed", 0), ("max_length", 8)]
 
 
-@pytest.fixture(scope="module", params=["tiny-wnli", "tiny-cb", "tiny-rte"])
+@pytest.fixture(scope="module", params=["tiny-wnli", "tiny-cb", "tiny-rte", "tiny-qqp", "tiny-cola"])
 def texts(request: pytest.FixtureRequest) -> tuple[str, EncodedTask]:
     data = load_task(request.param, 3200, 0)
     return request.param, encoded(data, find_checkpoint(get_model("tiny-gemma")), 64, "auto")
@@ -53,7 +53,7 @@ def test_the_typical_lengths_of_tiny_tasks_are_their_own(texts: tuple[str, Encod
     assert batch_work(get_task(name), RECIPE).evaluated == pytest.approx(real, abs=1)
 
 
-@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if not task.tiny])
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.archive])
 def test_real_batches_waste_what_was_measured(name: str) -> None:
     """At 128 tokens, batches of 32 compute 1.65 to 2.2 tokens for each real one, bucketed 1.1 to 1.3."""
     recipe = replace(load_space("paper").recipe, padding="longest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import zlib
@@ -10,10 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from lfreeze.errors import StrategyError
 from lfreeze.models.catalog import MODELS
 from lfreeze.recipe import Recipe, field_types
 from lfreeze.strategy import paper_strategies
+from reproduce.plan.spec import Factors, Inputs, TrialSpec
 from reproduce.report.strategy_order import kind_and_percent
+from reproduce.store.columns import WORDS
 from reproduce.store.parquet import TrialResult, write_trial
 from reproduce.store.schema import SCHEMA_VERSION, TRIAL_SCHEMA
 from reproduce.store.trial_row import TrialRow
@@ -55,7 +59,7 @@ def trial_row(
     seconds = 0.42 * (1 - 0.6 * saving) * (1 + 0.03 * source.random())
     row: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "run_id": f"{zlib.crc32(f'{strategy}{model}{task}{seed}'.encode()):08x}",
+        "run_id": "",
         "space": "synthetic",
         "attempt": 1,
         "started_at": _START,
@@ -146,9 +150,24 @@ def trial_row(
         row = {k: v for k, v in row.items() if k in identity or k.startswith("recipe_")}
         row |= {"error_type": "RuntimeError", "error_message": "it broke"}
     row |= changes
+    row["run_id"] = row["run_id"] or _run_id(row)
     nulls = [name for name in TRIAL_SCHEMA if row.get(name) is None and name != "null_reasons"]
     row["null_reasons"] = [{"column": name, "reason": f"no {name} in this test"} for name in nulls]
     return row
+
+
+def _run_id(row: dict[str, Any]) -> str:
+    recipe = {name: row[f"recipe_{name}"] for name in field_types()}
+    # A word in a column of numbers is a null there.
+    recipe |= {name: word for name, (word, _) in WORDS.items() if recipe[name] is None}
+    names = ("model_id", "weights_hash", "tokenizer_hash", "dataset_id", "dataset_fingerprint")
+    factors = Factors(row["model"], row["task"], row["strategy"], row["seed"])
+    inputs = Inputs(**{name: row[name] for name in names})
+    try:
+        return TrialSpec(factors, Recipe.from_mapping(recipe), inputs, row["space"]).run_id
+    except StrategyError:
+        # A strategy of another version or package.
+        return hashlib.sha256(str(factors).encode()).hexdigest()[:16]
 
 
 def write_rows(root: Path, rows: Iterable[dict[str, Any]]) -> Path:

@@ -97,7 +97,13 @@ def test_the_numbers_come_before_verdicts_and_ranks(whole: Path) -> None:
 
 
 def test_every_file_is_written(whole: Path) -> None:
-    drawn = {plot.name for plot in FIGURES} - {"figure_11", "experiments", "sensitivity", "loss"}
+    drawn = {plot.name for plot in FIGURES} - {
+        "figure_11",
+        "experiments",
+        "sensitivity",
+        "loss",
+        "evaluations",
+    }
     files = {f"{name}.{kind}" for name in drawn for kind in ("png", "svg", "pdf", "csv")}
     assert {path.name for path in (whole / "figures").iterdir()} == files
     names = ("headline", "claims", "tasks", "accuracy", "efficiency", "predictions", "ranking")
@@ -141,14 +147,18 @@ def test_reader_is_told_of_tiny_models_shared_devices_and_the_proof(whole: Path)
 
 
 def test_every_trial_has_its_row(whole: Path) -> None:
-    rows = [row for row in read(whole).rows if len(row) == 10 and row[4] == "ok"]
+    rows = [row for row in read(whole).rows if len(row) == 12 and row[4] == "ok"]
     assert len(rows) == 72
     assert ["BOT25", "tiny-gemma", "tiny-cb", "42", "ok"] in [row[:5] for row in rows]
-    assert all("▲" in row[6] for row in rows)
+    assert all("▲" in row[8] for row in rows)
 
 
-def test_real_models_on_their_own_device_carry_no_warning(tmp_path: Path) -> None:
+def test_real_models_on_their_own_device_carry_no_warning_and_stale_figures_go(tmp_path: Path) -> None:
+    stale = tmp_path / "out" / "figures" / "sensitivity.png"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     page = report(tmp_path, grid(("gemma-2b",), ("rte",), ("ALL", "BOT25"), (42, 43)))
+    assert not stale.exists()
     assert 'role="note"' not in (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "▲" not in "".join(cell for row in page.rows for cell in row)
 

@@ -22,7 +22,7 @@ from reproduce.store.schema import TRIAL_SCHEMA
 from reproduce.store.trial_row import TrialRow
 from reproduce.verify.differences import differences
 from tests.reproduce.report.synthetic import grid
-from tests.reproduce.run.test_sweep import FEW_EXAMPLES, ONE_WORKER, SMALL
+from tests.reproduce.run.test_sweep import FEW_EXAMPLES, INLINE, SMALL
 from tests.support.program import Program
 
 TRIAL = ("--set", "data_seed=trial")
@@ -120,7 +120,7 @@ def test_a_sweep_is_run_continued_verified_and_reported(tmp_path: Path, reproduc
         "ALL,BOT50",
         *SMALL,
         *FEW_EXAMPLES,
-        *ONE_WORKER,
+        *INLINE,
         "--artifacts",
     )
     reproduce(*grid_of, folder, "--seeds", "1", *TRIAL)

@@ -25,7 +25,7 @@ from tests.reproduce.run.test_worker import INCIDENTAL
 from tests.support.gpus import stand_in
 from tests.support.program import CODE, Program
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.faults]
 
 # ALL needs more memory than BOT75.
 GRID = (

@@ -31,6 +31,8 @@ SMALL = (
 
 # For sweeps whose trials need not run at the same time: a worker's imports cost more than its trials.
 ONE_WORKER = ("--max-concurrent", "1")
+# For sweeps that test nothing of Ray, whose services and workers take 14 s of processor time.
+INLINE = ("--engine", "inline")
 # For sweeps whose accuracies are not looked at.
 FEW_EXAMPLES = ("--set", "max_validation_examples=40")
 
@@ -129,7 +131,8 @@ def test_another_recipe_is_refused_and_changes_nothing(reproduce: Program, swept
 
 
 def test_two_sweeps_do_not_write_to_one_folder(reproduce: Program, swept: Path) -> None:
-    from reproduce.store.artifacts import ArtifactError, exclusive_writer
+    from reproduce.store.folder_lock import exclusive_writer
+    from reproduce.store.manifest import ArtifactError
 
     before = (swept / "sweep.json").read_bytes()
     with exclusive_writer(swept):
@@ -145,7 +148,7 @@ def test_real_texts_run_from_the_benchmarks_own_files(
     reproduce: Program, real_data: Path, tmp_path: Path
 ) -> None:
     reproduce("run", "--data-dir", str(real_data), "--models", "tiny-gemma", "--tasks", "rte,cb", "--strategies",
-              "BOT50", "--seeds", "42", *SMALL, *ONE_WORKER, "--no-report",
+              "BOT50", "--seeds", "42", *SMALL, *INLINE, "--no-report",
               "--artifacts", str(tmp_path / "a"))  # fmt: skip
     frame = rows(tmp_path / "a")
     assert frame["status"].to_list() == ["ok"] * 2

@@ -11,26 +11,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.reproduce.run.test_sweep import FEW_EXAMPLES, ONE_WORKER, SMALL, command, rows, stamps
+from tests.reproduce.run.test_sweep import FEW_EXAMPLES, INLINE, ONE_WORKER, SMALL, command, rows, stamps
 from tests.support.program import Program
 
 pytestmark = pytest.mark.sweep
 
 
 def test_failed_trials_are_rows_and_the_sweep_continues(reproduce: Program, tmp_path: Path) -> None:
-    arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL, *ONE_WORKER,
+    """On Ray, then in one process."""
+    arguments = ("run", "--tasks", "tiny-cb", "--strategies", "ALL,BOT50", "--seeds", "42", *SMALL,
                  "--set", "learning_rate=1e30", "--artifacts", str(tmp_path / "a"))  # fmt: skip
-    output = reproduce(*arguments, expect=1)
+    output = reproduce(*arguments, *ONE_WORKER, expect=1)
     assert output.count("TrainingError") == 2
     assert "is nan at step 2" in output
     frame = rows(tmp_path / "a")
     assert frame["status"].to_list() == ["error", "error"]
     assert frame["attempt"].to_list() == [1, 1]
     assert "0 done, 0 running, 2 failed" in reproduce("status", str(tmp_path / "a"), expect=1)
-    reproduce(*arguments, "--fail-fast", "--no-report", expect=1)
+    reproduce(*arguments, *INLINE, "--fail-fast", "--no-report", expect=1)
     assert sorted(rows(tmp_path / "a")["attempt"].to_list())[1] == 2
 
 
+@pytest.mark.faults
 def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_path: Path) -> None:
     """It kills workers during training, with an error that would end Tune; here, every few seconds."""
     arguments = command("run", "--tasks", "tiny-cb", "--strategies", "ALL", "--seeds", "42", *SMALL,
@@ -48,6 +50,7 @@ def test_workers_that_rays_memory_monitor_kills_are_rows_with_the_reason(tmp_pat
     assert not re.search(r"\d+\.\d+\.\d+\.\d+|/tmp/", row["error_message"])
 
 
+@pytest.mark.faults
 def test_a_killed_driver_loses_nothing_and_repeats_nothing(reproduce: Program, tmp_path: Path) -> None:
     """Killed with two workers; continued with one."""
     folder = tmp_path / "a"

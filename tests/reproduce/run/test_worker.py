@@ -24,7 +24,7 @@ from reproduce.store.parquet import TRIAL_SCHEMA, TrialResult, trial_frame
 INCIDENTAL = {
     name
     for name in TRIAL_SCHEMA
-    if name.endswith(("_at", "_seconds", "_index", "_reasons"))
+    if name.endswith(("_at", "_seconds", "_index", "_reasons", "_checksum"))
     or name.startswith(("step_seconds", "seconds_per", "probe_step"))
     or name in ("attempt", "exclusive")
 }
@@ -48,7 +48,7 @@ def small_space(strategies: str, seeds: str = "42", **recipe: str) -> tuple[Sear
 
 def run(worker: TrialWorker, spec: TrialSpec, inputs: SpaceInputs) -> TrialResult:
     checkpoint = inputs.checkpoints[spec.factors.model]
-    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task][spec.factors.seed])
+    return worker.run(spec, lambda: checkpoint, inputs.data[spec.factors.task][spec.factors.data_key])
 
 
 def test_the_hundredth_trial_of_a_worker_equals_the_first_of_another() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def test_a_value_that_only_one_identity_has_is_a_difference(before: str, now: st
         prepare_folder(tmp_path, [with_separator(spec, now)], recipe)
     prepare_folder(tmp_path, [with_separator(spec, now)], recipe, accept_inputs=True)
     assert [entry.run_id for entry in read_folder(tmp_path).listed] == [with_separator(spec, now).run_id]
+
+
+def test_a_long_key_of_a_manifest_is_not_quoted_in_full(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    content = {"space": "a", "recipe": {}, "inputs": {"9" * 5000: None}, "trials": []}
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=r"is damaged: inputs.9{73} = None: ") as caught:
+        read_folder(tmp_path)
+    assert len(str(caught.value)) < 400

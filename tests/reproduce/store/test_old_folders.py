@@ -115,7 +115,7 @@ def test_status_report_verify_and_publish(name: str, version: str, program: Prog
 def test_a_newer_file_is_never_run_again(tmp_path: Path) -> None:
     folder = copied("schema-2", tmp_path)
     spec = next(spec for spec in specs() if spec.factors.strategy == "BOT50")
-    path = folder / "trials" / relative_path(**vars(spec.factors), run_id=spec.run_id)
+    path = folder / "trials" / relative_path(**spec.factors.cell, run_id=spec.run_id)
     newer = pl.lit(SCHEMA_VERSION + 1, pl.Int32).alias("schema_version")
     pl.read_parquet(path, hive_partitioning=False).with_columns(newer).write_parquet(path)
     with pytest.raises(ArtifactError, match=f"{NEWER}$"):
@@ -161,7 +161,7 @@ def test_a_failed_trial_of_an_earlier_version_is_listed_under_its_present_id(tmp
     folder = copied("schema-1", tmp_path)
     spec = next(s for s in specs() if (s.factors.task, s.factors.strategy) == ("tiny-cb", "BOT50"))
     (earlier,) = spec.earlier_run_ids
-    path = relative_path(**vars(spec.factors), run_id=earlier)
+    path = relative_path(**spec.factors.cell, run_id=earlier)
     failed = pl.lit("error").alias("status")
     pl.read_parquet(folder / "trials" / path, hive_partitioning=False).with_columns(failed).write_parquet(
         folder / "trials" / path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 
 from reproduce.store.artifacts import read_folder
+from reproduce.store.contents import checked_contents
 from reproduce.store.parquet import (
     TRIAL_SCHEMA,
     StoreError,
@@ -178,3 +180,47 @@ def test_published_rows_are_read_without_steps_and_predictions(tmp_path: Path) -
     assert scan_table([read_trials([published])], "steps") is None
     (published / "trials.parquet").write_bytes(b"PAR1")
     assert "trials.parquet" in str(read_folder(published).table.damaged[0].path)
+
+
+def _many_layers(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(
+        frozen_layers=pl.lit(pl.Series([pl.zeros(2 * 10**6, dtype=pl.Int64, eager=True)]))
+    )
+
+
+def _many_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    return pl.DataFrame({"step": pl.zeros(10**7 + 1, dtype=pl.Int8, eager=True)})
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "reason"),
+    [
+        ("trials", _many_layers, "bytes in 1 rows, more than trials have"),
+        ("steps", _many_rows, "holds 10,000,001 rows of .* bytes in all, more than a trial has"),
+        ("predictions", _many_rows, "holds 10,000,001 rows of .* bytes in all, more than a trial has"),
+    ],
+)
+def test_a_file_that_is_small_on_disk_alone(table: str, change: Any, reason: str, tmp_path: Path) -> None:
+    write_trial(tmp_path, result())
+    write_trial(tmp_path, result(run_id="b2", seed=43))
+    path = tmp_path / table / relative_path("m", "t", "BOT25", 42, "a1")
+    change(pl.read_parquet(path, hive_partitioning=False)).write_parquet(
+        path, compression="zstd", statistics=False
+    )
+    assert path.stat().st_size < 64 << 10
+    trials = read_trials([tmp_path])
+    assert trials.frame["run_id"].to_list() == ["b2"]
+    assert [entry.path for entry in trials.damaged] == [path]
+    assert re.search(reason, trials.damaged[0].reason)
+
+
+@pytest.mark.parametrize("value", [None, 10**12, -1])
+@pytest.mark.parametrize("column", ["recipe_steps", "n_validation", "recipe_evaluate_every"])
+def test_a_row_may_claim_any_number(column: str, value: int | None, tmp_path: Path) -> None:
+    """It was listed up to that number, or ended in a traceback."""
+    write_trial(tmp_path, result())
+    path = tmp_path / "trials" / relative_path("m", "t", "BOT25", 42, "a1")
+    frame = pl.read_parquet(path, hive_partitioning=False)
+    number = pl.lit(value, dtype=frame.schema[column])
+    frame.with_columns(number.alias(column), row_checksum=pl.lit(None, pl.String)).write_parquet(path)
+    assert checked_contents(read_trials([tmp_path])).damaged

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from reproduce.cli.app import main
-from reproduce.store.artifacts import ArtifactError, read_folder
+from reproduce.store.artifacts import ArtifactError, FolderState, read_folder
 from reproduce.store.parquet import TrialResult, read_trials, write_trial
 from reproduce.store.publish import publish
 from reproduce.store.schema import PREDICTION_SCHEMA, STEP_SCHEMA, TRIAL_SCHEMA
@@ -30,6 +30,10 @@ def rows(**changes: Any) -> Rows:
     return grid(strategies=_STRATEGIES, **changes)
 
 
+def steps_of(n: int) -> dict[str, int]:
+    return {"recipe_steps": n, "recipe_probe_steps": 1}
+
+
 def folder(root: Path, trials: Rows, losses: dict[str, list[float]] | None = None) -> Path:
     """A published folder; ``losses`` by run id."""
     root.mkdir()
@@ -44,8 +48,8 @@ def folder(root: Path, trials: Rows, losses: dict[str, list[float]] | None = Non
     return root
 
 
-def check(here: Path, there: Path | None = None, **options: Any) -> dict[str, Check]:
-    reference = read_folder(there) if there else None
+def check(here: Path, there: Path | FolderState | None = None, **options: Any) -> dict[str, Check]:
+    reference = read_folder(there) if isinstance(there, Path) else there
     return {each.name: each for each in verify(read_folder(here), reference, **options)}
 
 
@@ -66,19 +70,24 @@ def reference(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder_of_a_sweep(tmp_path: Path) -> Path:
-    root, trials = tmp_path / "sweep", rows()
+    root, trials = tmp_path / "sweep", rows(**steps_of(2), n_validation=2)
     for place, row in enumerate(trials):
         steps = {"step": [1, 2], "loss": [0.7, place / 20], "grad_norm": [1.0, 0.5]}
         predictions = {
             "example_id": ["0", "1"],
             "prediction": [0, 1],
-            "logits": [[0.5, place / 9], [0.1, 0.2]],
+            "logits": [[2.5, place / 9], [0.1, 0.2]],
         }
         write_trial(root, TrialResult(TrialRow.from_columns(row), steps, predictions))
+    folder_manifest(root, trials)
+    return root
+
+
+def folder_manifest(root: Path, trials: Rows) -> None:
+    """List trials as a sweep's folder does."""
     cells = [{name: row[name] for name in (*CELL, "run_id")} for row in trials]
     content = {"space": "synthetic", "recipe": {}, "inputs": {}, "trials": cells}
     (root / "sweep.json").write_text(json.dumps(content), "utf-8")
-    return root
 
 
 def test_a_folder_agrees_with_itself(reference: Path) -> None:
@@ -127,7 +136,7 @@ def test_nothing_in_common_is_no_agreement(reference: Path, tmp_path: Path) -> N
 
 
 def test_a_seed_that_changes_nothing_is_found(tmp_path: Path) -> None:
-    trials = rows()
+    trials = rows(**steps_of(2))
     own = {row["run_id"]: [1 / (place + 2), 0.5] for place, row in enumerate(trials)}
     assert failed(check(folder(tmp_path / "own", trials, own))) == []
     own[trials[1]["run_id"]] = own[trials[0]["run_id"]]
@@ -137,7 +146,7 @@ def test_a_seed_that_changes_nothing_is_found(tmp_path: Path) -> None:
 
 
 def test_a_seed_run_twice_and_two_recipes_are_found(tmp_path: Path) -> None:
-    again = {**rows()[0], "run_id": "another", "recipe_learning_rate": 0.25}
+    again = trial_row("ALL", recipe_learning_rate=0.25)
     checks = check(folder(tmp_path / "here", [*rows(), again]))
     assert failed(checks) == ["seeds", "recipe"]
     assert checks["seeds"].details == ("tiny-gemma/tiny-rte/ALL/42",)
@@ -240,7 +249,7 @@ def test_earlier_rows_of_the_cpu_are_compared_bit_by_bit(reference: Path, tmp_pa
 
 
 def test_losses_are_compared_step_by_step(tmp_path: Path) -> None:
-    trials = rows()
+    trials = rows(**steps_of(3))
     losses = {row["run_id"]: [0.7, 0.6, 0.5 - place / 100] for place, row in enumerate(trials)}
     there = folder(tmp_path / "there", trials, losses)
     assert failed(check(there, there)) == []
@@ -282,9 +291,10 @@ def test_a_planted_shift_is_found_and_chance_is_not(tmp_path: Path) -> None:
         tmp_path / "there",
         [{**r, "validation_accuracy": binomial(source, 0.8, 277)} for r in rows(seeds=range(10))],
     )
+    reference = read_folder(there)
     for repetition in range(100):
         noisy = [{**row, "validation_accuracy": binomial(source, 0.8, 277)} for row in base]
-        checks = check(folder(tmp_path / str(repetition), noisy), there)
+        checks = check(folder(tmp_path / str(repetition), noisy), reference)
         for name in alarms:
             alarms[name] += checks[name].passed is False
     # The reference is one draw, shared by all: what is odd in it stays odd.
@@ -293,7 +303,7 @@ def test_a_planted_shift_is_found_and_chance_is_not(tmp_path: Path) -> None:
         {**row, "validation_accuracy": row["validation_accuracy"] - 0.06 * (row["strategy"] == "BOT25")}
         for row in noisy
     ]
-    checks = check(folder(tmp_path / "shifted", shifted), there)
+    checks = check(folder(tmp_path / "shifted", shifted), reference)
     assert failed(checks) == ["means"]
     assert checks["means"].details[0].startswith("BOT25: -")
 
@@ -366,10 +376,10 @@ def test_publish_refuses(why: str, tmp_path: Path) -> None:
         "read-only": "exists and is not an empty folder",
     }
     with pytest.raises(ArtifactError, match=sentence[why]):
-        publish(here, read_folder(here), out, tables=tables)
+        publish([here], read_folder(here), out, tables=tables)
     assert not (out / "trials.parquet").exists()
     if why == "incomplete":
-        publish(here, read_folder(here), out, incomplete=True)
+        publish([here], read_folder(here), out, incomplete=True)
         assert read_trials([out]).frame.height == 19
 
 

@@ -244,7 +244,9 @@ def test_times_of_one_kind_of_device_count_in_each_experiment() -> None:
     assert timed_devices(trials) == ["large", "small"]
     assert timed_devices(frame(*rows[:2], *rows[5:])) == []
     (notice,) = [
-        text for text in notices(ReportData(trials, trials, None, None, (), ())) if "kinds of devices" in text
+        text
+        for text in notices(ReportData(trials, trials, trials, None, None, None, (), ()))
+        if "kinds of devices" in text
     ]
     assert "(large and small)" in notice
 
@@ -299,7 +301,8 @@ def test_order_of_strategies() -> None:
 
 def test_ranks_are_stated_only_where_the_papers_strategies_are_complete() -> None:
     def stated(*rows: dict[str, Any]) -> list[str]:
-        return findings(ReportData(frame(*rows), frame(*rows), None, None, (), ()))
+        trials = frame(*rows)
+        return findings(ReportData(trials, trials, trials, None, None, None, (), ()))
 
     rows = grid(tasks=("tiny-rte",), seeds=(42,))
     (sentence,) = stated(*rows, trial_row("BOT-E25", validation_accuracy=1.0))

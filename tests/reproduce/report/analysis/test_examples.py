@@ -103,7 +103,7 @@ def test_predictions_are_joined_by_example() -> None:
         strict=True,
     )
     trials = frame(*rows)
-    data = ReportData(trials, trials, None, pl.concat(tables).lazy(), (), ())
+    data = ReportData(trials, trials, trials, None, pl.concat(tables).lazy(), None, (), ())
     known = data.correctness.trials[KEY]
     assert set(known) == {("ALL", 1), ("ALL", 2), ("BOT25", 1), ("BOT25", 2)}
     pairs = list(zip(known["ALL", 1].tolist(), known["ALL", 2].tolist(), strict=True))

@@ -29,7 +29,7 @@ def inside(figure: Figure) -> bool:
 @pytest.mark.parametrize("number", [3, 4, 5, 6])
 def test_every_strategy_is_named_and_nothing_is_cut_off(number: int) -> None:
     rows = grid(("tiny-gemma",), ("tiny-rte", "tiny-cb"), seeds=(42, 43))
-    trials = frame(*rows, trial_row("BOT40", task="tiny-cb"), trial_row("BIAS", task="tiny-cb"))
+    trials = frame(*rows, trial_row("BOT40", task="tiny-cb"), trial_row("BitFit", task="tiny-cb"))
     data = getattr(paper_figures, f"figure_{number}_data")(trials)
     figure = getattr(paper, f"figure_{number}")(data)
     figure.canvas.draw()

@@ -41,3 +41,12 @@ def test_lists_become_plain_values(tmp_path: Path) -> None:
     lines = (tmp_path / "x.csv").read_text().splitlines()
     assert lines[:2] == ["layers,n", "0 1 2,1"]
     assert lines[2].split(",")[1] == "2"
+
+
+def test_a_text_is_never_a_formula(tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "\tx", "safe", ""]
+    write_csv(pl.DataFrame({"text": texts, "number": [-1.5] * 7, "list": [[-1.0]] * 7}), tmp_path / "x.csv")
+    again = pl.read_csv(tmp_path / "x.csv")
+    assert again["text"].fill_null("").to_list() == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "safe", ""]
+    assert again["number"].to_list() == [-1.5] * 7
+    assert again["list"].to_list() == [-1.0] * 7

@@ -32,7 +32,7 @@ def predictions(*trials: tuple[dict[str, Any], dict[str, bool]]) -> pl.LazyFrame
 
 def compare(rows: list[dict[str, Any]], table: pl.LazyFrame) -> pl.DataFrame:
     trials = frame(*rows)
-    found = prediction_differences(ReportData(trials, trials, None, table, (), ()))
+    found = prediction_differences(ReportData(trials, trials, trials, None, table, None, (), ()))
     assert found is not None
     return found
 
@@ -81,7 +81,7 @@ def test_only_trials_of_the_same_examples_are_compared() -> None:
     assert compare([rows[2]], predictions((rows[2], both))).height == 0
 
 
-def test_damaged_predictions_are_said_and_leave_the_rest(tmp_path: Path) -> None:
+def test_a_trial_with_damaged_predictions_is_listed_and_left_out(tmp_path: Path) -> None:
     rows = [trial_row(strategy, n_validation=1) for strategy in ("ALL", "LoRA")]
     for row in rows:
         columns = {"example_id": ["a"], "label": [1], "prediction": [1], "logits": [[0.0, 1.0]]}
@@ -96,6 +96,6 @@ def test_damaged_predictions_are_said_and_leave_the_rest(tmp_path: Path) -> None
         path.write_bytes(content[:4] + bytes(len(content) - 8) + content[-4:])
     summary = build([tmp_path / "whole"], tmp_path / "out")
     text = summary.page.read_text("utf-8")
-    assert "Files of predictions and steps are damaged" in text
+    assert "1 of 2 trials have no result (1 damaged)" in text
     assert "Example by example" not in text
-    assert summary.ok == 2
+    assert (summary.ok, summary.damaged) == (1, 1)

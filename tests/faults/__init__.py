@@ -1,0 +1,1 @@
+"""Faults injected into real sweeps at random moments, each compared with an undisturbed run."""
