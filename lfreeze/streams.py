@@ -71,12 +71,20 @@ def output_required() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _end_without_output(error)
+        end_without_output(error)
         raise
-    _end_without_output(None)
+    end_without_output(None)
 
 
-def _end_without_output(ending: BaseException | None) -> None:
+def end_without_output(ending: BaseException | None) -> None:
+    """End the program as ``output_required`` does if its output cannot be written; return if it can.
+
+    Args:
+        ending: what ends the program anyway.
+
+    Raises:
+        SystemExit: the output cannot be written.
+    """
     problem = _unwritten(sys.stdout, "\n" if isinstance(ending, OSError) else "")
     if problem is None:
         return

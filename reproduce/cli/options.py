@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from lfreeze.errors import InputError, shown
 from lfreeze.plain_files import local_folder, path_fault
+from lfreeze.streams import end_without_output
 from reproduce.process import BAD_INPUT, CONTINUES, FAILED, SIGNALLED, ending_signal, interrupted_sentence
 from reproduce.terminal import say
 
@@ -59,7 +60,8 @@ class Commands(click.Group):
             say(f"error: {error}", err=True)
             sys.exit(BAD_INPUT)
         if isinstance(error, OSError) and error.errno in _DISK:
-            what = error.filename or "the output"
+            end_without_output(error)
+            what = error.filename or "a file"
             say(f"error: {what} cannot be written ({error.strerror}): {CONTINUES}", err=True)
             sys.exit(FAILED)
         if error is not None:

@@ -15,13 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lfreeze.atomic import write_atomically
-from reproduce.report.analysis.report_data import collect_data
-from reproduce.report.figures.registry import PARALLEL_FROM, figure_files
-from reproduce.report.figures.render_pool import RenderPool
-from reproduce.report.page.document import Content, compose
-from reproduce.report.page.html import markdown_page, render_page
-from reproduce.report.page.trial_details import trial_records
-from reproduce.report.text.exports import latex, write_csv
 from reproduce.store.parquet import StoreError, TrialTable
 
 if TYPE_CHECKING:
@@ -72,6 +65,12 @@ def build(
             drawn, or ``out`` cannot be written.
     """
     # Not at the top: ``plan`` imports a part of this package, without the figures' matplotlib.
+    from reproduce.report.analysis.report_data import collect_data
+    from reproduce.report.figures.registry import PARALLEL_FROM
+    from reproduce.report.figures.render_pool import RenderPool
+    from reproduce.report.page.document import compose
+    from reproduce.report.page.html import markdown_page, render_page
+    from reproduce.report.page.trial_details import trial_records
 
     data = collect_data(roots, missing, tables)
     try:
@@ -108,6 +107,8 @@ def _folder_beside(out: Path) -> Iterator[Path]:
 
 def _move(work: Path, out: Path) -> None:
     """Move the files of figures and tables into ``out``, and remove those of an earlier report."""
+    from reproduce.report.figures.registry import figure_files
+
     for folder, patterns in (("tables", ("*.csv", "*.tex")), ("figures", figure_files())):
         (out / folder).mkdir(exist_ok=True)
         for pattern in patterns:
@@ -118,6 +119,7 @@ def _move(work: Path, out: Path) -> None:
 
 
 def _write_tables(content: Content, folder: Path) -> None:
+    from reproduce.report.text.exports import latex, write_csv
 
     folder.mkdir(parents=True, exist_ok=True)
     for table in filter(None, (content.numbers, *content.tables)):
