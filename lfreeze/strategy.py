@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lfreeze.cost import Cost, cost
 from lfreeze.errors import StrategyError, shown
@@ -113,25 +113,23 @@ class Kind:
         return self.cost(shape, strategy, recipe, n_labels=n_labels, length=length)
 
     def layers_cost(
-        self,
-        shape: Shape,
-        frozen_layers: Collection[int],
-        recipe: Recipe,
-        *,
-        n_labels: int,
-        length: int,
+        self, shape: Shape, frozen_layers: Collection[int], recipe: Recipe, *, n_labels: int, length: int
     ) -> Cost:
         """The predicted cost of one optimiser step with the given layers frozen, counted from 0."""
+        own: dict[str, Any] = {"frozen_layers": frozen_layers, "frozen_dtype": recipe.frozen_dtype}
         return cost(
             shape,
-            frozen_layers,
             embeddings_frozen=self.embeddings_frozen(recipe.freeze_embeddings),
             n_labels=n_labels,
             batch_size=recipe.batch_size,
             length=length,
             precision=recipe.precision,
-            frozen_dtype=recipe.frozen_dtype,
+            **(own | self.cost_options(shape, recipe)),
         )
+
+    def cost_options(self, shape: Shape, recipe: Recipe) -> dict[str, Any]:
+        """Arguments of ``lfreeze.cost.cost`` that a kind sets; a StrategyError if the model lacks what trains."""
+        return {}
 
 
 _KindClass = TypeVar("_KindClass", bound=type[Kind])

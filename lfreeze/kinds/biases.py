@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from lfreeze.cost import Cost, cost
 from lfreeze.errors import StrategyError
 from lfreeze.strategy import Kind, Strategy, register
 
@@ -62,33 +61,15 @@ class Biases(Kind):
         if not any(vectors_in(layer, self.vectors) for layer in layers):
             raise self._lacking(f"the layers of the model {name} have")
 
-    def layers_cost(
-        self,
-        shape: Shape,
-        frozen_layers: Collection[int],
-        recipe: Recipe,
-        *,
-        n_labels: int,
-        length: int,
-    ) -> Cost:
-        """The predicted cost of one optimiser step.
+    def cost_options(self, shape: Shape, recipe: Recipe) -> dict[str, Any]:
+        """Every layer is frozen but for its vectors.
 
         Raises:
             StrategyError: the model has no such parameter.
         """
         if not shape.vector_parameters(self.vectors, embeddings=False):
             raise self._lacking(f"a model of type {shape.model_type} has")
-        return cost(
-            shape,
-            range(shape.n_layers),
-            embeddings_frozen=self.embeddings_frozen(recipe.freeze_embeddings),
-            n_labels=n_labels,
-            batch_size=recipe.batch_size,
-            length=length,
-            precision=recipe.precision,
-            frozen_dtype=recipe.frozen_dtype,
-            vectors=self.vectors,
-        )
+        return {"frozen_layers": range(shape.n_layers), "vectors": self.vectors}
 
     def _lacking(self, holder: str) -> StrategyError:
         return StrategyError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from lfreeze.cost import Adapters, Cost, cost
+from lfreeze.cost import Adapters
 from lfreeze.errors import StrategyError
 from lfreeze.lora_targets import lora_targets, require_peft
 from lfreeze.strategy import Kind, Strategy, register
@@ -90,16 +90,8 @@ class LoRA(Kind):
                     f"it has {', '.join(linear_maps)}: choose with --set lora_targets=NAME,NAME"
                 )
 
-    def layers_cost(
-        self,
-        shape: Shape,
-        frozen_layers: Collection[int],
-        recipe: Recipe,
-        *,
-        n_labels: int,
-        length: int,
-    ) -> Cost:
-        """The predicted cost of one optimiser step.
+    def cost_options(self, shape: Shape, recipe: Recipe) -> dict[str, Any]:
+        """The adapters on a frozen base model.
 
         Raises:
             StrategyError: a target is no linear map of the layers.
@@ -112,17 +104,7 @@ class LoRA(Kind):
                     f"LoRA's target {target!r} is no linear map of the layers of a model of type "
                     f"{shape.model_type}, which has {', '.join(linears)}: choose among these with lora_targets"
                 )
-        return cost(
-            shape,
-            frozen_layers,
-            embeddings_frozen=True,
-            n_labels=n_labels,
-            batch_size=recipe.batch_size,
-            length=length,
-            precision=recipe.precision,
-            frozen_dtype=recipe.frozen_dtype,
-            adapters=Adapters(recipe.lora_rank, targets),
-        )
+        return {"adapters": Adapters(recipe.lora_rank, targets)}
 
 
 def _model_type(model: nn.Module) -> str:

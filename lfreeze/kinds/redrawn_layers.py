@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lfreeze.cost import Cost
 from lfreeze.kinds.random_layers import RandomLayers
 from lfreeze.strategy import Strategy, register
 
@@ -42,14 +39,5 @@ class RedrawnLayers(RandomLayers):
 
         return LayerRedraw(model, strategy, options)
 
-    def layers_cost(
-        self,
-        shape: Shape,
-        frozen_layers: Collection[int],
-        recipe: Recipe,
-        *,
-        n_labels: int,
-        length: int,
-    ) -> Cost:
-        same = replace(recipe, frozen_dtype="same")
-        return super().layers_cost(shape, frozen_layers, same, n_labels=n_labels, length=length)
+    def cost_options(self, shape: Shape, recipe: Recipe) -> dict[str, Any]:
+        return {"frozen_dtype": "same"}
