@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from reproduce.process import CONTINUES, garbage_kept, raise_if_ended
 from reproduce.run.canary import Canary
 from reproduce.run.outcome import SweepOutcome
 from reproduce.run.progress import SweepProgress
-from reproduce.run.results import SweepInputs, SweepResults, TrialLogger
+from reproduce.run.results import SweepInputs, SweepOptions, SweepResults
 
 if TYPE_CHECKING:
     from lfreeze.training.record import Step
@@ -26,32 +26,25 @@ def run_inline(
     specs: Sequence[TrialSpec],
     inputs: SpaceInputs,
     root: Path,
+    options: SweepOptions,
     *,
     gpu_share: float,
-    attempts: Mapping[str, int],
-    finished_before: int = 0,
-    skipped: int = 0,
-    fail_fast: bool = False,
-    loggers: Sequence[TrialLogger] = (),
-    canary: int | None = None,
 ) -> SweepOutcome:
     """Run trials in their order, each alone on the device, and write each one's files as it ends.
 
     Args:
         gpu_share: the part of the GPU's memory that a trial may use; 0 for the CPU.
-        attempts, finished_before, skipped, fail_fast, canary: as in ``reproduce.run.sweep.run_sweep``.
-        loggers: called with each trial that succeeded.
     """
     with garbage_kept():
         from reproduce.run.worker import Placement, TrialWorker
 
     outcome = SweepOutcome()
-    sweep_inputs = SweepInputs({s.run_id: s for s in specs}, attempts, inputs.cards, inputs.data)
+    sweep_inputs = SweepInputs({s.run_id: s for s in specs}, options.attempts, inputs.cards, inputs.data)
     worker = TrialWorker(cpu=not gpu_share)
     placement = Placement(gpu_share or None)
-    with SweepProgress(len(specs), finished_before, skipped) as progress:
-        results = SweepResults(root, sweep_inputs, outcome, progress, loggers)
-        watch = results.canary = Canary(canary) if canary else None
+    with SweepProgress(len(specs), options.finished_before, options.skipped) as progress:
+        results = SweepResults(root, sweep_inputs, outcome, progress, options.loggers)
+        watch = results.canary = Canary(options.canary) if options.canary else None
         shown = [0.0]
         waiting = deque(spec.run_id for spec in specs)
         while waiting:
@@ -69,7 +62,7 @@ def run_inline(
             results.record(result)
             if worker.broken:
                 outcome.problems.append(f"the GPU no longer responds to this process: {CONTINUES}")
-            if worker.broken or outcome.ends_early(fail_fast) or (watch and watch.problem):
+            if worker.broken or outcome.ends_early(options.fail_fast) or (watch and watch.problem):
                 break
             if watch and (due := watch.take_due()):
                 waiting.appendleft(due)

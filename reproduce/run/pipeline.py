@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lfreeze.errors import InputError
 from reproduce.plan.inputs import SpaceInputs, check_inputs, find_inputs, trial_specs
@@ -24,6 +23,7 @@ from reproduce.run.outcome import SweepOutcome, write_skipped
 from reproduce.run.placement import Resources
 from reproduce.run.preflight import require_address_space, require_disk, require_short_paths
 from reproduce.run.ray_session import check_address, ray_session
+from reproduce.run.results import SweepOptions
 from reproduce.run.trackers import TrialRuns, require_trackers
 from reproduce.store.artifacts import FolderState, check_folder, prepare_folder, read_folder
 from reproduce.store.contents import checked_contents
@@ -234,8 +234,8 @@ def execute(pending: PendingRun) -> SweepOutcome:
             [spec for spec in pending.specs if spec.factors in trials],
             pending.run.inputs,
             options.root,
+            _sweep_options(pending, division),
             gpu_share=share,
-            **_shared(pending, division),
         )
     with ray_session(options.address, options.dashboard):
         from reproduce.run.sweep import SweepClass, run_sweep
@@ -252,21 +252,20 @@ def execute(pending: PendingRun) -> SweepOutcome:
             ],
             pending.run.inputs,
             options.root,
-            **_shared(pending, division),
+            _sweep_options(pending, division),
         )
 
 
-def _shared(pending: PendingRun, division: Division) -> dict[str, Any]:
-    """What both engines receive."""
+def _sweep_options(pending: PendingRun, division: Division) -> SweepOptions:
     options = pending.run.options
-    return {
-        "attempts": pending.attempts,
-        "finished_before": pending.finished,
-        "skipped": len(division.too_large),
-        "fail_fast": options.fail_fast,
-        "loggers": [TrialRuns(tracker) for tracker in options.log_to],
-        "canary": options.canary,
-    }
+    return SweepOptions(
+        attempts=pending.attempts,
+        finished_before=pending.finished,
+        skipped=len(division.too_large),
+        fail_fast=options.fail_fast,
+        loggers=[TrialRuns(tracker) for tracker in options.log_to],
+        canary=options.canary,
+    )
 
 
 def _divided_cluster(pending: PendingRun) -> Division:

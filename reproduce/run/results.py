@@ -31,6 +31,28 @@ TrialLogger = Callable[[TrialSpec, TrialResult], None]
 
 
 @dataclass(frozen=True)
+class SweepOptions:
+    """What every engine is told of a sweep.
+
+    Attributes:
+        attempts: by run id, the number of this attempt, from 1.
+        finished_before: trials of the space that are finished already, for the display.
+        skipped: trials of the space that do not fit the GPUs, for the display.
+        fail_fast: whether the first failed trial ends the sweep.
+        loggers: called with each trial that succeeded.
+        canary: after this many finished trials of a class, its first one runs again; the sweep ends if its numbers
+            have changed. None for no repeats.
+    """
+
+    attempts: Mapping[str, int]
+    finished_before: int = 0
+    skipped: int = 0
+    fail_fast: bool = False
+    loggers: Sequence[TrialLogger] = ()
+    canary: int | None = None
+
+
+@dataclass(frozen=True)
 class SweepInputs:
     """What every worker needs; on Ray, sent once through its object store.
 

@@ -7,7 +7,7 @@ workers. Tune does not resume sweeps here: each launch runs the trials that have
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +26,7 @@ from reproduce.run.dispatcher import Dispatcher, StopWhenNoNodes
 from reproduce.run.outcome import SweepOutcome
 from reproduce.run.placement import Resources
 from reproduce.run.progress import SweepProgress
-from reproduce.run.results import SweepInputs, SweepResults, TrialLogger
+from reproduce.run.results import SweepInputs, SweepOptions, SweepResults
 from reproduce.run.telemetry import SweepGauge
 from reproduce.run.traces import scratch_folder
 from reproduce.run.tune_compat import (
@@ -113,23 +113,9 @@ def run_sweep(
     classes: Sequence[SweepClass],
     inputs: SpaceInputs,
     root: Path,
-    *,
-    attempts: Mapping[str, int],
-    finished_before: int = 0,
-    skipped: int = 0,
-    fail_fast: bool = False,
-    loggers: Sequence[TrialLogger] = (),
-    canary: int | None = None,
+    options: SweepOptions,
 ) -> SweepOutcome:
     """Run trials in the open Ray session, one class after another, and write each trial's files as it ends.
-
-    Args:
-        attempts: by run id, the number of this attempt, from 1.
-        finished_before: trials of the space that are finished already, for the display.
-        skipped: trials of the space that do not fit the GPUs, for the display.
-        loggers: called with each trial that succeeded.
-        canary: after this many finished trials of a class, its first one runs again; the sweep ends if its numbers
-            have changed. None for no repeats.
 
     Raises:
         InputError: the cluster has too few CPUs or GPUs for a single trial.
@@ -142,16 +128,16 @@ def run_sweep(
     ]
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
-        sweep_inputs = SweepInputs(specs, attempts, inputs.cards, inputs.data)
-        progress = stack.enter_context(SweepProgress(len(specs), finished_before, skipped))
+        sweep_inputs = SweepInputs(specs, options.attempts, inputs.cards, inputs.data)
+        progress = stack.enter_context(SweepProgress(len(specs), options.finished_before, options.skipped))
         gauge = SweepGauge()
-        results = SweepResults(root, sweep_inputs, outcome, progress, loggers)
+        results = SweepResults(root, sweep_inputs, outcome, progress, options.loggers)
         for index, each in enumerate(classes):
             # A class of its own: a trial may need another share of a GPU than those of the next class.
-            watch = results.canary = Canary(canary) if canary else None
+            watch = results.canary = Canary(options.canary) if options.canary else None
             dispatcher = Dispatcher(each.specs, each.resources, alone=alone[index], canary=watch)
             no_nodes = StopWhenNoNodes(dispatcher.without_nodes, progress.note)
-            ends = StopWhen(partial(_ends, outcome, fail_fast, watch))
+            ends = StopWhen(partial(_ends, outcome, options.fail_fast, watch))
             stoppers: list[SweepStopper] = [no_nodes, ends]
             recorder = Recorder(results, sweep_inputs, progress, gauge, dispatcher.restarts)
             tuner = _tuner(dispatcher, recorder, stoppers, sweep_inputs, scratch / f"class-{index}")

@@ -20,7 +20,7 @@ from reproduce.run.dispatcher import Dispatcher
 from reproduce.run.inline import run_inline
 from reproduce.run.outcome import SweepOutcome
 from reproduce.run.placement import Resources
-from reproduce.run.results import TrialLogger
+from reproduce.run.results import SweepOptions, TrialLogger
 from reproduce.store.parquet import TrialResult, read_trials
 from reproduce.store.trial_row import TrialRow
 from tests.reproduce.report.synthetic import trial_row
@@ -114,7 +114,7 @@ def inline(root: Path, *loggers: TrialLogger) -> SweepOutcome:
     specs = list(trial_specs(space, inputs))[:3]
     attempts = {each.run_id: 1 for each in specs}
     root.mkdir()
-    return run_inline(specs, inputs, root, gpu_share=0, attempts=attempts, loggers=loggers, canary=1)
+    return run_inline(specs, inputs, root, SweepOptions(attempts, loggers=loggers, canary=1), gpu_share=0)
 
 
 def test_repeats_of_a_sound_machine_are_equal(tmp_path: Path) -> None:

@@ -201,13 +201,14 @@ space = load_space("embedded", narrow, RECIPE)
 inputs = find_inputs(space)
 whole, part = trial_specs(space, inputs)
 with ray_session(None):
+    from reproduce.run.results import SweepOptions
     from reproduce.run.sweep import SweepClass, run_sweep
 
     left = SweepClass([whole], Resources(1, (NodeGroup(1.0, "10.9.9.9", 1),)))
     here = SweepClass([part], Resources(1, (NodeGroup(0.5),)))
     for classes in ([left, here], [here]):
         attempts = {whole.run_id: 1, part.run_id: 1}
-        print(run_sweep(classes, inputs, Path(FOLDER), attempts=attempts).done)
+        print(run_sweep(classes, inputs, Path(FOLDER), SweepOptions(attempts)).done)
 """
 
 
