@@ -27,7 +27,10 @@ GIB = 2**30
 
 def limited(*words: str, nproc: int | None = None, fsize: int | None = None, space: int | None = None,
             group: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """A Python process with limits; with one of processes it runs as a user to whom the kernel applies it."""
+    """A Python process with limits; with one of processes it runs as a user to whom the kernel applies it.
+
+    That user may read everything, since a checkout can lie in a folder that only its owner enters.
+    """
 
     def limit() -> None:
         if group is not None:
@@ -38,8 +41,9 @@ def limited(*words: str, nproc: int | None = None, fsize: int | None = None, spa
 
     command = [sys.executable, *words]
     if nproc is not None:
-        user = [] if os.getuid() else ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        command = ["prlimit", f"--nproc={nproc}", *user, *command]
+        reads = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *reads]
+        command = ["prlimit", f"--nproc={nproc}", *([] if os.getuid() else user), *command]
     environment = os.environ | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1"}
     if cwd is not None:
         environment |= {"HOME": str(cwd), "LFREEZE_CACHE": str(cwd / "cache")}
